@@ -1,0 +1,135 @@
+"""LoRA adapters: attached by peft for training, carried as numpy, merged into the weights for drawing."""
+
+from __future__ import annotations
+
+import hashlib
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from actors.messages import Adapter
+from actors.seeds import seed_of
+
+TRAINED = "trained"
+EMA = "ema"
+A, B = ".lora_A.weight", ".lora_B.weight"
+
+
+def attach(transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, ...], seed: int) -> None:
+    """Adds the trained adapter and its moving average to a diffusers transformer, the average equal to the trained at first.
+
+    A is Gaussian with standard deviation 1 / rank, each matrix from its own seed; B is zero, so the model is unchanged.
+    """
+    for name in (TRAINED, EMA):
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")
+        transformer.add_adapter(config, adapter_name=name)  # type: ignore[operator]
+    with torch.no_grad():
+        for name, parameter in tensors(transformer, TRAINED).items():
+            if name.endswith(A):
+                generator = torch.Generator().manual_seed(seed_of(seed, "lora", name))
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / rank)
+        for name, parameter in tensors(transformer, EMA).items():
+            parameter.copy_(tensors(transformer, TRAINED)[name])
+    train(transformer)
+
+
+def tensors(transformer: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """The adapter's parameters by the name that travels: `<module>.lora_A.weight` and `<module>.lora_B.weight`, in the model's order."""
+    mark = f".{adapter}.weight"
+    return {
+        name.replace(mark, ".weight"): parameter
+        for name, parameter in transformer.named_parameters()
+        if ".lora_" in name and name.endswith(mark)
+    }
+
+
+@contextmanager
+def active(transformer: nn.Module, adapter: str) -> Iterator[None]:
+    """Within it the transformer runs with `ema`, or with no adapter for `none`; afterwards with the trained one again.
+
+    Peft turns the adapters' requires_grad on and off with the switch, so a graph must not be open across it.
+    """
+    if adapter == "none":
+        transformer.disable_adapters()  # type: ignore[operator]
+    else:
+        transformer.set_adapter(adapter)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        if adapter == "none":
+            transformer.enable_adapters()  # type: ignore[operator]
+        train(transformer)
+
+
+def train(transformer: nn.Module) -> None:
+    """Makes the trained adapter the active one and the only thing with a gradient."""
+    transformer.set_adapter(TRAINED)  # type: ignore[operator]
+    for parameter in tensors(transformer, EMA).values():
+        parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def decay(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], keep: float) -> None:
+    """average <- keep * average + (1 - keep) * trained, in place."""
+    for name, tensor in average.items():
+        tensor.lerp_(trained[name].to(tensor.dtype), 1 - keep)
+
+
+def export(transformer: nn.Module, policy_version: int, rank: int, alpha: float, targets: tuple[str, ...]) -> Adapter:
+    """The trained adapter as float32 numpy, with its hash."""
+    arrays = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in tensors(transformer, TRAINED).items()}
+    return Adapter(policy_version, rank, alpha, targets, sha256_of(arrays), arrays)
+
+
+def sha256_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of names, shapes, types and bytes, independent of the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+class Merger:
+    """Writes adapters into a transformer's weights, each from the base weights, so that nothing accumulates.
+
+    W = W_0 + (alpha / rank) B A, summed in float32 and rounded once to the weights' type. The base weights of the
+    touched modules are kept on the CPU.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.weights = {name.removesuffix(".weight"): p for name, p in transformer.named_parameters() if name.endswith(".weight")}
+        self.base: dict[str, Tensor] = {}
+        self.sha256 = ""
+
+    @torch.no_grad()
+    def load(self, adapter: Adapter) -> None:
+        """Makes the transformer the base plus this adapter. Raises ValueError if it is altered, or binds to no module or to unknown ones."""
+        if self.sha256 == adapter.sha256:
+            return
+        if sha256_of(adapter.tensors) != adapter.sha256:
+            raise ValueError(f"adapter {adapter.policy_version}: its weights do not have the hash {adapter.sha256[:12]} that came with them")
+        modules = [name.removesuffix(A) for name in adapter.tensors if name.endswith(A)]
+        unknown = [name for name in modules if name not in self.weights]
+        if unknown or not modules:
+            raise ValueError(
+                f"adapter {adapter.policy_version} binds to {len(modules) - len(unknown)} of its {len(modules)} modules in this model"
+                + (f"; unknown: {', '.join(unknown[:3])}" if unknown else "")
+                + ": it was made for another model"
+            )
+        for name in self.base.keys() - set(modules):
+            self.weights[name].copy_(self.base.pop(name))
+        for name in modules:
+            weight = self.weights[name]
+            base = self.base.setdefault(name, weight.detach().cpu().clone())
+            down, up = (torch.from_numpy(adapter.tensors[name + end].copy()) for end in (A, B))
+            delta = (adapter.alpha / adapter.rank) * (up.to(weight.device) @ down.to(weight.device))
+            weight.copy_(base.to(weight.device, torch.float32) + delta)
+        self.sha256 = adapter.sha256
+
+

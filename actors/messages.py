@@ -1,0 +1,109 @@
+"""What travels between processes: frozen dataclasses of scalars, strings and contiguous numpy arrays, never torch.
+
+Legend of axes, used in names everywhere: P prompts (groups) of a step, K images of a prompt (or of a chunk of its group),
+B batch, C channels, H height, W width, T tokens of a caption, S sampling steps, N timesteps at which a loss is measured,
+D width of a hidden state, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One line of a prompt set; `extra` holds the line's other fields, which only a held-out checker reads."""
+
+    id: str
+    caption: str
+    category: str = "all"
+    extra: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """Draw the images of one chunk of a group, by one policy version: everything that decides the bytes of the result.
+
+    `noise_seeds` gives the seed of each image's starting noise; `sample_seeds` the seed from which the learner will take each
+    image's (sigma, noise) pairs, so that with `measure_behaviour` the worker can measure the policy that drew at the same pairs.
+    """
+
+    purpose: str
+    step: int
+    group: int
+    chunk: int
+    caption: str
+    noise_seeds: tuple[int, ...]
+    sample_seeds: tuple[int, ...]
+    policy_version: int
+    adapter_sha256: str
+    num_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    keep_latents: bool = True
+    measure_behaviour: bool = False
+
+
+@dataclass(frozen=True)
+class DrawReport:
+    """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's."""
+
+    caption: str
+    cut: bool
+    policy_version: int
+    adapter_sha256: str
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The final latents of a chunk, float32, and the behaviour policy's figures by name, each with a leading axis K."""
+
+    latents_KCHW: np.ndarray
+    behaviour: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The rewards of K images of one caption, and further figures for the log by name, each of length K."""
+
+    rewards_K: tuple[float, ...]
+    metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TokenLogProbs:
+    """log p of each token of a caption given each of K images (natural logarithm, float32)."""
+
+    tokens: tuple[str, ...]
+    log_probs_KT: np.ndarray
+
+
+@dataclass(frozen=True)
+class UpdateGroup:
+    """A group's share in an update: its caption and, per image in the order of the latents passed, advantage and seed."""
+
+    step: int
+    group: int
+    prompt_id: str
+    caption: str
+    policy_version: int
+    advantages_K: tuple[float, ...]
+    sample_seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA weights in numpy: `tensors` by peft parameter name. `sha256` covers names, shapes, types and bytes (actors/diffusion/lora.py)."""
+
+    policy_version: int
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    sha256: str
+    tensors: dict[str, np.ndarray]

@@ -1,0 +1,134 @@
+"""Advantage weighted matching (arXiv 2509.25050): flow matching on drawn images, each pulled or pushed by its advantage.
+
+In two lines: the log-probability of a sample is minus its (weighted) flow-matching error at random sigmas, and that stands in
+for log p in PPO's clipped objective. docs/objectives/awm.md has the equations, the options and what other code does differently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actors.diffusion.family import Conditions, Family
+from actors.policy.objectives.objective import Batch, Loss, Policy
+from actors.policy.objectives.timesteps import training_pairs
+
+
+def matching_error(velocity: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
+    """m = mean over latent dimensions of (v - (noise - x_0))^2, float64: [B, ...] -> [B]."""
+    return (velocity.double() - (noise - latents).double()).square().flatten(1).mean(1)
+
+
+def log_prob(error: Tensor, sigma: Tensor, weighting: str, power: float) -> Tensor:
+    """-g(m, t), the stand-in for a log-probability; error m >= 0 and sigma t of one shape, in float64.
+
+    uniform m; t m t; t2 m t^2; huber (sqrt(m + 1e-10) - 1e-5) t; ghuber ((m + 1e-10)^p - 1e-10^p) t / p;
+    elbo m / (2 s^2) with s = 0.7 sqrt(t / (1 - min(t, 0.99))).
+    """
+    tiny = 1e-10
+    sigma = sigma.double()
+    match weighting:
+        case "uniform":
+            return -error
+        case "t":
+            return -error * sigma
+        case "t2":
+            return -error * sigma**2
+        case "huber":
+            return -((error + tiny).sqrt() - tiny**0.5) * sigma
+        case "ghuber":
+            return -((error + tiny) ** power - tiny**power) * sigma / power
+        case "elbo":
+            return -error / (2 * 0.49 * sigma / (1 - sigma.clamp(max=0.99)))
+    raise ValueError(f"unknown weighting {weighting!r}")
+
+
+def clipped_objective(advantages: Tensor, ratio: Tensor, clip_range: float) -> Tensor:
+    """max(-A rho, -A clip(rho, 1 - c, 1 + c)), elementwise: PPO's loss before the mean."""
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
+
+
+def ema_decay(step: int, rate: float, most: float) -> float:
+    """min(most, rate * step): the moving average follows closely at first."""
+    return min(most, rate * step)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The B * N training points of a batch: noised latents, their sigma and noise, and the repeated conditions."""
+
+    noised: Tensor
+    clean: Tensor
+    sigma: Tensor
+    noise: Tensor
+    conditions: Conditions
+
+
+class Awm:
+    """The objective; `settings` are the recipe's [objective] keys."""
+
+    def __init__(self, settings: dict) -> None:
+        self.settings = settings
+        self.ema_used = settings["kl_ema"] > 0
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """loss_pg + kl_reference * mean (v - v_ref)^2 + kl_ema * mean (v - v_ema)^2, all at the same (sigma, noise) pairs."""
+        s = self.settings
+        pairs = self._pairs(batch.latents_BCHW, batch.conditions, batch.sample_seeds, batch.sigmas)
+        anchors = {
+            name: policy.velocity(pairs.noised, pairs.sigma, pairs.conditions, adapter)
+            for name, adapter in (("kl_reference", "none"), ("kl_ema", "ema"))
+            if s[name] > 0
+        }
+        velocity = policy.velocity(pairs.noised, pairs.sigma, pairs.conditions, "trained")
+        log_prob_BN = self._log_prob(velocity, pairs, len(batch.latents_BCHW))
+        old_BN = batch.behaviour.get("log_prob", log_prob_BN.detach())
+        if s["ratio"] == "sum_first":
+            ratio = (log_prob_BN.mean(1, keepdim=True) - old_BN.mean(1, keepdim=True)).exp()
+        else:
+            ratio = (log_prob_BN - old_BN).exp()
+        advantages_B1 = batch.advantages_B.double().clamp(-s["advantage_clip"], s["advantage_clip"])[:, None]
+        advantages_B1 = advantages_B1 / s["advantage_clip"] * s["advantage_max"]
+        policy_loss = clipped_objective(advantages_B1, ratio, s["clip_range"]).mean()
+        terms = {"loss_policy": policy_loss, "matching_error": matching_error(velocity, pairs.clean, pairs.noise).mean()}
+        terms |= {name: (velocity - anchor).double().square().mean() for name, anchor in anchors.items()}
+        total = policy_loss + sum(s[name] * terms[name] for name in anchors)
+        clipped = (ratio - 1).abs() > s["clip_range"]
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, ratio.detach(), clipped)
+
+    def measure(
+        self, family: Family, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor
+    ) -> dict[str, Tensor]:
+        """`log_prob` [B, N] under the policy that drew, at the pairs that the learner will use."""
+        pairs = self._pairs(latents_BCHW, conditions, sample_seeds, sigmas)
+        velocity = family.velocity(pairs.noised, pairs.sigma, pairs.conditions)
+        return {"log_prob": self._log_prob(velocity, pairs, len(latents_BCHW))}
+
+    def ema_decay(self, step: int) -> float:
+        """min(ema_decay_max, ema_decay_rate * step)."""
+        return ema_decay(step, self.settings["ema_decay_rate"], self.settings["ema_decay_max"])
+
+    def _log_prob(self, velocity: Tensor, pairs: _Pairs, batch: int) -> Tensor:
+        error = matching_error(velocity, pairs.clean, pairs.noise)
+        return log_prob(error, pairs.sigma, self.settings["weighting"], self.settings["ghuber_power"]).view(batch, -1)
+
+    def _pairs(self, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor) -> _Pairs:
+        s = self.settings
+        sigma_BN, noise_BNCHW = training_pairs(
+            sample_seeds,
+            tuple(latents_BCHW.shape[1:]),
+            sigmas,
+            kind=s["timesteps"],
+            count=s["timesteps_per_sample"],
+            shift=s["timestep_shift"],
+            lowest=s["timestep_min"],
+            fraction=s["timestep_fraction"],
+        )
+        count = sigma_BN.shape[1]
+        device = latents_BCHW.device
+        clean = latents_BCHW.repeat_interleave(count, dim=0)
+        sigma, noise = sigma_BN.flatten().to(device), noise_BNCHW.flatten(0, 1).to(device)
+        weight = sigma.view(-1, 1, 1, 1)
+        return _Pairs((1 - weight) * clean + weight * noise, clean, sigma, noise, conditions.repeat(count))

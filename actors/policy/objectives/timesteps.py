@@ -1,0 +1,55 @@
+"""At which sigmas, and with which noise, a sample is trained: stratified over the sampler's path, from the sample's own seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from actors.seeds import seed_of
+
+
+def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """sigma -> s sigma / (1 + (s - 1) sigma): the resolution shift of SD3 (arXiv 2403.03206, eq. 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def stratified(count: int, generator: torch.Generator) -> Tensor:
+    """One uniform number in each of `count` equal parts of [0, 1), ascending, float32 [count]."""
+    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
+
+
+def draw_sigmas(kind: str, count: int, sigmas: Tensor, shift: float, lowest: float, fraction: float, generator: torch.Generator) -> Tensor:
+    """`count` sigmas in (0, 1], one per stratum, float32 [count].
+
+    uniform: [lowest, 1] stratified, then shifted. logit_normal: sigmoid of a normal by strata of its quantiles, at least 0.01.
+    discrete*: indices into the sampler's own sigmas (descending), one drawn in each of `count` buckets of the first `fraction` of
+    the path; `discrete` begins at index 0, `discrete_wo_init` at 1, `discrete_with_init` always has 0 and buckets the rest.
+    Follows the official AWM code (arXiv 2509.25050), which shares one draw among a micro-batch; here each sample has its own.
+    """
+    if kind == "uniform":
+        return shift_sigma(lowest + (1 - lowest) * stratified(count, generator), shift)
+    if kind == "logit_normal":
+        quantiles = stratified(count, generator).clamp(1e-6, 1 - 1e-6)
+        return torch.sigmoid(torch.special.ndtri(quantiles)).clamp(min=0.01)
+    end = int((len(sigmas) - 1) * fraction)
+    if kind == "discrete_with_init":
+        rest = bucket_indices(1, end, count - 1, generator) if count > 1 else torch.empty(0, dtype=torch.long)
+        return sigmas.cpu()[torch.cat([torch.zeros(1, dtype=torch.long), rest])]
+    return sigmas.cpu()[bucket_indices(1 if kind == "discrete_wo_init" else 0, end, count, generator)]
+
+
+def bucket_indices(start: int, end: int, count: int, generator: torch.Generator) -> Tensor:
+    """One random index in each of `count` buckets cut from [start, end) by linspace; an empty bucket gives its left edge, int64 [count]."""
+    edges = torch.linspace(start, end, count + 1).long()
+    width = (edges[1:] - edges[:-1]).clamp(min=1)
+    return edges[:-1] + (torch.rand(count, generator=generator) * width).long()
+
+
+def training_pairs(sample_seeds: tuple[int, ...], shape: tuple[int, ...], sigmas: Tensor, **draw: object) -> tuple[Tensor, Tensor]:
+    """(sigma_BN, noise_BNCHW) of each sample, float32 on the CPU: the same wherever and whenever they are asked for."""
+    sigma_rows, noise_rows = [], []
+    for seed in sample_seeds:
+        generator = torch.Generator().manual_seed(seed_of(seed, "pairs"))
+        sigma_rows.append(draw_sigmas(sigmas=sigmas, generator=generator, **draw))  # type: ignore[arg-type]
+        noise_rows.append(torch.randn((len(sigma_rows[-1]), *shape), generator=generator))
+    return torch.stack(sigma_rows), torch.stack(noise_rows)
