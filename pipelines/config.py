@@ -149,8 +149,8 @@ class Heldout(Table):
     images_per_category_during: Count = 30
     chunk: Count = 5
     steps: Count = 16
-    guidance_scales: tuple[Annotated[float, Field(ge=0)], ...] = (1.0,)
-    final_guidance_scales: tuple[Annotated[float, Field(ge=0)], ...] = (1.0,)
+    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
+    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the result is; the first also on the way
     checker: str | None = None
 
 

@@ -80,10 +80,9 @@ def decay(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], keep: fl
         tensor.lerp_(trained[name].to(tensor.dtype), 1 - keep)
 
 
-def export(transformer: nn.Module, policy_version: int, rank: int, alpha: float, targets: tuple[str, ...]) -> Adapter:
-    """The trained adapter as float32 numpy, with its hash."""
-    arrays = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in tensors(transformer, TRAINED).items()}
-    return Adapter(policy_version, rank, alpha, targets, sha256_of(arrays), arrays)
+def as_numpy(parameters: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Float32 copies on the CPU."""
+    return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in parameters.items()}
 
 
 def sha256_of(arrays: Mapping[str, np.ndarray]) -> str:

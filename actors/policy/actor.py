@@ -30,17 +30,24 @@ class PolicyActor:
         adapter = self.learner.export(policy_version)
         return {"sha256": adapter.sha256, "seconds": time.perf_counter() - start}, adapter
 
-    def save(self, folder: str) -> dict:
-        """Writes the state of training under `folder`; returns the files written with their sha256."""
+    def save(self, folder: str, *adapters: Adapter) -> dict[str, str]:
+        """Writes the state of training and these adapters under `folder`; returns the files' sha256 by name."""
         from actors.policy.checkpoint import save_state
 
-        return save_state(self.learner, Path(folder))
+        return save_state(self.learner, Path(folder), adapters)
 
     def load(self, folder: str) -> int:
         """Restores what `save` wrote; returns the step."""
         from actors.policy.checkpoint import load_state
 
         return load_state(self.learner, Path(folder))
+
+    def load_adapter(self, folder: str, policy_version: int) -> tuple[dict, Adapter]:
+        """An adapter that `save` wrote: (sha256, the adapter)."""
+        from actors.policy.checkpoint import load_adapter
+
+        adapter = load_adapter(self.learner, Path(folder), policy_version)
+        return {"sha256": adapter.sha256}, adapter
 
     def info(self) -> dict:
         """Where this rank runs."""

@@ -7,21 +7,27 @@ from pathlib import Path
 
 import torch
 from peft.utils import get_peft_model_state_dict
+from safetensors.numpy import load_file, save_file
 
 from actors.diffusion import lora
+from actors.messages import Adapter
 from actors.policy.learner import Learner
 
 STATE = "policy.pt"
 ADAPTER = "adapter"
+VERSIONS = "versions"
 
 
-def save_state(learner: Learner, folder: Path) -> dict[str, str]:
-    """Writes `policy.pt` and `adapter/`; returns sha256 by file name, relative to the folder."""
+def save_state(learner: Learner, folder: Path, adapters: tuple[Adapter, ...]) -> dict[str, str]:
+    """Writes `policy.pt`, `adapter/` and `versions/`, the adapters that work in flight needs; returns sha256 by relative file name."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(learner.state(), folder / STATE)
     layers = get_peft_model_state_dict(learner.transformer, adapter_name=lora.TRAINED)
     learner.family.save_lora(folder / ADAPTER, layers, learner.transformer.peft_config[lora.TRAINED].to_dict())
-    files = [folder / STATE, *sorted((folder / ADAPTER).iterdir())]
+    (folder / VERSIONS).mkdir()
+    for adapter in adapters:
+        save_file(dict(adapter.tensors), folder / VERSIONS / f"{adapter.policy_version:06d}.safetensors")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -29,3 +35,8 @@ def load_state(learner: Learner, folder: Path) -> int:
     """Restores training; returns the step that it continues from."""
     learner.restore(torch.load(folder / STATE, weights_only=True, map_location="cpu"))
     return learner.step
+
+
+def load_adapter(learner: Learner, folder: Path, policy_version: int) -> Adapter:
+    """An adapter of an earlier version, as it was exported then."""
+    return learner.adapter(policy_version, load_file(folder / VERSIONS / f"{policy_version:06d}.safetensors"))

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,8 +105,12 @@ class Learner:
 
     def export(self, policy_version: int) -> Adapter:
         """The trained adapter as numpy."""
+        return self.adapter(policy_version, lora.as_numpy(self.trained))
+
+    def adapter(self, policy_version: int, tensors: dict[str, np.ndarray]) -> Adapter:
+        """The message that carries these tensors, with their hash."""
         policy = self.settings.policy
-        return lora.export(self.transformer, policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets)
+        return Adapter(policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, lora.sha256_of(tensors), tensors)
 
     def state(self) -> dict[str, Any]:
         """Everything that training continues from: LoRA, moving average, optimiser, step."""

@@ -1,0 +1,38 @@
+"""Says whether a model's path can hold a model, before anything is loaded and without torch, so that a driver can ask early."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+VLM_MARKER = "config.json"  # what transformers' save_pretrained leaves in a model's folder
+PIPELINE_MARKER = "model_index.json"  # what diffusers' save_pretrained leaves in a pipeline's folder
+
+_WHAT_A_FOLDER_HOLDS = {
+    VLM_MARKER: "a transformers model's folder holds config.json, model.safetensors and tokenizer.json",
+    PIPELINE_MARKER: "a diffusers pipeline's folder holds model_index.json and a folder per component",
+}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def check_model(path: str, marker: str) -> None:
+    """Passes if `path` is a folder that holds the file `marker`, or may be a hub name such as "Qwen/Qwen3-VL-8B-Instruct".
+
+    A hub name has one slash and no local folder before it ("toy/judge" is a local path where a folder toy stands).
+    Whether the hub knows the name is left to the loading.
+    Raises ValueError that names the path, what a model's folder holds and what to do.
+    """
+    if (Path(path) / marker).is_file():
+        return
+    if Path(path).is_dir():
+        problem = f"the folder {path} holds no {marker}"
+    elif Path(path).exists():
+        problem = f"{path} is a file, not a folder"
+    elif _HUB_NAME.fullmatch(path) and not Path(path).parent.is_dir():
+        return
+    else:
+        problem = f"there is no folder {path!r}, and it is no hub name of the form owner/name"
+    holds = _WHAT_A_FOLDER_HOLDS.get(marker, f"a model's folder holds {marker}")
+    raise ValueError(
+        f"no model: {problem}; {holds}. Give the path of such a folder (relative to {Path.cwd()}) or a hub name."
+    )

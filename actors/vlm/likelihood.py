@@ -1,0 +1,62 @@
+"""How likely a frozen VLM finds a text as the answer to (image, query): the log-probability of each of its tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.messages import TokenLogProbs
+from actors.vlm.family import Vlm
+
+CHUNK_TOKENS = 4096
+CPU_CHUNK_TOKENS = 512
+# Logits that exist at once: 2 MiB in a CPU's cache (pieces of 100 MB take twice as long), 512 MiB on a GPU.
+LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**27}
+
+
+@torch.inference_mode()
+def token_log_probs(
+    vlm: Vlm,
+    images_KHWC: np.ndarray | None,
+    query: str,
+    answer: str,
+    include_eos: bool = False,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> TokenLogProbs:
+    """log p(c_t | image, query, c_<t) for every token c_t of the answer, given each of K images; without an image, K = 1.
+
+    `images_KHWC` is uint8 RGB or None. The result is float32 [K, T], in nats. Only the T positions that predict the answer get
+    logits, for at most `chunk_tokens` of them and a block of the vocabulary at once: neither [K, L, V] nor [K, T, V] exists.
+    Raises ValueError for an empty answer. A row that is not a number stays so and touches no other row.
+    Source: PromptEcho, L_CE = -(1/T) sum_t log p(c_t | X, q, c_<t). Left out: sharing a prefix between several answers.
+    """
+    batch = vlm.batch(images_KHWC, query, answer, include_eos)
+    states_KTD = vlm.states(batch)
+    flat_ids = batch.answer_ids_T.repeat(len(states_KTD))
+    flat = picked_log_probs(states_KTD.flatten(0, 1), flat_ids, vlm.lm_head, chunk_tokens)
+    return TokenLogProbs(batch.tokens, flat.view(states_KTD.shape[:2]).cpu().numpy())
+
+
+def picked_log_probs(states_BD: Tensor, ids_B: Tensor, lm_head_VD: Tensor, chunk_tokens: int) -> Tensor:
+    """log_softmax(states @ lm_head.T)[ids], float32 [B], as the picked logit minus the logsumexp over the vocabulary.
+
+    Products of the states' dtype are summed in float32: a bfloat16 logit of 20 would be off by up to 0.06 nats.
+    """
+    if states_BD.device.type == "cpu":
+        chunk_tokens = min(chunk_tokens, CPU_CHUNK_TOKENS)
+    chunks = zip(states_BD.split(chunk_tokens), ids_B.split(chunk_tokens), strict=True)
+    return torch.cat([_chunk_log_probs(states_bD.float(), ids_b, lm_head_VD) for states_bD, ids_b in chunks])
+
+
+def _chunk_log_probs(states_bD: Tensor, ids_b: Tensor, lm_head_VD: Tensor) -> Tensor:
+    picked_b = (states_bD * lm_head_VD[ids_b].float()).sum(-1)
+    block = max(1, LOGITS_AT_ONCE[states_bD.device.type] // len(states_bD))
+    parts = [_log_sum_exp(states_bD @ weight_vD.float().T) for weight_vD in lm_head_VD.split(block)]
+    return picked_b - torch.stack(parts).logsumexp(0)
+
+
+def _log_sum_exp(logits_bv: Tensor) -> Tensor:
+    """[b], in place: torch.logsumexp makes two more copies of the logits."""
+    peak_b1 = logits_bv.amax(-1, keepdim=True)
+    return logits_bv.sub_(peak_b1).exp_().sum(-1).log_().add_(peak_b1.squeeze(-1))

@@ -1,0 +1,54 @@
+"""Joins a Ray cluster, or starts one on this machine, the same way every time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Ray's defaults would write a token under the home directory (and then refuse a later `ray start`), report usage, and
+# resolve the environment again in every worker under `uv run`.
+_DEFAULTS = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, dashboard: bool = False) -> None:
+    """Join the cluster at RAY_ADDRESS, which Ray also sets inside a job; without it, start one for this process.
+
+    The arguments describe a cluster that is started here: logical CPUs (default: the machine's cores), the object
+    store's size, and whether to start the dashboard. What the environment already sets is left as it is.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if address := os.environ.get("RAY_ADDRESS"):
+        ray.init(address=address, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=object_store_bytes,
+            include_dashboard=dashboard,
+            logging_level=logging.WARNING,
+        )
+
+
+def worker_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Environment variables of every worker.
+
+    PYTHONPATH: workers import from the repository's root, wherever the driver was started. (In a job with a working_dir
+    Ray puts that first.) OMP_NUM_THREADS: Ray would set it to the worker's num_cpus, and another number of threads sums
+    in another order, so that the size of a pool would change the bytes.
+    """
+    paths = [str(ROOT), *environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path)),
+        "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", "1"),
+    }

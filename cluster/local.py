@@ -1,0 +1,129 @@
+"""The executor for debugging: workers are objects in this process, and `wait` runs one task, step by step.
+
+Values travel as on Ray: pickled by value, each consumer with its own copy whose arrays are read-only. Deadlines are not
+kept, a gang's ranks run one after the other (so ranks that wait for each other need Ray), and nothing ever dies.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.tasks import (
+    Failure,
+    Outcome,
+    PoolSpec,
+    PoolStatus,
+    Task,
+    WorkerStartError,
+    check_pools,
+    rank_args,
+)
+
+
+@dataclass(frozen=True)
+class _Payload:
+    """A pickled value. Its arrays lie in `buffers`, which are immutable bytes: so they come out read-only, uncopied."""
+
+    data: bytes
+    buffers: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, value: Any) -> _Payload:
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        return cls(data, tuple(bytes(buffer.raw()) for buffer in buffers))
+
+    def load(self) -> Any:
+        return pickle.loads(self.data, buffers=self.buffers)
+
+
+class LocalExecutor:
+    """Executor (see cluster/tasks.py) in one process and one thread."""
+
+    def __init__(self, specs: Sequence[PoolSpec]) -> None:
+        self._specs = check_pools(specs)
+        self._workers: dict[str, list[tuple[str, Any]]] = {name: [] for name in self._specs}
+        self._wanted = {spec.name: spec.size for spec in specs}
+        self._num_started = dict.fromkeys(self._specs, 0)
+        self._tasks: deque[Task] = deque()
+
+    def start(self) -> None:
+        for name, wanted in self._wanted.items():
+            self.resize(name, wanted)
+
+    def free(self, pool: str) -> int:
+        waiting = sum(task.pool == pool for task in self._tasks)
+        if self._specs[pool].gang:
+            return int(not waiting)
+        return max(0, len(self._workers[pool]) - waiting)
+
+    def submit(self, task: Task) -> None:
+        if task.pool not in self._specs:
+            raise ValueError(f"there is no pool {task.pool}, only {', '.join(self._specs)}")
+        self._tasks.append(task)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        return [self._run(self._tasks.popleft())] if self._tasks else []
+
+    def fetch(self, handle: _Payload) -> Any:
+        return handle.load()
+
+    def put(self, value: Any) -> _Payload:
+        return _Payload.of(value)
+
+    def resize(self, pool: str, size: int) -> None:
+        workers, spec = self._workers[pool], self._specs[pool]
+        self._wanted[pool] = size
+        del workers[size:]
+        while len(workers) < size:
+            name = f"{pool}-{self._num_started[pool]}"
+            self._num_started[pool] += 1
+            try:
+                workers.append((name, spec.actor(**_Payload.of(dict(spec.kwargs)).load())))
+            except Exception as error:
+                raise WorkerStartError(f"worker {name} could not start: {traceback.format_exc()}") from error
+
+    def status(self) -> dict[str, PoolStatus]:
+        return {
+            name: PoolStatus(wanted=self._wanted[name], ready=len(workers), busy=0, restarts=0)
+            for name, workers in self._workers.items()
+        }
+
+    def close(self) -> None:
+        self._tasks.clear()
+        for workers in self._workers.values():
+            workers.clear()
+
+    def _run(self, task: Task) -> Outcome:
+        began = time.monotonic()
+        workers = self._workers[task.pool]
+        if self._specs[task.pool].gang:
+            calls = list(zip(workers, rank_args(task, len(workers)), strict=True))
+        else:
+            workers.sort(key=lambda worker: worker[0] in task.avoid)  # stable: those to be avoided come last
+            calls = [(workers[0], task.args)]
+            workers.append(workers.pop(0))  # in turn, as idle workers of a pool are
+        (name, _), _ = calls[0]
+        try:
+            results = [_call(actor, task, args) for (_, actor), args in calls]
+        except Exception:
+            failure = Failure("raised", traceback.format_exc())
+            return Outcome(task.key, name, time.monotonic() - began, failure=failure)
+        value, *payloads = results[0]
+        return Outcome(task.key, name, time.monotonic() - began, value.load(), tuple(payloads))
+
+
+def _call(actor: Any, task: Task, args: tuple) -> list[_Payload]:
+    given = [(arg if isinstance(arg, _Payload) else _Payload.of(arg)).load() for arg in args]
+    result = getattr(actor, task.method)(*given)
+    if task.returns == 1:
+        return [_Payload.of(result)]
+    if len(result) != task.returns:
+        raise ValueError(f"{task.method} returned {len(result)} values, the task expects {task.returns}")
+    return [_Payload.of(value) for value in result]

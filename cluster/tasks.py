@@ -1,0 +1,139 @@
+"""What is asked of workers and what comes back: the contract between a driver and any executor. Imports nothing of Ray.
+
+An executor holds named pools of workers. Each worker is an instance of a plain class in a process of its own (or, for
+debugging, in the driver's). A task is one method call. Its first return value is small and comes back with the outcome;
+its other return values stay where they were made, named by opaque handles that later tasks can take as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Handle = Any  # an opaque name of a payload; what it is depends on the executor
+Cause = Literal["worker_lost", "deadline", "raised", "object_lost"]
+
+
+class WorkerStartError(RuntimeError):
+    """Workers of a pool do not start. The message holds the worker's own error."""
+
+
+class PayloadLostError(RuntimeError):
+    """A payload that was fetched is gone, or did not arrive in time."""
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """A pool of `size` workers `actor(**kwargs)`, each holding these resources. In a gang all are called together."""
+
+    name: str
+    actor: type
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 1
+    gang: bool = False
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of `method` on a worker of `pool`. `key` is the caller's name for it and comes back with the outcome.
+
+    args: values or handles; handles only at the top level. shards (gangs only): rank i is called with args + shards[i].
+    returns: the number of return values. avoid: names of workers that get the task only if there is no other.
+    deadline_s: seconds from the start of the call; a worker that takes longer is ended.
+    """
+
+    pool: str
+    method: str
+    key: Hashable
+    args: tuple = ()
+    shards: tuple[tuple, ...] | None = None
+    returns: int = 1
+    avoid: frozenset[str] = frozenset()
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no value: the worker died or hung, the call raised (message: its traceback), an argument is lost."""
+
+    cause: Cause
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task. `seconds`: from the call to its return as seen here. `value` is None on failure."""
+
+    key: Hashable
+    worker: str
+    seconds: float
+    value: Any = None
+    payloads: tuple[Handle, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class PoolStatus:
+    """Workers of a pool: wanted, ready (busy ones included), busy, and how many were replaced so far."""
+
+    wanted: int
+    ready: int
+    busy: int
+    restarts: int
+
+
+class Executor(Protocol):
+    """Runs tasks on pools of workers. Used by one thread."""
+
+    def start(self) -> None:
+        """Return when all workers are ready. Raises PlacementError before, or WorkerStartError during the start."""
+
+    def free(self, pool: str) -> int:
+        """The number of ready workers without a task."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task; it waits for a worker if none is free. A gang works through its tasks in the order given."""
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """Outcomes since the last call: at least one, unless the time ran out or nothing is under way.
+
+        Raises WorkerStartError when a pool has lost its workers and new ones do not start.
+        """
+
+    def fetch(self, handle: Handle) -> Any:
+        """The payload itself. For small things: the caller waits. Raises PayloadLostError."""
+
+    def put(self, value: Any) -> Handle:
+        """A handle to a value that many tasks take."""
+
+    def resize(self, pool: str, size: int) -> None:
+        """Grow: new workers join when they are ready. Shrink: workers finish what they do and are ended."""
+
+    def status(self) -> dict[str, PoolStatus]: ...
+
+    def close(self) -> None:
+        """End every worker. Tasks under way are dropped. May be called twice."""
+
+
+def check_pools(specs: Sequence[PoolSpec]) -> dict[str, PoolSpec]:
+    """The specs by name. Raises ValueError for two pools of one name and for a pool without workers."""
+    by_name = {spec.name: spec for spec in specs}
+    if len(by_name) < len(specs):
+        raise ValueError(f"two pools have the same name: {sorted(spec.name for spec in specs)}")
+    for spec in specs:
+        if spec.size < 1:
+            raise ValueError(f"pool {spec.name}: size is {spec.size}, it must be 1 or more")
+    return by_name
+
+
+def rank_args(task: Task, size: int) -> list[tuple]:
+    """The arguments of each rank of a gang. Raises ValueError unless there is a shard for each rank."""
+    if task.shards is None:
+        return [task.args] * size
+    if len(task.shards) != size:
+        raise ValueError(f"task {task.method} has {len(task.shards)} shards for {size} ranks of {task.pool}")
+    return [task.args + shard for shard in task.shards]

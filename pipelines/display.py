@@ -1,0 +1,231 @@
+"""Live progress of a run for the person at the terminal; one plain line a step where there is no terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.heldout import Comparison, compare
+
+Record = dict[str, Any]
+BARS = "▁▂▃▄▅▆▇█"
+
+
+class PoolLike(Protocol):
+    """What is shown of a pool of workers."""
+
+    wanted: int
+    ready: int
+    busy: int
+
+
+class Display:
+    """A context manager that shows a run's progress; every method may be called from the driver's loop at any time."""
+
+    def __init__(self, total_steps: int, title: str, console: Console | None = None) -> None:
+        self.total_steps = total_steps
+        self.title = title
+        self.console = console or Console()
+        self._last: Record = {}
+        self._rewards: list[float] = []
+        self._evaluations: list[Record] = []
+        self._pools: dict[str, PoolLike] = {}
+        self._first: tuple[int, float] | None = None  # step and time of the first record: a resumed run starts late
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            expand=True,
+        )
+        self._bar = self._progress.add_task(escape(title), total=total_steps)
+        self._live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live.start()
+        else:
+            self._print(f"{self.title}: {self.total_steps} steps")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def step(self, record: Record) -> None:
+        """Show a trained step's metric record."""
+        self._last = record
+        self._first = self._first or (record["step"] - 1, time.monotonic() - _seconds(record))
+        if _known(record.get("reward_mean")):
+            self._rewards.append(record["reward_mean"])
+        self._progress.update(self._bar, completed=record["step"])
+        if not self.console.is_terminal:
+            self._print(
+                f"step {record['step']:>4}/{self.total_steps}  {step_words(record)}  {self._left(record['step'])}"
+            )
+
+    def heldout(self, record: Record) -> None:
+        """Show a held-out evaluation."""
+        self._evaluations.append(record)
+        if not self.console.is_terminal:
+            self._print(f"held out at step {record['step']}: {heldout_words(record)}")
+
+    def pools(self, status: Mapping[str, PoolLike]) -> None:
+        """Show how many workers each pool wants, has ready, and keeps busy."""
+        self._pools = dict(status)
+
+    def note(self, text: str) -> None:
+        """Show a line that stays, such as a quarantine or a restart."""
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _left(self, step: int) -> str:
+        assert self._first is not None
+        first_step, first_time = self._first
+        per_step = (time.monotonic() - first_time) / max(1, step - first_step)
+        return f"left {clock(per_step * (self.total_steps - step))}"
+
+    def _view(self) -> Group:
+        """The lines below the bar; a line appears when there is something to say."""
+        lines = Table.grid(padding=(0, 2))
+        lines.add_column(style="dim")
+        lines.add_column()
+        if self._last:
+            lines.add_row("reward", Text(f"{sparkline(self._rewards)}  {reward_words(self._last)}"))
+            lines.add_row("update", Text(update_words(self._last)))
+        if self._evaluations:
+            lines.add_row("held out", Text(" → ".join(_heldout_trail(self._evaluations))))
+        if self._pools:
+            pools = [f"{name} {pool.busy}/{pool.ready} busy{_missing(pool)}" for name, pool in self._pools.items()]
+            lines.add_row("workers", Text(" · ".join(pools)))
+        return Group(self._progress, lines)
+
+
+def heldout_table(records: list[Record]) -> Table:
+    """The table for the end of a run: accuracy (or reward) by category, of the base and of the trained model."""
+    comparison = compare(records)
+    title = "Held-out accuracy, %" if comparison.exact else "Held-out reward"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("category", no_wrap=True)
+    for column in comparison.columns:
+        table.add_column(f"{column.model}\n{column.guidance}", justify="right")
+    if comparison.column("before") and comparison.column("after"):
+        table.add_column("gain\n", justify="right")
+    for category in comparison.categories:
+        table.add_row(category, *_cells(comparison, [column.values.get(category) for column in comparison.columns]))
+    table.add_section()
+    table.add_row("macro", *_cells(comparison, [column.total for column in comparison.columns]), style="bold")
+    if any(column.ghost is not None for column in comparison.columns):
+        table.add_row("with ghosts", *[_score(column.ghost, True) for column in comparison.columns], style="dim")
+    return table
+
+
+def _cells(comparison: Comparison, values: list[float | None]) -> list[str]:
+    """A row of scores, and the gain of the trained model over the base, both without guidance."""
+    cells = [_score(value, comparison.exact) for value in values]
+    at = {column.key: value for column, value in zip(comparison.columns, values, strict=True)}
+    if "before" in at and "after" in at:
+        cells.append(_gain(at["after"], at["before"], comparison.exact))
+    return cells
+
+
+def step_words(record: Record) -> str:
+    """A step in one line: reward, update and speed."""
+    return f"{reward_words(record)}  {update_words(record)}"
+
+
+def reward_words(record: Record) -> str:
+    """The reward of a step: mean and standard deviation over its images."""
+    mean, std = record.get("reward_mean"), record.get("reward_std")
+    words = f"{mean:.3f}" if _known(mean) else "no reward"
+    return f"reward {words}" + (f" ±{std:.3f}" if _known(std) else "")
+
+
+def update_words(record: Record) -> str:
+    """The update of a step: distance to the reference, clip fraction, speed; what was not measured is left out."""
+    shown = (
+        ("kl", record.get("kl_reference"), "{:.4f}"),
+        ("clip", record.get("clip_fraction"), "{:.1%}"),
+        ("grad", record.get("grad_norm"), "{:.3f}"),
+        ("images/s", record.get("images_per_s"), "{:.1f}"),
+        ("step", _seconds(record) or None, "{:.2f} s"),
+    )
+    return "  ".join(f"{name} {form.format(value)}" for name, value, form in shown if _known(value))
+
+
+def heldout_words(record: Record) -> str:
+    """An evaluation in a few words: accuracy if a checker counted, and the reward."""
+    accuracy, reward = record.get("accuracy"), record.get("reward")
+    words = [f"{accuracy:.1%}"] if _known(accuracy) else []
+    words += [f"reward {reward:.3f}"] if _known(reward) else []
+    return ", ".join(words) + f" (guidance {record.get('guidance', 1.0):g}, {record.get('images', '?')} images)"
+
+
+def sparkline(values: list[float], width: int = 40) -> str:
+    """The course of `values` in one line of at most `width` bars, each the mean of its share."""
+    if not values:
+        return ""
+    per_bar = -(-len(values) // width)
+    shares = [values[start : start + per_bar] for start in range(0, len(values), per_bar)]
+    means = [sum(share) / len(share) for share in shares]
+    low, high = min(means), max(means)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((mean - low) * scale)] for mean in means)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _heldout_trail(records: list[Record], most: int = 6) -> list[str]:
+    """The evaluations without extra guidance, oldest first; of many, the first and the latest."""
+    plain = records[0].get("guidance")
+    chosen = [record for record in records if record.get("guidance") == plain]
+    shown = chosen if len(chosen) <= most else [chosen[0], *chosen[1 - most :]]
+    exact = shown[0].get("accuracy") is not None
+    return [_score(record.get("accuracy" if exact else "reward"), exact) + ("%" if exact else "") for record in shown]
+
+
+def _missing(pool: PoolLike) -> str:
+    return "" if pool.ready == pool.wanted else f" ({pool.wanted} wanted)"
+
+
+def _seconds(record: Record) -> float:
+    return (record.get("seconds") or {}).get("step") or 0.0
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _score(value: float | None, exact: bool) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{100 * value:.1f}" if exact else f"{value:.3f}"
+
+
+def _gain(after: float | None, before: float | None, exact: bool) -> str:
+    if after is None or before is None or math.isnan(after - before):
+        return "–"
+    return f"{100 * (after - before):+.1f}" if exact else f"{after - before:+.3f}"

@@ -1,0 +1,358 @@
+"""The state machine of training: which group is drawn by which policy version, what is scored, when to update.
+
+Events go in (`handle`), decisions come out (`decide`). It knows no Ray, no torch, no clock and no worker beyond a name,
+so that the same loop runs on a cluster, in one process, and in virtual time. Steps are counted from 1; version n is the
+policy after n steps. A group of images is drawn in chunks; a chunk is the unit that is drawn, scored, and tried again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pipelines.loop_messages import (
+    Abort,
+    Decision,
+    Draw,
+    Drawn,
+    Evaluated,
+    Event,
+    Failed,
+    GroupKey,
+    LoopPlan,
+    Progress,
+    Quarantined,
+    Released,
+    Score,
+    Scored,
+    Train,
+    Trained,
+    TrainFailed,
+    Unit,
+)
+from pipelines.loop_order import ORDERS
+
+ROLLOUT, REWARD = "rollout", "reward"
+
+
+class _Stage(Enum):
+    TO_DRAW, DRAWING, TO_SCORE, SCORING, SCORED, DROPPED = range(6)
+
+
+@dataclass(slots=True)
+class _Failures:
+    """How a unit failed so far: on its own input, through the loss of a worker or payload, and on which workers."""
+
+    own: int = 0
+    lost: int = 0
+    workers: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Group:
+    key: GroupKey
+    version: int
+    stages: list[_Stage]
+    bytes: list[int]
+    failures: dict[int, _Failures] = field(default_factory=dict)
+    complete: bool = False
+    quarantined: bool = False
+
+    @property
+    def busy(self) -> bool:
+        return _Stage.DRAWING in self.stages or _Stage.SCORING in self.stages
+
+
+class Loop:
+    """The loop of one run. The caller reports what happened, asks `decide` what to do, and does all of it."""
+
+    def __init__(self, plan: LoopPlan) -> None:
+        self.plan = plan
+        self.version = plan.first_version
+        self._order = ORDERS[plan.order](plan.steps - plan.first_version, plan.groups_per_step, plan.staleness)
+        self._groups: dict[GroupKey, _Group] = {}  # opened and not released
+        self._opened = plan.first_version * plan.groups_per_step  # training groups, counted along the stream (step, group)
+        self._finished = self._opened  # of these, trained or quarantined
+        self._to_draw: list[tuple[tuple, Unit]] = []  # heaps: the oldest step first, so that retries do not queue
+        self._to_score: list[tuple[tuple, Unit]] = []
+        self._heldout: deque[GroupKey] = deque()
+        self._unevaluated: dict[int, int] = {}  # version -> held-out groups not settled
+        self._training: Train | None = None
+        self._notices: list[Decision] = []
+        self._stage_counts: Counter[_Stage] = Counter()
+        self._bytes = 0
+        self._largest_chunk = 0
+        self._failures_in_row = 0
+        self._num_quarantined = 0
+        self._paused = False
+        self._aborted = False
+        for version in sorted(version for version in plan.evaluations if version <= self.version):
+            self._start_evaluation(version)
+
+    # -- what the driver calls
+
+    def handle(self, event: Event) -> None:
+        """Take note of what happened. Events after an abort are ignored."""
+        if self._aborted:
+            return
+        match event:
+            case Drawn(unit, num_bytes):
+                self._drawn(unit, num_bytes)
+            case Scored(unit):
+                self._scored(unit)
+            case Failed():
+                self._failed(event)
+            case Trained(step):
+                self._trained(step)
+            case TrainFailed(step, message):
+                self._abort(f"the update of step {step} failed: {message}")
+
+    def decide(self, free: Mapping[str, int]) -> list[Decision]:
+        """What to do now with this many idle workers per pool ("rollout", "reward"). A decision is given once."""
+        notices, self._notices = self._notices, []
+        if self._aborted:
+            return notices
+        return [
+            *notices,
+            *self._decide_train(),
+            *self._decide_scores(free.get(REWARD, 0)),
+            *self._decide_draws(free.get(ROLLOUT, 0)),
+        ]
+
+    @property
+    def done(self) -> bool:
+        """All steps are trained, all evaluations finished, and every notice of that was given."""
+        return self.version >= self.plan.steps and not self._unevaluated and not self._notices
+
+    def oldest_version_needed(self) -> int:
+        """Adapters of older versions can be dropped. Looks at every open group: call it once a step."""
+        versions = [self.version, *self._unevaluated, *(group.version for group in self._groups.values())]
+        if self._opened < self._num_groups:
+            versions.append(self._order.version_for(self._opened, self.version))
+        return min(versions)
+
+    def progress(self) -> Progress:
+        count = self._stage_counts
+        unopened = max(0, self._window() - self._opened) * self.plan.chunks_per_group
+        heldout = len(self._heldout) * self.plan.heldout_chunks_per_group
+        return Progress(
+            version=self.version,
+            waiting_to_draw=count[_Stage.TO_DRAW] + unopened + heldout,
+            drawing=count[_Stage.DRAWING],
+            waiting_to_score=count[_Stage.TO_SCORE],
+            scoring=count[_Stage.SCORING],
+            training=self._training is not None,
+            groups_in_flight=len(self._groups),
+            bytes_in_flight=self._bytes,
+            admission_paused=self._paused,
+            quarantined=self._num_quarantined,
+        )
+
+    # -- decisions
+
+    def _decide_train(self) -> Iterator[Train]:
+        step = self.version + 1
+        if self._training is not None or step > self.plan.steps:
+            return
+        keys = self._order.take(step)
+        if keys is not None:
+            self._training = Train(step, keys, tuple(self._groups[key].version for key in keys))
+            yield self._training
+
+    def _decide_scores(self, free: int) -> Iterator[Score]:
+        while free > 0 and (unit := self._pop(self._to_score, _Stage.TO_SCORE)):
+            self._move(unit, _Stage.SCORING)
+            yield Score(unit, self._avoid(unit))
+            free -= 1
+
+    def _decide_draws(self, free: int) -> Iterator[Draw]:
+        while free > 0 and (unit := self._pop(self._to_draw, _Stage.TO_DRAW) or self._open_next()):
+            self._move(unit, _Stage.DRAWING)
+            yield Draw(unit, self._groups[unit.key].version, self._avoid(unit))
+            free -= 1
+
+    def _avoid(self, unit: Unit) -> frozenset[str]:
+        failures = self._groups[unit.key].failures.get(unit.chunk)
+        return failures.workers if failures else frozenset()
+
+    # -- admission
+
+    @property
+    def _num_groups(self) -> int:
+        return self.plan.steps * self.plan.groups_per_step
+
+    def _window(self) -> int:
+        return min(self._num_groups, self._order.window(self.version, self._finished))
+
+    def _open_next(self) -> Unit | None:
+        """Begin the next group that may begin, held-out ones first; its first unit, or None."""
+        plan = self.plan
+        self._paused = False
+        if self._heldout:
+            # with nothing else open a group is admitted whatever the limits: otherwise it never would be
+            if self._has_room(plan.heldout_chunks_per_group) or not self._groups:
+                key = self._heldout.popleft()
+                return self._open(key, key.step, plan.heldout_chunks_per_group)
+            self._paused = True
+        if self._opened < self._window():
+            # the oldest untrained step must not wait for room, since only its update makes room
+            if self._opened - self._finished < plan.groups_per_step or self._has_room(plan.chunks_per_group):
+                step, group = divmod(self._opened, plan.groups_per_step)
+                version = self._order.version_for(self._opened, self.version)
+                self._opened += 1
+                self._order.opened(version)
+                return self._open(GroupKey("train", step + 1, group), version, plan.chunks_per_group)
+            self._paused = True
+        return None
+
+    def _has_room(self, chunks: int) -> bool:
+        """Room for one more group; chunks that are not drawn yet count as large as the largest one seen."""
+        groups, num_bytes = self.plan.max_groups_in_flight, self.plan.max_bytes_in_flight
+        return (groups is None or len(self._groups) < groups) and (
+            num_bytes is None or self._bytes + chunks * self._largest_chunk <= num_bytes
+        )
+
+    def _open(self, key: GroupKey, version: int, chunks: int) -> Unit | None:
+        self._groups[key] = _Group(key, version, [_Stage.TO_DRAW] * chunks, [self._largest_chunk] * chunks)
+        self._stage_counts[_Stage.TO_DRAW] += chunks
+        self._bytes += chunks * self._largest_chunk
+        for chunk in range(chunks):
+            self._push(self._to_draw, Unit(key.purpose, key.step, key.group, chunk))
+        return self._pop(self._to_draw, _Stage.TO_DRAW)
+
+    # -- events
+
+    def _drawn(self, unit: Unit, num_bytes: int) -> None:
+        group = self._expect(unit, _Stage.DRAWING)
+        self._bytes += num_bytes - group.bytes[unit.chunk]
+        group.bytes[unit.chunk] = num_bytes
+        self._largest_chunk = max(self._largest_chunk, num_bytes)
+        if group.quarantined:
+            return self._drop(group, unit)
+        self._move(unit, _Stage.TO_SCORE)
+        self._push(self._to_score, unit)
+
+    def _scored(self, unit: Unit) -> None:
+        group = self._expect(unit, _Stage.SCORING)
+        if group.quarantined:
+            return self._drop(group, unit)
+        self._move(unit, _Stage.SCORED)
+        if all(stage is _Stage.SCORED for stage in group.stages):
+            group.complete = True
+            self._settle(group)
+
+    def _failed(self, event: Failed) -> None:
+        unit = event.unit
+        group = self._expect(unit, _Stage.DRAWING, _Stage.SCORING)
+        if group.quarantined:
+            return self._drop(group, unit)
+        failures = group.failures.setdefault(unit.chunk, _Failures())
+        if event.cause == "raised":
+            failures.own += 1
+        else:
+            failures.lost += 1
+        if event.cause != "object_lost":
+            failures.workers |= {event.worker}
+        if not event.retry or failures.own > self.plan.retries or failures.lost > self.plan.retries + 2:
+            self._quarantine(group, unit, event, failures.own + failures.lost)
+        elif group.stages[unit.chunk] is _Stage.DRAWING or event.cause == "object_lost":
+            self._move(unit, _Stage.TO_DRAW)
+            self._push(self._to_draw, unit)
+        else:
+            self._move(unit, _Stage.TO_SCORE)
+            self._push(self._to_score, unit)
+
+    def _trained(self, step: int) -> None:
+        train, self._training = self._training, None
+        assert train is not None, f"step {step} is not in training"
+        assert train.step == step, f"step {train.step} is in training, not step {step}"
+        self.version = step
+        self._finished += len(train.groups)
+        for key in train.groups:
+            self._release(self._groups[key])
+        if step in self.plan.evaluations:
+            self._start_evaluation(step)
+
+    # -- groups
+
+    def _start_evaluation(self, version: int) -> None:
+        self._unevaluated[version] = num_groups = self.plan.evaluations[version]
+        self._heldout.extend(GroupKey("heldout", version, group) for group in range(num_groups))
+        self._finish_evaluation(version)
+
+    def _finish_evaluation(self, version: int) -> None:
+        if self._unevaluated[version] == 0:
+            del self._unevaluated[version]
+            self._notices.append(Evaluated(version))
+
+    def _settle(self, group: _Group) -> None:
+        """The group is complete or quarantined: count it where it is waited for."""
+        key = group.key
+        if key.purpose == "heldout":
+            if group.complete:
+                self._release(group)
+            self._unevaluated[key.step] -= 1
+            self._finish_evaluation(key.step)
+        else:
+            self._order.settled(key, group.version, group.complete)
+            self._finished += group.quarantined
+            self._failures_in_row = 0 if group.complete else self._failures_in_row + 1
+
+    def _quarantine(self, group: _Group, unit: Unit, event: Failed, tries: int) -> None:
+        key = group.key
+        group.quarantined = True
+        self._num_quarantined += 1
+        self._notices.append(Quarantined(key.purpose, key.step, key.group, event.cause, event.message, tries))
+        for chunk, stage in enumerate(group.stages):
+            if stage not in (_Stage.DRAWING, _Stage.SCORING):
+                self._move(Unit(key.purpose, key.step, key.group, chunk), _Stage.DROPPED)
+        self._settle(group)
+        self._drop(group, unit)
+        if self._failures_in_row > self.plan.max_failures_in_row:
+            row = self._failures_in_row
+            self._abort(f"{row} training groups in a row were quarantined; the last one failed with: {event.message}")
+
+    def _drop(self, group: _Group, unit: Unit) -> None:
+        """A unit of a quarantined group came back; with the last one its payloads are let go."""
+        self._move(unit, _Stage.DROPPED)
+        if not group.busy:
+            self._release(group)
+
+    def _release(self, group: _Group) -> None:
+        key = group.key
+        del self._groups[key]
+        self._bytes -= sum(group.bytes)
+        self._stage_counts.subtract(group.stages)
+        self._notices.append(Released(key.purpose, key.step, key.group))
+
+    def _abort(self, reason: str) -> None:
+        self._aborted = True
+        self._notices.append(Abort(reason))
+
+    # -- units
+
+    def _expect(self, unit: Unit, *stages: _Stage) -> _Group:
+        group = self._groups[unit.key]
+        assert group.stages[unit.chunk] in stages, f"{unit} is {group.stages[unit.chunk].name}: nothing was asked of it"
+        return group
+
+    def _move(self, unit: Unit, stage: _Stage) -> None:
+        stages = self._groups[unit.key].stages
+        self._stage_counts[stages[unit.chunk]] -= 1
+        self._stage_counts[stage] += 1
+        stages[unit.chunk] = stage
+
+    def _push(self, heap: list[tuple[tuple, Unit]], unit: Unit) -> None:
+        heapq.heappush(heap, ((unit.step, unit.group, unit.chunk, unit.purpose), unit))
+
+    def _pop(self, heap: list[tuple[tuple, Unit]], stage: _Stage) -> Unit | None:
+        """The first unit of a heap; those of groups that were quarantined meanwhile are passed over."""
+        while heap:
+            unit = heapq.heappop(heap)[1]
+            group = self._groups.get(unit.key)
+            if group is not None and group.stages[unit.chunk] is stage:
+                return unit
+        return None

@@ -1,0 +1,348 @@
+"""report.html: a run folder as one page that opens offline, for someone who was not there. `python -m pipelines.report RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import math
+import re
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+
+from pipelines.charts import Chart, known, number
+from pipelines.config import UserError
+from pipelines.grids import GridRow, read_grid
+from pipelines.heldout import Comparison, compare
+from pipelines.report_charts import learning_charts, machine_charts
+from pipelines.run_folder import RunFolder
+
+Record = dict[str, Any]
+MOST_SNAPSHOTS = 5  # columns of sample images
+MOST_EVENTS = 200
+TINY = 64  # pixels: smaller images are kept exact and shown with hard edges
+STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `run_dir`/report.html from what the folder holds so far, and return its path.
+
+    Every part is left out when its data are missing. Raises UserError if the folder holds no run.
+    """
+    folder = RunFolder.open(run_dir)
+    here = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(report_context(folder))
+    path = run_dir / "report.html"
+    temporary = path.with_name("report.html.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def report_context(folder: RunFolder) -> Record:
+    """What the template shows, ready to be printed."""
+    metrics, heldout, summary = folder.read_metrics(), folder.read_heldout(), folder.read_summary()
+    state, recipe_toml = folder.read_state(), folder.read_recipe()
+    recipe = tomllib.loads(recipe_toml)
+    comparison = compare(heldout)
+    learning, machine = learning_charts(metrics, heldout), machine_charts(metrics)
+    return {
+        "title": recipe.get("run", {}).get("name") or folder.path.resolve().name,
+        "status": state.get("status", "running"),
+        "status_words": STATUS_WORDS.get(state.get("status", ""), "unknown state"),
+        "header": _header(metrics, summary, state, recipe),
+        "notes": _notes(summary, state, recipe, metrics),
+        "cards": _cards(comparison, metrics, summary, state),
+        "comparison": comparison if comparison.columns else None,
+        "rows": _comparison_rows(comparison),
+        "standard_error": _standard_error(comparison),
+        "snapshots": _snapshots(folder.path / "samples"),
+        "learning": learning,
+        "machine": machine,
+        "groups": [_group(folder.path, record) for record in folder.read_tokens()],
+        "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
+        "events": _events(folder.read_events(), state.get("started")),
+        "recipe": highlighted(recipe_toml),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
+    }
+
+
+def _header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Record) -> list[tuple[str, str]]:
+    """The facts beside the title: (name, value)."""
+    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
+    digest = summary.get("digest") or (metrics[-1].get("digest") if metrics else None)
+    started = state.get("started")
+    facts = [
+        ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else None),
+        ("steps", f"{done:,} of {steps:,}" if steps else f"{done:,}"),
+        ("time", duration(_seconds(summary, state))),
+        ("model", recipe.get("policy", {}).get("model")),
+        ("reward", " · ".join(filter(None, (recipe.get("reward", {}).get(key) for key in ("type", "model"))))),
+        ("seed", str(recipe.get("run", {}).get("seed", "")) or None),
+        ("digest", digest),
+    ]
+    return [(name, str(value)) for name, value in facts if value]
+
+
+def _notes(summary: Record, state: Record, recipe: Record, metrics: Sequence[Record]) -> list[str]:
+    """What a reader must know before the figures."""
+    notes = list(summary.get("notes") or recipe.get("run", {}).get("notes") or [])
+    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
+    if state.get("status") in ("stopped", "failed"):
+        cause = f" {summary['error']}" if summary.get("error") else ""
+        notes.insert(0, f"This run {STATUS_WORDS[state['status']]} after {done} of {steps or '?'} steps.{cause}")
+    if recipe.get("loop", {}).get("order") == "ready":
+        notes.append(
+            'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'
+            ' loop.order = "strict" for a result that can be repeated to the bit.'
+        )
+    return notes
+
+
+def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, state: Record) -> list[Record]:
+    """The headline figures: title, from, to, and a sentence."""
+    cards: list[Record] = []
+    unit = "%" if comparison.exact else ""
+    what = "Held-out accuracy" if comparison.exact else "Held-out reward"
+    before, after = comparison.column("before"), comparison.column("after")
+    if before and after:
+        note = f"{gain_words(after.total, before.total, comparison.exact)}, {after.guidance}, over {len(after.values)} categories"
+        cards.append(_card(what, number(before.total, unit), number(after.total, unit), note))
+    best_after = comparison.column("after_best") or after
+    best_before = comparison.column("base_best")
+    if best_before and best_after:
+        note = f"{gain_words(best_after.total, best_before.total, comparison.exact)} over the base at its best ({best_before.guidance})"
+        cards.append(
+            _card("At the best guidance", number(best_before.total, unit), number(best_after.total, unit), note)
+        )
+    rewards = [record["reward_mean"] for record in metrics if known(record.get("reward_mean"))]
+    if rewards:
+        share = max(1, len(rewards) // 10)
+        first, last = sum(rewards[:share]) / share, sum(rewards[-share:]) / share
+        note = f"mean of the first and last {share} steps" if share > 1 else "first and last step"
+        cards.append(_card("Training reward", number(first), number(last), note))
+    seconds = _seconds(summary, state)
+    if seconds and metrics:
+        speeds = [record["images_per_s"] for record in metrics if known(record.get("images_per_s"))]
+        speed = summary.get("images_per_s") or (sum(speeds) / len(speeds) if speeds else None)
+        images = f"{summary['images']:,} images" if summary.get("images") else f"{len(metrics):,} steps"
+        cards.append(_card("Time", "", duration(seconds), images + (f", {number(speed)} a second" if speed else "")))
+    return cards
+
+
+def _card(title: str, before: str, after: str, note: str) -> Record:
+    return {"title": title, "before": before, "after": after, "note": note}
+
+
+def _seconds(summary: Record, state: Record) -> float:
+    return summary.get("seconds") or max(0.0, state.get("changed", 0.0) - state.get("started", 0.0))
+
+
+def _comparison_rows(comparison: Comparison) -> list[Record]:
+    """A row per category, and the macro mean last: its cells, the gain, and where its dots lie in percent of the axis."""
+    highest = max(
+        (value for column in comparison.columns for value in column.values.values() if known(value)), default=1
+    )
+    full = 1.0 if comparison.exact else highest or 1.0
+    rows = []
+    for category in [*comparison.categories, None]:
+        values = {c.key: c.total if category is None else c.values.get(category) for c in comparison.columns}
+        before, after = values.get("before"), values.get("after")
+        rows.append(
+            {
+                "category": category or "all (macro mean)",
+                "total": category is None,
+                "cells": [number(values[c.key], "%" if comparison.exact else "") for c in comparison.columns],
+                "gain": gain_words(after, before, comparison.exact),
+                "rose": known(before) and known(after) and after >= before,
+                "dots": {key: 100 * max(0.0, value) / full for key, value in values.items() if known(value)},
+            }
+        )
+    return rows
+
+
+def _standard_error(comparison: Comparison) -> str | None:
+    """The largest standard error that a category's share can have, in points."""
+    after = comparison.column("after") or comparison.column("before")
+    if not (comparison.exact and after and after.images and after.values):
+        return None
+    return f"{100 * 0.5 / math.sqrt(after.images / len(after.values)):.1f}"
+
+
+def _snapshots(samples: Path) -> Record | None:
+    """The sample grids side by side: `columns` (names) and `rows` of a caption and a list of pictures for each column."""
+    paths = sorted(samples.glob("*.png"), key=_snapshot_order)
+    grids = [(path.stem, read_grid(path)) for path in paths]
+    known_captions = {row.caption for row in grids[0][1]} if grids else set()
+    grids = [(name, rows) for name, rows in grids if known_captions & {row.caption for row in rows}]
+    if not grids:
+        return None
+    if len(grids) > MOST_SNAPSHOTS:
+        grids = [grids[round(i * (len(grids) - 1) / (MOST_SNAPSHOTS - 1))] for i in range(MOST_SNAPSHOTS)]
+    by_name = [{row.caption: row for row in rows} for _, rows in grids]
+    captions = [row.caption for row in grids[0][1]]
+    rows = [(caption, [_pictures(found.get(caption)) for found in by_name]) for caption in captions]
+    return {"columns": [name.replace("_", " ").replace("-", " ") for name, _ in grids], "rows": rows}
+
+
+def _snapshot_order(path: Path) -> tuple[int, int, str]:
+    """The base first, the end last, steps between by their number."""
+    digits = re.search(r"\d+", path.stem)
+    place = {"before": 0, "after": 2}.get(path.stem.split("_")[0].split("-")[0], 1)
+    return place, int(digits.group()) if digits else 0, path.stem
+
+
+def _pictures(row: GridRow | None) -> list[Record]:
+    return [picture(image) for image in row.images] if row else []
+
+
+def picture(image: Image.Image) -> Record:
+    """An image as a data URI: exact if it is tiny, JPEG otherwise."""
+    tiny = max(image.size) <= TINY
+    buffer = io.BytesIO()
+    if tiny:
+        image.save(buffer, format="PNG", optimize=True)
+    else:
+        image.save(buffer, format="JPEG", quality=85)
+    kind = "png" if tiny else "jpeg"
+    return {"uri": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", "tiny": tiny}
+
+
+def _group(run_dir: Path, record: Record) -> Record:
+    """A group with its caption's words coloured: over all images, and for each image with its reward."""
+    words = words_of(record["tokens"])
+    log_probs_KT, rewards_K = record["log_probs_KT"], record["rewards_K"]
+    mean_T = [_mean([row[t] for row in log_probs_KT]) for t in range(len(words))]
+    path = run_dir / record["image"] if record.get("image") else None
+    pictures = [p for row in (read_grid(path) if path and path.is_file() else []) for p in _pictures(row)]
+    images = [
+        {
+            "picture": pictures[k] if k < len(pictures) else None,
+            "reward": number(rewards_K[k]),
+            "words": coloured(words, log_probs_KT[k]),
+        }
+        for k in range(len(log_probs_KT))
+    ]
+    order = sorted(range(len(images)), key=lambda k: rewards_K[k] if known(rewards_K[k]) else -math.inf)
+    return {
+        "which": record["which"],
+        "step": record.get("step"),
+        "prompt_id": record.get("prompt_id"),
+        "reward": number(_mean(rewards_K)),
+        "words": coloured(words, mean_T),
+        "images": images,
+        "contrast": [images[order[-1]], images[order[0]]] if len(images) > 1 else images,
+    }
+
+
+def words_of(tokens: Sequence[str]) -> list[str]:
+    """Tokens as they are printed one after the other: tokenizers mark a leading space, or have whole words."""
+    marked = any(token[:1] in "Ġ▁ " for token in tokens if token)
+    if marked:
+        return [token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n") for token in tokens]
+    return [
+        token[2:] if token.startswith("##") else (" " if index else "") + token for index, token in enumerate(tokens)
+    ]
+
+
+def coloured(words: Sequence[str], log_probs_T: Sequence[float | None]) -> list[Record]:
+    """The words with their style and, to be read under the pointer, their log-probability."""
+    rows = []
+    for word, log_prob in zip(words, log_probs_T, strict=True):
+        probability = math.exp(log_prob) if known(log_prob) else None
+        title = f"log p {log_prob:.2f}, p {100 * probability:.0f} %" if probability is not None else "not a number"
+        space, text = word[: len(word) - len(word.lstrip())], word.lstrip()
+        rows.append({"space": space, "text": text, "style": echo_style(probability), "title": title.replace("-", "−")})
+    return rows
+
+
+def echo_style(probability: float | None) -> str:
+    """The background of a word that the judge gave this probability: orange if missed, blue if echoed, clear at 25 %.
+
+    The square root of p spreads the low probabilities, where words are missed. Orange and blue differ for every eye.
+    """
+    if probability is None:
+        return ""
+    echo = math.sqrt(min(1.0, max(0.0, probability)))
+    red_green_blue, strength = ("219, 90, 18", 0.5 - echo) if echo < 0.5 else ("22, 110, 214", echo - 0.5)
+    return f"background: rgba({red_green_blue}, {min(1.0, 2 * strength) * 0.62:.2f})"
+
+
+def _events(events: Sequence[Record], started: float | None) -> Record | None:
+    """What happened besides training: how often, and the latest ones with their fields."""
+    if not events:
+        return None
+    rows = []
+    for event in events[-MOST_EVENTS:]:
+        fields = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
+        after = duration(event["time"] - started) if started and event.get("time") else ""
+        rows.append((after, event.get("kind", ""), fields))
+    counts = Counter(str(event.get("kind", "")) for event in events)
+    return {"counts": counts.most_common(), "rows": rows, "left_out": len(events) - len(rows)}
+
+
+def gain_words(after: float | None, before: float | None, exact: bool) -> str:
+    """A difference in words: points for shares."""
+    if not (known(after) and known(before)):
+        return "–"
+    text = f"{100 * (after - before):+.1f} points" if exact else f"{after - before:+.3f}"
+    return text.replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 4 min 10 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, second = divmod(whole, 60)
+    return f"{minutes} min {second:02d} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def highlighted(toml: str) -> Markup:
+    """TOML with its tables, keys and strings marked for the style sheet."""
+    lines = []
+    for line in toml.rstrip().splitlines():
+        table = re.fullmatch(r"\[.*\]", line.strip())
+        key = re.match(r"([\w.\"-]+)( = )(.*)", line)
+        if table:
+            lines.append(Markup('<span class="table">{}</span>').format(line))
+        elif key:
+            lines.append(Markup('<span class="key">{}</span>{}{}').format(key[1], key[2], key[3]))
+        else:
+            lines.append(escape(line))
+    return Markup("\n").join(lines)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if known(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report of a run folder and print its path; 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.report", description="Write report.html of a run folder."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder that --out named")
+    try:
+        print(write_report(parser.parse_args(arguments).run))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What a run shows of itself: held-out figures, sample grids, and how well each word of a caption was echoed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from actors.messages import Prompt, Scores, TokenLogProbs
+from cluster.tasks import Executor, Outcome, Task
+from pipelines.evaluation import HeldoutPlan, Tally, extremes
+from pipelines.loop_messages import Unit
+from pipelines.run_folder import RunFolder
+
+EXPLAINED = 3
+
+
+class Showcase:
+    """Gathers the scored held-out groups of each evaluation and writes what is to be looked at."""
+
+    def __init__(self, plan: HeldoutPlan, folder: RunFolder, executor: Executor) -> None:
+        self.plan, self.folder, self.executor = plan, folder, executor
+        self.waiting = 0
+        self._tallies: dict[tuple[int, float], Tally] = defaultdict(Tally)
+        self._images: dict[int, dict[int, tuple[str, np.ndarray]]] = defaultdict(dict)  # of the groups in the grid
+        self._scored: list[tuple[float, int]] = []  # (mean reward, group) of the last evaluation
+        self._held: dict[int, tuple[Prompt, Any, Scores]] = {}
+        self._tokens: list[dict[str, Any]] = []
+
+    def add(self, unit: Unit, prompt: Prompt, images: Any, scores: Scores, checks: dict[str, list[float]]) -> None:
+        """A held-out group was scored; `images` is a handle, `prompt` has the caption that was drawn."""
+        scale = self.plan.groups(unit.step)[unit.group].guidance_scale
+        self._tallies[unit.step, scale].add(prompt.category, scores.rewards_K, checks)
+        if unit.group in self.plan.shown(unit.step):
+            self._images[unit.step][unit.group] = (prompt.caption, self.executor.fetch(images))
+        if self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
+            self._hold_extremes(unit.group, prompt, images, scores)
+
+    def finish(self, version: int) -> list[dict[str, Any]]:
+        """The records of an evaluation, one per guidance scale. Writes its grid; after the last one asks for the tokens' log-probs."""
+        tag = self.plan.tag(version)
+        shown = self._images.pop(version, {})
+        if shown:
+            self.folder.save_grid(f"{tag}-{version:06d}", [shown[group] for group in sorted(shown)])
+        records = []
+        for key in sorted(key for key in self._tallies if key[0] == version):
+            records.append({"tag": tag, "step": version, "guidance": key[1], **self._tallies.pop(key).record()})
+        if tag == "after":
+            self._explain_extremes()
+        return records
+
+    def explained(self, outcome: Outcome) -> None:
+        """The tokens' log-probs of a group came back."""
+        self.waiting -= 1
+        which, group = outcome.key[1]
+        prompt, images, scores = self._held[group]
+        if outcome.failure is None:
+            tokens: TokenLogProbs = outcome.value
+            picture = self.folder.save_grid(f"tokens-{which}-{group}", [(prompt.caption, self.executor.fetch(images))])
+            self._tokens.append(
+                {
+                    "which": which,
+                    "step": self.plan.steps,
+                    "prompt_id": prompt.id,
+                    "caption": prompt.caption,
+                    "tokens": list(tokens.tokens),
+                    "log_probs_KT": tokens.log_probs_KT.tolist(),
+                    "rewards_K": list(scores.rewards_K),
+                    "image": str(picture.relative_to(self.folder.path)),
+                }
+            )
+        if self.waiting == 0:
+            self.folder.tokens(sorted(self._tokens, key=lambda record: (record["which"], sum(record["rewards_K"]))))
+
+    def _hold_extremes(self, group: int, prompt: Prompt, images: Any, scores: Scores) -> None:
+        """Keeps the handles of the best and the worst groups so far, and of no others."""
+        self._scored.append((float(np.mean(scores.rewards_K)), group))
+        self._held[group] = (prompt, images, scores)
+        worst, best = extremes(self._scored, EXPLAINED)
+        for dropped in self._held.keys() - {*worst, *best}:
+            del self._held[dropped]
+
+    def _explain_extremes(self) -> None:
+        worst, best = extremes(self._scored, EXPLAINED)
+        named = [("worst", group) for group in worst] + [("best", group) for group in best if group not in worst]
+        for which, group in named:
+            prompt, images, _ = self._held[group]
+            self.waiting += 1
+            self.executor.submit(Task("reward", "explain", ("explain", (which, group)), (prompt, images)))

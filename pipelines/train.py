@@ -1,0 +1,153 @@
+"""The main job: draw images of prompts, let a frozen judge score them, make the better ones more likely; again and again.
+
+    python -m pipelines.train RECIPE [--out DIR] [--set key=value ...] [--executor ray|local] [--resume]
+
+Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped by Ctrl-C with a folder that --resume continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.placement import PlacementError
+from cluster.tasks import Executor
+from pipelines import checks, workers
+from pipelines.checkpoints import check_recipe, newest
+from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
+from pipelines.display import Display, heldout_table
+from pipelines.driver import Driver, RunFailed, Start
+from pipelines.evaluation import HeldoutPlan, summarise
+from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.report import write_report
+from pipelines.run_folder import RunFolder
+from pipelines.startup import check_packages
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    console = Console()
+    try:
+        check_packages()
+        return train(options, console)
+    except (UserError, PlacementError) as error:
+        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. A mistake in it exits with code 2, as argparse does."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/toy.toml")
+    parser.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe>-<time>)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as rollout.size=2")
+    parser.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its newest checkpoint, if it has one")
+    return parser.parse_args(arguments)
+
+
+def train(options: argparse.Namespace, console: Console) -> int:
+    """One run from recipe to report."""
+    recipe = load_recipe(options.recipe, options.set)
+    prompts = load_prompts(recipe.data.train, "data.train")
+    heldout_prompts = load_prompts(recipe.data.heldout, "data.heldout") if recipe.data.heldout else ()
+    checks.check_models(recipe)
+    checks.check_heldout(prompts, heldout_prompts, recipe)
+    order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
+    heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
+    out = options.out or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    resume = options.resume and RunFolder.holds_run(out)
+    if not resume:
+        RunFolder.check_new(out)
+
+    with console.status("starting workers"):
+        executor = workers.make_executor(recipe, options.executor, out.name)
+    try:
+        folder = RunFolder.open(out) if resume else RunFolder.create(out, dump_recipe(recipe))
+        with console.status("starting workers: they load their models"):
+            executor.start()
+        start = take_up(recipe, folder, executor) if resume else workers.first_version(executor)
+        with Display(recipe.loop.steps, recipe.run.name or out.name) as display:
+            status = run(Driver(recipe, order, heldout, executor, folder, display, start), folder)
+    finally:
+        executor.close()
+    if status == "done":
+        console.print(heldout_table(folder.read_heldout()))
+    console.print(f"report   {write_report(folder.path)}\nsummary  {folder.path / 'summary.json'}\nfolder   {folder.path}  ({status})", soft_wrap=True)
+    if status == "stopped":
+        console.print(f"continue with: python -m pipelines.train {options.recipe} --out {folder.path} --resume", soft_wrap=True)
+    return {"done": 0, "stopped": 130}.get(status, 1)
+
+
+def run(driver: Driver, folder: RunFolder) -> str:
+    """Drives the run to its end; whatever the end, the folder says how it ended and what was reached."""
+    folder.state("running")
+    previous = signal.signal(signal.SIGINT, lambda *_: interrupt(driver))
+    status = "failed"
+    try:
+        status = driver.run()
+    except KeyboardInterrupt:
+        status = "stopped"
+    except RunFailed as error:
+        folder.event("run_failed", message=str(error))
+        driver.display.note(f"the run failed: {error}")
+    except BaseException as error:
+        folder.event("run_failed", message=repr(error))
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        write_summary(driver, folder, status)
+        folder.state(status)
+    return status
+
+
+def interrupt(driver: Driver) -> None:
+    """The first Ctrl-C stops the run cleanly, the second at once."""
+    if driver.stopping:
+        raise KeyboardInterrupt
+    driver.stop()
+
+
+def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
+    """summary.json: the digest, how far and how fast, and the held-out figures."""
+    log = driver.log
+    folder.summary(
+        {
+            "status": status,
+            "digest": log.digest,
+            "reproducible": driver.recipe.loop.order == "strict",
+            "steps": driver.loop.version,
+            "seconds": log.seconds(),
+            "images": log.images,
+            "images_per_s": log.images / log.seconds(),
+            "quarantined": log.quarantined,
+            "heldout": summarise(folder.read_heldout()),
+            "notes": list(driver.recipe.run.notes),
+        }
+    )
+
+
+def take_up(recipe: Recipe, folder: RunFolder, executor: Executor) -> Start:
+    """Where a resumed run begins: its newest whole checkpoint, or the beginning if it has none. Later records are dropped."""
+    found = newest(folder.path)
+    if found is None:
+        folder.rewind(0, ())
+        return workers.first_version(executor)
+    checkpoint, manifest = found
+    check_recipe(manifest, recipe, folder.read_recipe())
+    folder.rewind(manifest.step, manifest.evaluated)
+    folder.event("resumed", step=manifest.step)
+    return workers.load_checkpoint(executor, checkpoint, manifest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

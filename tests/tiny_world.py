@@ -1,0 +1,80 @@
+"""A whole run's needs in a folder, made in a second: tiny random models, prompt files, a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tests.tiny_models import make_tiny_llava
+from tests.tiny_sd3 import make_tiny_sd3
+
+RECIPE = """
+[loop]
+steps = 3
+staleness = 0
+checkpoint_every = 2
+
+[data]
+train = "{folder}/train.jsonl"
+heldout = "{folder}/heldout.jsonl"
+
+[rollout]
+group_size = 4
+prompts_per_step = 2
+chunk = 2
+steps = 4
+height = 32
+width = 32
+num_cpus = 0.2
+
+[reward]
+model = "{folder}/judge"
+num_cpus = 0.2
+
+[policy]
+model = "{folder}/image"
+max_sequence_length = 2
+lora_rank = 4
+lora_alpha = 8.0
+learning_rate = 1e-3
+micro_batch = 4
+num_cpus = 0.2
+
+[objective]
+advantage_std = "group"
+timesteps = "uniform"
+timesteps_per_sample = 2
+
+[heldout]
+every = 2
+images_per_category = 4
+images_per_category_during = 2
+chunk = 2
+steps = 4
+base_guidance_scales = [1.0, 2.0]
+checker = "tests.tiny_world:check"
+"""
+
+
+def make_tiny_world(folder: Path) -> Path:
+    """Returns the recipe's path."""
+    make_tiny_sd3(folder / "image")
+    make_tiny_llava(folder / "judge")
+    for name, shapes in (("train", ("circle", "square")), ("heldout", ("triangle", "cross"))):
+        lines = [
+            {"id": f"{name}-{colour}-{shape}", "caption": f"a {colour} {shape}", "category": shape, "colour": colour}
+            for colour in ("red", "green", "blue")
+            for shape in shapes
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = folder / "recipe.toml"
+    recipe.write_text(RECIPE.format(folder=folder))
+    return recipe
+
+
+def check(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
+    """A checker: an image is right if its mean is above the middle."""
+    assert prompt["colour"] in prompt["caption"]
+    return {"accuracy": (images_KHWC.mean(axis=(1, 2, 3)) > 127).astype(float).tolist(), "ghost": [0.0] * len(images_KHWC)}
