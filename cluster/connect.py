@@ -23,9 +23,13 @@ _DEFAULTS = {
 def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, dashboard: bool = False) -> None:
     """Join the cluster at RAY_ADDRESS, which Ray also sets inside a job; without it, start one for this process.
 
+    A process that has joined one stays where it is.
+
     The arguments describe a cluster that is started here: logical CPUs (default: the machine's cores), the object
     store's size, and whether to start the dashboard. What the environment already sets is left as it is.
     """
+    if ray.is_initialized():
+        return
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     if address := os.environ.get("RAY_ADDRESS"):

@@ -66,6 +66,8 @@ class LocalExecutor:
     def submit(self, task: Task) -> None:
         if task.pool not in self._specs:
             raise ValueError(f"there is no pool {task.pool}, only {', '.join(self._specs)}")
+        if self._specs[task.pool].gang:
+            rank_args(task, len(self._workers[task.pool]))
         self._tasks.append(task)
 
     def wait(self, timeout_s: float) -> list[Outcome]:

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import ray
@@ -45,16 +44,11 @@ class Site:
         return actor.remote(**spec.kwargs)
 
 
-class _State(Enum):
-    STARTING, IDLE, BUSY = range(3)
-
-
 @dataclass(slots=True, eq=False)
 class _Worker:
     name: str
     actor: ray.actor.ActorHandle
     ref: ray.ObjectRef  # what it is doing: starting, or the call in flight
-    state: _State = _State.STARTING
 
 
 class Pool:
@@ -65,9 +59,10 @@ class Pool:
         self._site = site
         self._actor_class = ray.remote(spec.actor)
         self._wanted = spec.size
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, _Worker] = {}  # each is starting, idle, or busy; a busy one may be leaving
+        self._starting: set[str] = set()
         self._idle: dict[str, _Worker] = {}  # in the order in which they became idle: they take turns
-        self._leaving: set[str] = set()  # busy workers that are ended when they finish
+        self._leaving: set[str] = set()  # ended when they finish
         self._backlog: deque[Task] = deque()
         self._num_started = 0
         self._restarts = 0
@@ -87,9 +82,9 @@ class Pool:
     def resize(self, size: int) -> None:
         self._wanted = size
         staying = [worker for name, worker in self._workers.items() if name not in self._leaving]
-        staying.sort(key=lambda worker: worker.state is _State.BUSY)  # those that do nothing go first
+        staying.sort(key=self._is_busy)  # those that do nothing go first
         for worker in staying[: max(0, len(staying) - size)]:
-            if worker.state is _State.BUSY:
+            if self._is_busy(worker):
                 self._leaving.add(worker.name)
             else:
                 self._end(worker)
@@ -111,7 +106,7 @@ class Pool:
         return self.status().ready >= self._wanted
 
     def status(self) -> PoolStatus:
-        ready = sum(worker.state is not _State.STARTING for worker in self._workers.values())
+        ready = len(self._workers) - len(self._starting)
         return PoolStatus(self._wanted, ready, ready - len(self._idle), self._restarts)
 
     def close(self) -> list[ray.actor.ActorHandle]:
@@ -131,6 +126,7 @@ class Pool:
         actor = self._site.start_actor(self._actor_class, self.spec, name)
         worker = _Worker(name, actor, actor.__ray_ready__.remote())
         self._workers[name] = worker
+        self._starting.add(name)
         self._site.waits.add(
             worker.ref,
             on_ready=lambda: self._started(worker),
@@ -147,7 +143,7 @@ class Pool:
             return
         self._start_failures = 0
         self._was_ready = True
-        worker.state = _State.IDLE
+        self._starting.discard(worker.name)
         self._idle[worker.name] = worker
         self._dispatch()
 
@@ -155,7 +151,7 @@ class Pool:
         """Try again, ever more slowly. With no other worker, give up: if `hopeless` at once, else after a few times."""
         self._end(worker)
         self._start_failures += 1
-        alone = not any(other.state is not _State.STARTING for other in self._workers.values())
+        alone = self.status().ready == 0
         if alone and (hopeless or self._start_failures >= self._site.max_start_failures):
             raise WorkerStartError(
                 f"workers of the pool {self.spec.name} do not start ({self._start_failures} failed in a row).\n"
@@ -164,9 +160,13 @@ class Pool:
         self._heal_at = time.monotonic() + min(MAX_BACKOFF_S, 2.0**self._start_failures)
         self._dispatch()
 
+    def _is_busy(self, worker: _Worker) -> bool:
+        return worker.name not in self._starting and worker.name not in self._idle
+
     def _end(self, worker: _Worker) -> None:
         self._site.waits.discard(worker.ref)
         self._workers.pop(worker.name, None)
+        self._starting.discard(worker.name)
         self._idle.pop(worker.name, None)
         self._leaving.discard(worker.name)
         ray.kill(worker.actor)
@@ -194,7 +194,6 @@ class Pool:
 
     def _call(self, worker: _Worker, task: Task) -> None:
         del self._idle[worker.name]
-        worker.state = _State.BUSY
         refs = call(worker.actor, task, task.args)
         worker.ref = refs[0]
         began = time.monotonic()
@@ -219,7 +218,6 @@ class Pool:
             self._restarts += 1
             self.heal()
         else:
-            worker.state = _State.IDLE
             self._idle[worker.name] = worker
         self._site.report(outcome)
         self._dispatch()

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bands and stacked areas, coloured by the page that holds them, so that they follow its theme."""
+"""Charts as inline SVG: lines, bands and stacked areas, coloured by the page, so that they follow its theme."""
 
 from __future__ import annotations
 
@@ -125,14 +125,15 @@ def smoothed(ys: Numbers, steps: float) -> list[float | None]:
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """At most `most` round values that enclose [low, high]."""
+    """About `most` round values at equal distances that enclose [low, high]."""
     if high - low <= 1e-12 * max(1.0, abs(high)):
         pad = abs(high) * 0.1 or 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / (most - 2)
     base = 10.0 ** math.floor(math.log10(rough))
     step = next(base * factor for factor in (1, 2, 2.5, 5, 10) if base * factor >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # A value that passes a tick by 2 % of a step does not ask for another one.
+    first, last = math.floor(low / step + 0.02), math.ceil(high / step - 0.02)
     return [index * step for index in range(first, last + 1)]
 
 
@@ -143,7 +144,7 @@ def number(value: float | None, unit: str = "") -> str:
     if unit == "%":
         return f"{100 * value:.1f} %"
     digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{0 if float(digits.replace(',', '')) == 0 else digits}{' ' + unit if unit else ''}"
+    return digits.replace("-", "−") + (f" {unit}" if unit else "")
 
 
 def known(value: float | None) -> TypeGuard[float]:
@@ -174,7 +175,7 @@ def _axes(x_scale: Scale, y_scale: Scale, ticks: Sequence[float], unit: str) -> 
         parts.append(
             f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(tick, ticks, unit)}</text>'
         )
-    for step in nice_ticks(x_scale.low, x_scale.high):
+    for step in nice_ticks(x_scale.low, x_scale.high, most=8):
         if x_scale.low <= step <= x_scale.high and step == int(step):
             x, y = x_scale(step), HEIGHT - BOTTOM + 18
             parts.append(f'<text class="tick" x="{x:.1f}" y="{y}" text-anchor="middle">{step:,.0f}</text>')

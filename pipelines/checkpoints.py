@@ -70,7 +70,9 @@ class Checkpointer:
     def begin(self, step: int, log: StepLog, adapters: dict[int, tuple[str, Any]], evaluated: list[int]) -> tuple:
         """Makes the place; returns the arguments of the policy's `save`: the place and the handles of the adapters."""
         shas = {str(version): sha256 for version, (sha256, _) in adapters.items()}
-        self._writing = Manifest(step, log.digest, log.images, log.seconds(), shas, list(evaluated), recipe_sha256(self.recipe))
+        self._writing = Manifest(
+            step, log.digest, log.images, log.seconds(), shas, list(evaluated), recipe_sha256(self.recipe)
+        )
         partial = self._partial(step)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

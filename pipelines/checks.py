@@ -38,4 +38,6 @@ def check_heldout(train: Sequence[Prompt], heldout: Sequence[Prompt], recipe: Re
         except ModuleNotFoundError:
             found = None
         if not function or found is None:
-            raise UserError(f'heldout.checker = {recipe.heldout.checker!r}: give "module:function", such as "toy.checker:check"')
+            raise UserError(
+                f'heldout.checker = {recipe.heldout.checker!r}: give "module:function", such as "toy.checker:check"'
+            )

@@ -108,7 +108,9 @@ class Policy(Table):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 1.0  # as a share of learning_rate, reached linearly at the last step
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = (
+        1.0  # as a share of learning_rate, reached linearly at the last step
+    )
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     micro_batch: Count = 8
     device: Device = "auto"
@@ -133,7 +135,9 @@ class Awm(Table):
     kl_ema: Annotated[float, Field(ge=0)] = 1.0
     ema_decay_rate: Annotated[float, Field(ge=0)] = 1e-3
     ema_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.3
-    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = "discrete_wo_init"
+    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = (
+        "discrete_wo_init"
+    )
     timesteps_per_sample: Count = 6
     timestep_shift: Annotated[float, Field(gt=0)] = 3.0
     timestep_min: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -150,7 +154,9 @@ class Heldout(Table):
     chunk: Count = 5
     steps: Count = 16
     base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
-    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the result is; the first also on the way
+    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
+        1.0,
+    )  # at which the result is; the first also on the way
     checker: str | None = None
 
 

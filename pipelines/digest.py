@@ -10,7 +10,11 @@ FIRST = "0" * 64
 
 
 def next_digest(
-    previous: str, step: int, groups: Sequence[tuple[str, int, Sequence[float]]], loss: float | None, adapter_sha256: str
+    previous: str,
+    step: int,
+    groups: Sequence[tuple[str, int, Sequence[float]]],
+    loss: float | None,
+    adapter_sha256: str,
 ) -> str:
     """sha256 over the digest before, the step, each group's (prompt id, policy version, rewards), the loss and the adapter.
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -149,14 +149,13 @@ def _cells(comparison: Comparison, values: list[float | None]) -> list[str]:
 
 def step_words(record: Record) -> str:
     """A step in one line: reward, update and speed."""
-    return f"{reward_words(record)}  {update_words(record)}"
+    return f"reward {reward_words(record)}  {update_words(record)}"
 
 
 def reward_words(record: Record) -> str:
     """The reward of a step: mean and standard deviation over its images."""
     mean, std = record.get("reward_mean"), record.get("reward_std")
-    words = f"{mean:.3f}" if _known(mean) else "no reward"
-    return f"reward {words}" + (f" ±{std:.3f}" if _known(std) else "")
+    return f"{mean:.3f}" + (f" ±{std:.3f}" if _known(std) else "") if _known(mean) else "–"
 
 
 def update_words(record: Record) -> str:
@@ -215,7 +214,7 @@ def _seconds(record: Record) -> float:
     return (record.get("seconds") or {}).get("step") or 0.0
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

@@ -175,7 +175,9 @@ class Driver:
         """Asks every policy rank to update on the groups and to export the new adapter."""
         self.training = train
         groups = [self.groups[key] for key in train.groups]
-        rewards_PK = np.array([group.rewards_K() for group in groups]).reshape(len(groups), self.recipe.rollout.group_size)
+        rewards_PK = np.array([group.rewards_K() for group in groups]).reshape(
+            len(groups), self.recipe.rollout.group_size
+        )
         advantages_PK = group_advantages(rewards_PK, self.recipe.objective.advantage_std) if groups else rewards_PK
         self.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK)
         shares = tuple(update_group(self.recipe, *pair) for pair in zip(groups, advantages_PK, strict=True))
@@ -198,7 +200,9 @@ class Driver:
         why = {"cause": decision.cause, "message": decision.message, "tries": decision.tries}
         self.folder.event("quarantine", **where, **why, prompt_id=prompt.id, caption=prompt.caption)
         reason = decision.message.strip().splitlines()[-1]
-        self.display.note(f"quarantined group {decision.group} of step {decision.step} ({prompt.caption[:60]}): {reason}")
+        self.display.note(
+            f"quarantined group {decision.group} of step {decision.step} ({prompt.caption[:60]}): {reason}"
+        )
 
     # what the workers return
 
@@ -226,7 +230,9 @@ class Driver:
         chunk = group.chunks[unit.chunk]
         group.chunks[unit.chunk] = replace(chunk, images=None, scores=scores)
         if unit.purpose == "heldout":
-            self.showcase.add(unit, group.drawn_prompt(), chunk.images, scores, self.executor.fetch(outcome.payloads[0]))
+            self.showcase.add(
+                unit, group.drawn_prompt(), chunk.images, scores, self.executor.fetch(outcome.payloads[0])
+            )
         self.loop.handle(Scored(unit))
 
     def failed(self, unit: Unit, outcome: Outcome, failure: Failure, retry: bool = True) -> None:

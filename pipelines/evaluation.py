@@ -46,7 +46,11 @@ class HeldoutPlan:
         """The groups of an evaluation, in order: by guidance scale, then turn by turn over the categories."""
         s = self.settings
         scales = {0: s.base_guidance_scales, self.steps: s.guidance_scales}.get(version, s.guidance_scales[:1])
-        images = s.images_per_category if version in (0, self.steps) else min(s.images_per_category_during, s.images_per_category)
+        images = (
+            s.images_per_category
+            if version in (0, self.steps)
+            else min(s.images_per_category_during, s.images_per_category)
+        )
         per_category = -(-images // s.chunk)
         return [
             HeldoutGroup(prompts[turn % len(prompts)], scale, turn // len(prompts) * s.chunk)
@@ -96,7 +100,9 @@ class Tally:
 def best_guided(records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The record of the base at the guidance scale where it is most accurate (or has the highest reward, without a checker)."""
     before = [record for record in records if record["tag"] == "before"]
-    return max(before, key=lambda record: record["reward"] if record["accuracy"] is None else record["accuracy"], default=None)
+    return max(
+        before, key=lambda record: record["reward"] if record["accuracy"] is None else record["accuracy"], default=None
+    )
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class Loop:
         self.version = plan.first_version
         self._order = ORDERS[plan.order](plan.steps - plan.first_version, plan.groups_per_step, plan.staleness)
         self._groups: dict[GroupKey, _Group] = {}  # opened and not released
-        self._opened = plan.first_version * plan.groups_per_step  # training groups, counted along the stream (step, group)
-        self._finished = self._opened  # of these, trained or quarantined
+        # training groups are counted along the stream (step, group): those begun; those trained or quarantined
+        self._opened = self._finished = plan.first_version * plan.groups_per_step
         self._to_draw: list[tuple[tuple, Unit]] = []  # heaps: the oldest step first, so that retries do not queue
         self._to_score: list[tuple[tuple, Unit]] = []
         self._heldout: deque[GroupKey] = deque()

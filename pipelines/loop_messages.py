@@ -36,8 +36,8 @@ class Unit:
 class LoopPlan:
     """Everything that the loop is told. `evaluations`: policy version -> number of held-out groups.
 
-    `first_version` is 0, or the version of the checkpoint that a run is resumed from; evaluations of it and of older versions
-    are those that are still to be done.
+    `first_version` is 0, or the version of the checkpoint that a run is resumed from; evaluations of it and of older
+    versions are those that are still to be done.
 
     `retries` is how often a chunk that raised is tried again; one that lost its worker or payload gets two tries more.
     More than `max_failures_in_row` quarantined training groups without a good one between them end the run.

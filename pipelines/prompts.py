@@ -21,7 +21,9 @@ def load_prompts(path: str, key: str) -> tuple[Prompt, ...]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"{key} = {path!r}: there is no such file; give a JSONL file with one prompt a line, each with a `caption`")
+        raise UserError(
+            f"{key} = {path!r}: there is no such file; give a JSONL file with one prompt a line, each with a `caption`"
+        )
     prompts: dict[str, Prompt] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -42,7 +44,9 @@ def _parse_line(line: str, where: str) -> Prompt:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error}); each line must be an object such as {{\"caption\": \"a red circle\"}}") from None
+        raise UserError(
+            f'{where}: not JSON ({error}); each line must be an object such as {{"caption": "a red circle"}}'
+        ) from None
     if not isinstance(fields, dict) or not isinstance(fields.get("caption"), str):
         raise UserError(f"{where}: no text field `caption`")
     caption = fields.pop("caption")
@@ -86,5 +90,7 @@ class PromptOrder:
             for old in [key for key in self._epochs if key[0] == pool and key[1] < epoch - 1]:
                 del self._epochs[old]
             prompts = self.pools[pool][0]
-            self._epochs[pool, epoch] = sorted(prompts, key=lambda prompt: seed_of(self.seed, "order", epoch, prompt.id))
+            self._epochs[pool, epoch] = sorted(
+                prompts, key=lambda prompt: seed_of(self.seed, "order", epoch, prompt.id)
+            )
         return self._epochs[pool, epoch]

@@ -1,10 +1,8 @@
-"""report.html: a run folder as one page that opens offline, for someone who was not there. `python -m pipelines.report RUN`."""
+"""report.html: a run folder as one page that opens offline (`python -m pipelines.report RUN`)."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import math
 import re
 import sys
@@ -17,19 +15,20 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image
 
-from pipelines.charts import Chart, known, number
+from pipelines.charts import known, number
 from pipelines.config import UserError
 from pipelines.grids import GridRow, read_grid
 from pipelines.heldout import Comparison, compare
 from pipelines.report_charts import learning_charts, machine_charts
+from pipelines.report_words import echo_style, picture, scored_group
 from pipelines.run_folder import RunFolder
 
 Record = dict[str, Any]
 MOST_SNAPSHOTS = 5  # columns of sample images
 MOST_EVENTS = 200
-TINY = 64  # pixels: smaller images are kept exact and shown with hard edges
+SNAPSHOT_WORDS = {"before": "before", "during": "step {}", "after": "after"}  # in the order of time
+SNAPSHOT = re.compile(rf"(?P<tag>{'|'.join(SNAPSHOT_WORDS)})(-(?P<step>\d+))?")
 STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -55,25 +54,24 @@ def report_context(folder: RunFolder) -> Record:
     """What the template shows, ready to be printed."""
     metrics, heldout, summary = folder.read_metrics(), folder.read_heldout(), folder.read_summary()
     state, recipe_toml = folder.read_state(), folder.read_recipe()
-    recipe = tomllib.loads(recipe_toml)
+    recipe, events = tomllib.loads(recipe_toml), folder.read_events()
     comparison = compare(heldout)
-    learning, machine = learning_charts(metrics, heldout), machine_charts(metrics)
     return {
         "title": recipe.get("run", {}).get("name") or folder.path.resolve().name,
         "status": state.get("status", "running"),
         "status_words": STATUS_WORDS.get(state.get("status", ""), "unknown state"),
         "header": _header(metrics, summary, state, recipe),
-        "notes": _notes(summary, state, recipe, metrics),
+        "notes": _notes(summary, state, recipe, metrics, events),
         "cards": _cards(comparison, metrics, summary, state),
         "comparison": comparison if comparison.columns else None,
         "rows": _comparison_rows(comparison),
         "standard_error": _standard_error(comparison),
         "snapshots": _snapshots(folder.path / "samples"),
-        "learning": learning,
-        "machine": machine,
-        "groups": [_group(folder.path, record) for record in folder.read_tokens()],
+        "learning": learning_charts(metrics, heldout),
+        "machine": machine_charts(metrics),
+        "groups": [scored_group(folder.path, record) for record in folder.read_tokens()],
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
-        "events": _events(folder.read_events(), state.get("started")),
+        "events": _events(events, state.get("started")),
         "recipe": highlighted(recipe_toml),
         "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
@@ -96,13 +94,19 @@ def _header(metrics: Sequence[Record], summary: Record, state: Record, recipe: R
     return [(name, str(value)) for name, value in facts if value]
 
 
-def _notes(summary: Record, state: Record, recipe: Record, metrics: Sequence[Record]) -> list[str]:
+def _notes(
+    summary: Record, state: Record, recipe: Record, metrics: Sequence[Record], events: Sequence[Record]
+) -> list[str]:
     """What a reader must know before the figures."""
     notes = list(summary.get("notes") or recipe.get("run", {}).get("notes") or [])
     steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
     if state.get("status") in ("stopped", "failed"):
-        cause = f" {summary['error']}" if summary.get("error") else ""
-        notes.insert(0, f"This run {STATUS_WORDS[state['status']]} after {done} of {steps or '?'} steps.{cause}")
+        causes = [event.get("message", "") for event in events if event.get("kind") == "run_failed"]
+        cause = f" {causes[-1]}." if causes and state["status"] == "failed" else ""
+        remedy = " Go on with --resume." if state["status"] == "stopped" else ""
+        notes.insert(
+            0, f"This run {STATUS_WORDS[state['status']]}, after {done} of {steps or '?'} steps.{cause}{remedy}"
+        )
     if recipe.get("loop", {}).get("order") == "ready":
         notes.append(
             'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'
@@ -118,15 +122,16 @@ def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, s
     what = "Held-out accuracy" if comparison.exact else "Held-out reward"
     before, after = comparison.column("before"), comparison.column("after")
     if before and after:
-        note = f"{gain_words(after.total, before.total, comparison.exact)}, {after.guidance}, over {len(after.values)} categories"
+        gain = gain_words(after.total, before.total, comparison.exact)
+        note = f"{gain}, {after.guidance}, over {len(after.values)} categories"
         cards.append(_card(what, number(before.total, unit), number(after.total, unit), note))
-    best_after = comparison.column("after_best") or after
-    best_before = comparison.column("base_best")
+    best_before, guided = comparison.column("base_best"), comparison.column("after_best")
+    best_after = guided or after
     if best_before and best_after:
-        note = f"{gain_words(best_after.total, best_before.total, comparison.exact)} over the base at its best ({best_before.guidance})"
-        cards.append(
-            _card("At the best guidance", number(best_before.total, unit), number(best_after.total, unit), note)
-        )
+        gain = gain_words(best_after.total, best_before.total, comparison.exact)
+        title = "Each at its best guidance" if guided else "Against the guided base"
+        note = f"{gain} over the base at its best ({best_before.guidance})"
+        cards.append(_card(title, number(best_before.total, unit), number(best_after.total, unit), note))
     rewards = [record["reward_mean"] for record in metrics if known(record.get("reward_mean"))]
     if rewards:
         share = max(1, len(rewards) // 10)
@@ -151,7 +156,7 @@ def _seconds(summary: Record, state: Record) -> float:
 
 
 def _comparison_rows(comparison: Comparison) -> list[Record]:
-    """A row per category, and the macro mean last: its cells, the gain, and where its dots lie in percent of the axis."""
+    """A row per category, and the macro mean last: its cells, the gain, and where its dots lie, in percent."""
     highest = max(
         (value for column in comparison.columns for value in column.values.values() if known(value)), default=1
     )
@@ -182,102 +187,22 @@ def _standard_error(comparison: Comparison) -> str | None:
 
 
 def _snapshots(samples: Path) -> Record | None:
-    """The sample grids side by side: `columns` (names) and `rows` of a caption and a list of pictures for each column."""
-    paths = sorted(samples.glob("*.png"), key=_snapshot_order)
-    grids = [(path.stem, read_grid(path)) for path in paths]
-    known_captions = {row.caption for row in grids[0][1]} if grids else set()
-    grids = [(name, rows) for name, rows in grids if known_captions & {row.caption for row in rows}]
+    """The sample grids side by side: `columns` (names), `rows` (caption, pictures of each column)."""
+    found = [(match, path) for path in samples.glob("*.png") if (match := SNAPSHOT.fullmatch(path.stem))]
+    found.sort(key=lambda pair: (list(SNAPSHOT_WORDS).index(pair[0]["tag"]), int(pair[0]["step"] or 0)))
+    grids = [(SNAPSHOT_WORDS[match["tag"]].format(int(match["step"] or 0)), read_grid(path)) for match, path in found]
     if not grids:
         return None
     if len(grids) > MOST_SNAPSHOTS:
         grids = [grids[round(i * (len(grids) - 1) / (MOST_SNAPSHOTS - 1))] for i in range(MOST_SNAPSHOTS)]
-    by_name = [{row.caption: row for row in rows} for _, rows in grids]
+    by_caption = [{row.caption: row for row in rows} for _, rows in grids]
     captions = [row.caption for row in grids[0][1]]
-    rows = [(caption, [_pictures(found.get(caption)) for found in by_name]) for caption in captions]
-    return {"columns": [name.replace("_", " ").replace("-", " ") for name, _ in grids], "rows": rows}
-
-
-def _snapshot_order(path: Path) -> tuple[int, int, str]:
-    """The base first, the end last, steps between by their number."""
-    digits = re.search(r"\d+", path.stem)
-    place = {"before": 0, "after": 2}.get(path.stem.split("_")[0].split("-")[0], 1)
-    return place, int(digits.group()) if digits else 0, path.stem
+    rows = [(caption, [_pictures(found.get(caption)) for found in by_caption]) for caption in captions]
+    return {"columns": [name for name, _ in grids], "rows": rows}
 
 
 def _pictures(row: GridRow | None) -> list[Record]:
     return [picture(image) for image in row.images] if row else []
-
-
-def picture(image: Image.Image) -> Record:
-    """An image as a data URI: exact if it is tiny, JPEG otherwise."""
-    tiny = max(image.size) <= TINY
-    buffer = io.BytesIO()
-    if tiny:
-        image.save(buffer, format="PNG", optimize=True)
-    else:
-        image.save(buffer, format="JPEG", quality=85)
-    kind = "png" if tiny else "jpeg"
-    return {"uri": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", "tiny": tiny}
-
-
-def _group(run_dir: Path, record: Record) -> Record:
-    """A group with its caption's words coloured: over all images, and for each image with its reward."""
-    words = words_of(record["tokens"])
-    log_probs_KT, rewards_K = record["log_probs_KT"], record["rewards_K"]
-    mean_T = [_mean([row[t] for row in log_probs_KT]) for t in range(len(words))]
-    path = run_dir / record["image"] if record.get("image") else None
-    pictures = [p for row in (read_grid(path) if path and path.is_file() else []) for p in _pictures(row)]
-    images = [
-        {
-            "picture": pictures[k] if k < len(pictures) else None,
-            "reward": number(rewards_K[k]),
-            "words": coloured(words, log_probs_KT[k]),
-        }
-        for k in range(len(log_probs_KT))
-    ]
-    order = sorted(range(len(images)), key=lambda k: rewards_K[k] if known(rewards_K[k]) else -math.inf)
-    return {
-        "which": record["which"],
-        "step": record.get("step"),
-        "prompt_id": record.get("prompt_id"),
-        "reward": number(_mean(rewards_K)),
-        "words": coloured(words, mean_T),
-        "images": images,
-        "contrast": [images[order[-1]], images[order[0]]] if len(images) > 1 else images,
-    }
-
-
-def words_of(tokens: Sequence[str]) -> list[str]:
-    """Tokens as they are printed one after the other: tokenizers mark a leading space, or have whole words."""
-    marked = any(token[:1] in "Ġ▁ " for token in tokens if token)
-    if marked:
-        return [token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n") for token in tokens]
-    return [
-        token[2:] if token.startswith("##") else (" " if index else "") + token for index, token in enumerate(tokens)
-    ]
-
-
-def coloured(words: Sequence[str], log_probs_T: Sequence[float | None]) -> list[Record]:
-    """The words with their style and, to be read under the pointer, their log-probability."""
-    rows = []
-    for word, log_prob in zip(words, log_probs_T, strict=True):
-        probability = math.exp(log_prob) if known(log_prob) else None
-        title = f"log p {log_prob:.2f}, p {100 * probability:.0f} %" if probability is not None else "not a number"
-        space, text = word[: len(word) - len(word.lstrip())], word.lstrip()
-        rows.append({"space": space, "text": text, "style": echo_style(probability), "title": title.replace("-", "−")})
-    return rows
-
-
-def echo_style(probability: float | None) -> str:
-    """The background of a word that the judge gave this probability: orange if missed, blue if echoed, clear at 25 %.
-
-    The square root of p spreads the low probabilities, where words are missed. Orange and blue differ for every eye.
-    """
-    if probability is None:
-        return ""
-    echo = math.sqrt(min(1.0, max(0.0, probability)))
-    red_green_blue, strength = ("219, 90, 18", 0.5 - echo) if echo < 0.5 else ("22, 110, 214", echo - 0.5)
-    return f"background: rgba({red_green_blue}, {min(1.0, 2 * strength) * 0.62:.2f})"
 
 
 def _events(events: Sequence[Record], started: float | None) -> Record | None:
@@ -323,11 +248,6 @@ def highlighted(toml: str) -> Markup:
         else:
             lines.append(escape(line))
     return Markup("\n").join(lines)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if known(value)]
-    return sum(finite) / len(finite) if finite else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.charts import Chart, Line, line_chart, smoothed, stacked_chart
 
 Record = dict[str, Any]
 Value = Callable[[Record], float | None]
-STAGES = ("draw", "score", "update", "export")
+STAGES = ("draw", "score", "update")
 
 
 def learning_charts(metrics: Sequence[Record], heldout: Sequence[Record]) -> list[Chart]:
@@ -51,7 +52,7 @@ LEARNING: tuple[Row, ...] = (
     ("Gradient norm", "Before clipping.", (("gradient norm", "grad_norm"),), ""),
     (
         "Advantages",
-        "Mean and standard deviation over a step's images. A deviation near 0 means groups whose images all score alike.",
+        "Mean and standard deviation over a step's images. Near 0: groups whose images all score alike.",
         (("mean", "advantage_mean"), ("deviation", "advantage_std")),
         "",
     ),
@@ -64,7 +65,10 @@ MACHINE: tuple[Row, ...] = (
 def _simple(
     metrics: Sequence[Record], title: str, note: str, keys: tuple[tuple[str, str], ...], unit: str
 ) -> Chart | None:
-    lines = [_line(metrics, name, _field(key), color) for color, (name, key) in enumerate(keys)]
+    lines = []
+    for color, (name, key) in enumerate(keys):
+        each = _line(metrics, name, _field(key), color)
+        lines += [replace(each, style="faint"), replace(each, ys=smoothed(each.ys, len(each.ys) / 20))]
     return line_chart(title, note, lines, unit, floor=0.0)
 
 
@@ -75,7 +79,7 @@ def _reward(metrics: Sequence[Record], plain: Sequence[Record]) -> Chart | None:
     low, high = [edge[0] for edge in edges], [edge[1] for edge in edges]
     lines = [
         Line("each step", steps, mean, 0, "faint", low, high),
-        Line("training prompts", steps, smoothed(mean, max(1, len(mean) / 20)), 0, "strong"),
+        Line("training prompts", steps, smoothed(mean, len(mean) / 20), 0, "strong"),
         Line("held-out prompts", _steps(plain), _values(plain, _field("reward")), 1, "dots"),
     ]
     note = "Mean over a step's images and its moving average; the band is one standard deviation of single images."
@@ -86,11 +90,11 @@ def _heldout(plain: Sequence[Record]) -> Chart | None:
     steps = _steps(plain)
     categories = {name: None for record in plain for name in record.get("by_category") or {}}
     lines = [
-        Line(name, steps, _values(plain, lambda record, name=name: (record.get("by_category") or {}).get(name)), color)
+        Line(name, steps, _values(plain, _item("by_category", name)), color)
         for color, name in enumerate(categories, start=1)
     ]
     lines.append(Line("all (macro mean)", steps, _values(plain, _field("accuracy")), 0, "strong"))
-    note = "Images of held-out prompts that the exact checker accepts, without guidance. The reward never sees the checker."
+    note = "Images of held-out prompts that the exact checker accepts, without guidance. The reward never sees it."
     return line_chart("Held-out accuracy", note, lines, "%", floor=0.0, ceiling=1.0)
 
 
@@ -100,8 +104,8 @@ def _reward_by_category(metrics: Sequence[Record]) -> Chart | None:
         return None
     lines = []
     for color, name in enumerate(categories, start=1):
-        values = _values(metrics, lambda record, name=name: (record.get("by_category") or {}).get(name))
-        lines.append(Line(name, _steps(metrics), smoothed(values, max(1, len(values) / 10)), color))
+        values = _values(metrics, _item("by_category", name))
+        lines.append(Line(name, _steps(metrics), smoothed(values, len(values) / 10), color))
     return line_chart("Reward by category", "Of training prompts, moving averages.", lines)
 
 
@@ -110,7 +114,7 @@ def _distance(metrics: Sequence[Record]) -> Chart | None:
         _line(metrics, "to the reference", _field("kl_reference"), 0),
         _line(metrics, "to the moving average", _field("kl_ema"), 1),
     ]
-    note = "How far the policy has gone from the base model, and from its own moving average: the KL terms before their weights."
+    note = "How far the policy is from the base model and from its own moving average: the KL terms, unweighted."
     return line_chart("Distance", note, lines, floor=0.0)
 
 
@@ -128,19 +132,18 @@ def _ratio(metrics: Sequence[Record]) -> Chart | None:
 
 def _staleness(metrics: Sequence[Record]) -> Chart | None:
     lines = [
+        replace(
+            _line(metrics, "oldest group", lambda record: _reduce(record.get("staleness"), max), 1), style="strong"
+        ),
         _line(metrics, "mean", lambda record: _reduce(record.get("staleness"), lambda lags: sum(lags) / len(lags)), 0),
-        _line(metrics, "oldest group", lambda record: _reduce(record.get("staleness"), max), 1),
     ]
     note = "Policy versions between the one that drew a group and the one that learns from it."
     return line_chart("Staleness", note, lines, floor=0.0, ceiling=1.0)
 
 
 def _seconds(metrics: Sequence[Record]) -> Chart | None:
-    lines = [
-        _line(metrics, stage, lambda record, stage=stage: (record.get("seconds") or {}).get(stage), color)
-        for color, stage in enumerate(STAGES)
-    ]
-    note = "What a step's tasks took, summed over workers. Stages overlap, so that a step can take less than their sum."
+    lines = [_line(metrics, stage, _item("seconds", stage), color) for color, stage in enumerate(STAGES)]
+    note = "What tasks took during a step, summed over workers, evaluation included. Stages overlap in time."
     return stacked_chart("Seconds by stage", note, lines, "s")
 
 
@@ -148,8 +151,8 @@ def _busy(metrics: Sequence[Record]) -> Chart | None:
     pools = {name: None for record in metrics for name in record.get("busy") or {}}
     lines = []
     for color, name in enumerate(pools):
-        values = _values(metrics, lambda record, name=name: (record.get("busy") or {}).get(name))
-        lines.append(Line(name, _steps(metrics), smoothed(values, max(1, len(values) / 30)), color))
+        values = _values(metrics, _item("busy", name))
+        lines.append(Line(name, _steps(metrics), smoothed(values, len(values) / 30), color))
     note = "Share of the time in which a pool's workers had work; the busiest pool is the bottleneck. Moving averages."
     return line_chart("Busy", note, lines, "%", floor=0.0, ceiling=1.0)
 
@@ -174,6 +177,11 @@ def _values(records: Sequence[Record], value: Value) -> list[float | None]:
 
 def _field(key: str) -> Value:
     return lambda record: record.get(key)
+
+
+def _item(key: str, name: str) -> Value:
+    """The figure `name` of the table `key` of a record."""
+    return lambda record: (record.get(key) or {}).get(name)
 
 
 def _reduce(value: Any, reduce: Callable[[list[float]], float]) -> float | None:

@@ -62,7 +62,9 @@ def loop_plan(recipe: Recipe, heldout: HeldoutPlan, first_version: int, evaluate
         max_failures_in_row=recipe.loop.max_failures_in_row,
         max_groups_in_flight=recipe.loop.max_groups_in_flight,
         max_bytes_in_flight=recipe.loop.max_bytes_in_flight,
-        evaluations={version: len(heldout.groups(version)) for version in heldout.versions() if version not in evaluated},
+        evaluations={
+            version: len(heldout.groups(version)) for version in heldout.versions() if version not in evaluated
+        },
     )
 
 

@@ -24,7 +24,7 @@ Status = Literal["running", "done", "stopped", "failed"]
 
 
 class RunFolder:
-    """One run's folder. `create` begins one, `open` takes one up again or reads it."""
+    """One run's folder. `create` begins one, `open` takes one up to read it, or after `rewind` to go on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class RunFolder:
 
     @classmethod
     def check_new(cls, path: Path) -> None:
-        """Raises UserError unless a run can begin in `path`."""
+        """Raise UserError unless a run can begin in `path`."""
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path} is a file; give a folder")
         if cls.holds_run(path):
@@ -61,14 +61,9 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Take up a folder that holds a run; a line cut by the death of its writer is dropped before more are added.
-
-        Raises UserError if `path` holds no run.
-        """
+        """Read a folder that holds a run, perhaps while it goes on. Raises UserError if `path` holds no run."""
         if not cls.holds_run(path):
             raise UserError(f"{path} holds no run: it has no recipe.toml. Give the folder that --out named")
-        for file in path.glob("*.jsonl"):
-            _drop_cut_line(file)
         return cls(path)
 
     def metric(self, record: Record) -> None:
@@ -84,7 +79,12 @@ class RunFolder:
         self._append("heldout.jsonl", record)
 
     def rewind(self, step: int, evaluated: Collection[int]) -> None:
-        """Drop the records of steps after `step`, and of evaluations of other versions than `evaluated`: they will be made again."""
+        """Make the folder ready to go on after `step`: what will be made again is dropped.
+
+        That is the records of later steps, of evaluations of versions that are not in `evaluated`, and lines that were
+        cut when their writer died.
+        """
+        _drop_cut_line(self.path / "events.jsonl")
         for name, kept in (("metrics.jsonl", range(1, step + 1)), ("heldout.jsonl", evaluated)):
             path = self.path / name
             records = [record for record in read_lines(path) if record["step"] in kept]
@@ -200,7 +200,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _drop_cut_line(path: Path) -> None:
-    content = path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
     end = content.rfind(b"\n") + 1
     if end < len(content):
         with path.open("r+b") as file:

@@ -53,7 +53,9 @@ class StepLog:
             for name, values in scores.metrics.items():
                 self._metrics[name] += values
 
-    def step_begins(self, train: Train, categories: Sequence[str], rewards_PK: np.ndarray, advantages_PK: np.ndarray) -> None:
+    def step_begins(
+        self, train: Train, categories: Sequence[str], rewards_PK: np.ndarray, advantages_PK: np.ndarray
+    ) -> None:
         """A step's groups go to the policy; P may be smaller than planned, or 0, when groups were quarantined."""
         staleness = [train.step - 1 - version for version in train.versions]
         by_category = defaultdict(list)
@@ -75,7 +77,12 @@ class StepLog:
         }
 
     def step_ends(
-        self, digest: str, figures: Mapping[str, float], export_seconds: float, pools: Mapping[str, PoolStatus], progress: Progress
+        self,
+        digest: str,
+        figures: Mapping[str, float],
+        export_seconds: float,
+        pools: Mapping[str, PoolStatus],
+        progress: Progress,
     ) -> dict[str, Any]:
         """The record of the step that was trained; counting begins anew."""
         self.digest = digest
@@ -84,7 +91,9 @@ class StepLog:
         figures = dict(figures)
         self._count("update", figures.pop("seconds") + export_seconds)
         self.images += self._record["images"]
-        busy = {pool: self._stage_seconds[stage] / (wall * max(1, pools[pool].wanted)) for stage, pool in POOL_OF.items()}
+        busy = {
+            pool: self._stage_seconds[stage] / (wall * max(1, pools[pool].wanted)) for stage, pool in POOL_OF.items()
+        }
         record = {
             **self._record,
             **figures,

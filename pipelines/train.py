@@ -49,9 +49,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/toy.toml")
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe>-<time>)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as rollout.size=2")
-    parser.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its newest checkpoint, if it has one")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as rollout.size=2"
+    )
+    parser.add_argument(
+        "--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in --out from its newest checkpoint, if it has one"
+    )
     return parser.parse_args(arguments)
 
 
@@ -82,9 +88,14 @@ def train(options: argparse.Namespace, console: Console) -> int:
         executor.close()
     if status == "done":
         console.print(heldout_table(folder.read_heldout()))
-    console.print(f"report   {write_report(folder.path)}\nsummary  {folder.path / 'summary.json'}\nfolder   {folder.path}  ({status})", soft_wrap=True)
+    console.print(
+        f"report   {write_report(folder.path)}\nsummary  {folder.path / 'summary.json'}\nfolder   {folder.path}  ({status})",
+        soft_wrap=True,
+    )
     if status == "stopped":
-        console.print(f"continue with: python -m pipelines.train {options.recipe} --out {folder.path} --resume", soft_wrap=True)
+        console.print(
+            f"continue with: python -m pipelines.train {options.recipe} --out {folder.path} --resume", soft_wrap=True
+        )
     return {"done": 0, "stopped": 130}.get(status, 1)
 
 

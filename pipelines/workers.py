@@ -35,7 +35,9 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "objective": recipe.objective.model_dump(),
     }
     return [
-        PoolSpec("rollout", RolloutActor, {"num_threads": run.threads, **generator}, rollout.size, **_resources(rollout)),
+        PoolSpec(
+            "rollout", RolloutActor, {"num_threads": run.threads, **generator}, rollout.size, **_resources(rollout)
+        ),
         PoolSpec(
             "reward",
             RewardActor,
@@ -43,7 +45,9 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
             reward.size,
             **_resources(reward),
         ),
-        PoolSpec("policy", PolicyActor, {"num_threads": run.threads, "settings": learner}, 1, gang=True, **_resources(policy)),
+        PoolSpec(
+            "policy", PolicyActor, {"num_threads": run.threads, "settings": learner}, 1, gang=True, **_resources(policy)
+        ),
     ]
 
 

@@ -43,7 +43,7 @@ def make_tiny_sd3(folder: Path, seed: int = 0) -> Path:
         joint_attention_dim=32,
         caption_projection_dim=16,
         pooled_projection_dim=32,
-        pos_embed_max_size=8,
+        pos_embed_max_size=64,
     )
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from tests.tiny_models import make_tiny_llava
 from tests.tiny_sd3 import make_tiny_sd3
@@ -75,6 +78,23 @@ def make_tiny_world(folder: Path) -> Path:
 
 
 def check(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
-    """A checker: an image is right if its mean is above the middle."""
+    """A checker: an image is right if it has more red than blue."""
     assert prompt["colour"] in prompt["caption"]
-    return {"accuracy": (images_KHWC.mean(axis=(1, 2, 3)) > 127).astype(float).tolist(), "ghost": [0.0] * len(images_KHWC)}
+    return {"accuracy": (images_KHWC[..., 0].mean(axis=(1, 2)) > images_KHWC[..., 2].mean(axis=(1, 2))).astype(float).tolist(), "ghost": [0.0] * len(images_KHWC)}
+
+
+def contrary(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
+    """A checker that says the opposite."""
+    return {"accuracy": [1 - right for right in check(images_KHWC, prompt)["accuracy"]]}
+
+
+def blind_to(judge: Path, word: str, folder: Path) -> Path:
+    """A copy of the judge whose embedding of `word` is NaN: it can score every caption but those with the word."""
+    processor = AutoTokenizer.from_pretrained(judge)
+    model = LlavaForConditionalGeneration.from_pretrained(judge)
+    with torch.no_grad():
+        for spelling in (word, f" {word}"):
+            model.get_input_embeddings().weight[processor(spelling, add_special_tokens=False).input_ids] = float("nan")
+    shutil.copytree(judge, folder)
+    model.save_pretrained(folder)
+    return folder

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import diffusers
 import torch
-import transformers
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
@@ -109,9 +107,6 @@ class LoadOptions:
 
 def load_family(model: str, options: LoadOptions) -> Family:
     """The family of a model given by path or hub name. Raises ValueError for a pipeline class that no family covers."""
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
     pipeline_class = DiffusionPipeline.load_config(model)["_class_name"]
     if pipeline_class not in FAMILIES:
         raise ValueError(f"{model} is a {pipeline_class}; EchoRay has families for {', '.join(FAMILIES)} (docs/models.md)")

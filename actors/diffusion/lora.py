@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ def attach(transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, 
     """
     for name in (TRAINED, EMA):
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")
-        transformer.add_adapter(config, adapter_name=name)  # type: ignore[operator]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")  # two adapters are meant
+            transformer.add_adapter(config, adapter_name=name)  # type: ignore[operator]
     with torch.no_grad():
         for name, parameter in tensors(transformer, TRAINED).items():
             if name.endswith(A):

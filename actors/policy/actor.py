@@ -7,17 +7,16 @@ import time
 from pathlib import Path
 
 from actors.messages import Adapter, Latents, UpdateGroup
+from actors.process import prepare
 
 
 class PolicyActor:
     """Every rank is called for every method; rank 0's return value counts."""
 
     def __init__(self, num_threads: int, settings: dict) -> None:
-        import torch
-
+        prepare(num_threads)
         from actors.policy.learner import Learner, LearnerSettings
 
-        torch.set_num_threads(num_threads)
         self.learner = Learner(LearnerSettings(**settings))
 
     def update(self, step: int, groups: tuple[UpdateGroup, ...], *chunks: Latents) -> dict[str, float]:

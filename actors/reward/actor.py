@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.messages import Prompt, Scores, TokenLogProbs
+from actors.process import prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +22,9 @@ class RewardActor:
     """
 
     def __init__(self, settings: dict[str, Any], checker: str | None = None, num_threads: int | None = None) -> None:
-        import torch
-
+        prepare(num_threads)
         from actors.reward.reward import load_reward
 
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
         self.model = settings.get("model")
         self.reward = load_reward(settings)
         self.checker: Callable[[np.ndarray, dict], dict[str, list[float]]] | None

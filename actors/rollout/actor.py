@@ -6,17 +6,16 @@ import os
 from typing import Any
 
 from actors.messages import Adapter, DrawRequest
+from actors.process import prepare
 
 
 class RolloutActor:
     """Draws images with whatever policy version a request names."""
 
     def __init__(self, num_threads: int, **generator: Any) -> None:
-        import torch
-
+        prepare(num_threads)
         from actors.rollout.generate import Generator
 
-        torch.set_num_threads(num_threads)
         self.generator = Generator(**generator)
 
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:

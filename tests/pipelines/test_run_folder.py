@@ -80,15 +80,41 @@ def test_opening_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
+def test_going_on_drops_what_will_be_made_again(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    for step in (1, 2, 3):
+        folder.metric({"step": step})
+        folder.heldout({"step": step})
+    folder.event("failure", step=3)
+    folder.rewind(2, evaluated=(1,))
+    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+    assert folder.read_heldout() == [{"step": 1}]
+    assert len(folder.read_events()) == 1
+
+
 def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
     folder.metric({"step": 1})
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 2, "rewa')
+    folder.event("failure")
+    for name in ("metrics.jsonl", "heldout.jsonl", "events.jsonl"):
+        with (tmp_path / "run" / name).open("a") as file:
+            file.write('{"step": 2, "kin')
     assert folder.read_metrics() == [{"step": 1}]
-    again = RunFolder.open(tmp_path / "run")
-    again.metric({"step": 2})
-    assert again.read_metrics() == [{"step": 1}, {"step": 2}]
+    folder.rewind(1, evaluated=())
+    folder.metric({"step": 2})
+    folder.heldout({"step": 2})
+    folder.event("resumed")
+    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+    assert folder.read_heldout() == [{"step": 2}]
+    assert [event["kind"] for event in folder.read_events()] == ["failure", "resumed"]
+
+
+def test_reading_a_folder_leaves_the_line_that_is_being_written(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", RECIPE)
+    being_written = '{"step": 1}\n{"step": 2, "rewa'
+    (tmp_path / "run" / "metrics.jsonl").write_text(being_written)
+    assert RunFolder.open(tmp_path / "run").read_metrics() == [{"step": 1}]
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == being_written
 
 
 def test_damage_inside_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+# The commands of a day: each makes .venv if it is missing and installs what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+OUT ?= runs/toy
+
+.PHONY: help venv train test lint bench
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-7s %s\n", $$1, $$2}'
+
+venv: $(INSTALLED)  ## make .venv with everything (about 2 GB, some minutes)
+
+# Editable: the application runs from this folder. The stamp is younger than pyproject.toml when all that it names is there.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"EchoRay needs Python 3.11 or newer, but $(PYTHON) is {sys.version.split()[0]}. Name another: make PYTHON=python3.11 venv")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on a laptop
+	$(BIN)/python -m pipelines.train recipes/toy.toml --out $(OUT)
+
+test: $(INSTALLED)  ## unit and integration tests
+	$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED)  ## style, format, types, and which package may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## measure the loop and the reward
+	$(BIN)/python -m bench.loop
+	$(BIN)/python -m bench.reward

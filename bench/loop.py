@@ -1,0 +1,338 @@
+"""How busy the loop keeps its workers, and what the driver costs: the real loop, driver and executor, with stages that sleep.
+
+    python -m bench.loop [--quick] [--virtual] [--out DIR]
+
+"of bound" is the busy share of the pool that limits the run, in the steady part of the run: the time that its tasks were
+told to take, over the time that its workers were there. 1.0 means that no other order and no other program could be faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from statistics import quantiles
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from actors.messages import Prompt
+from bench.stages import SleepingPolicy, SleepingReward, SleepingRollout
+from bench.virtual import VirtualExecutor
+from cluster.connect import connect
+from cluster.executor import RayExecutor
+from cluster.tasks import Executor, Outcome, PoolSpec
+from pipelines.config import Recipe, dump_recipe, parse_recipe
+from pipelines.display import Display
+from pipelines.driver import Driver, Start
+from pipelines.evaluation import HeldoutPlan
+from pipelines.prompts import PromptOrder
+from pipelines.run_folder import RunFolder
+
+CHUNK = 2  # images per task
+SHORT = 0.4  # what the stages that do not limit a run take, relative to the one that does
+LIMITS = ("balanced", "rollout", "reward", "policy")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run: `limit` names the stage that dominates; a step takes `tasks_per_worker` tasks of `task_seconds` per worker."""
+
+    staleness: int
+    order: str = "strict"
+    limit: str = "balanced"
+    rollouts: int = 4
+    rewards: int = 4
+    noisy: bool = True  # 10 % jitter, and 1 % of the tasks take five times as long
+    tasks_per_worker: int = 3
+    task_seconds: float = 0.2
+    payload_bytes: int = 1_000_000
+    steps: int = 20
+
+    @property
+    def chunks_per_group(self) -> int:
+        return 2
+
+    @property
+    def groups_per_step(self) -> int:
+        tasks = self.tasks_per_worker * max(self.rollouts, self.rewards)
+        return -(-tasks // self.chunks_per_group)
+
+    @property
+    def images_per_step(self) -> int:
+        return self.groups_per_step * self.chunks_per_group * CHUNK
+
+
+def pools(scenario: Scenario) -> list[PoolSpec]:
+    """Pools whose capacities are in the scenario's ratio: the time of a stage is what its pool needs for a step."""
+    step_seconds = scenario.tasks_per_worker * scenario.task_seconds
+    tasks = scenario.groups_per_step * scenario.chunks_per_group
+    share = {stage: 1.0 if scenario.limit in (stage, "balanced") else SHORT for stage in LIMITS}
+    noise = {"jitter": 0.1, "stragglers": 0.01} if scenario.noisy else {}
+    draw = {"seconds": share["rollout"] * step_seconds * scenario.rollouts / tasks, **noise}
+    score = {"seconds": share["reward"] * step_seconds * scenario.rewards / tasks, **noise, "images": CHUNK}
+    update = {"seconds": share["policy"] * step_seconds, **noise, "stragglers": 0.0}
+    draw["payload_bytes"] = scenario.payload_bytes
+    return [
+        PoolSpec("rollout", SleepingRollout, draw, scenario.rollouts, num_cpus=0),
+        PoolSpec("reward", SleepingReward, score, scenario.rewards, num_cpus=0),
+        PoolSpec("policy", SleepingPolicy, update, gang=True, num_cpus=0),
+    ]
+
+
+def recipe_of(scenario: Scenario) -> Recipe:
+    """A recipe with the scenario's sizes; its models are never loaded."""
+    return parse_recipe(
+        {
+            "loop": {
+                "steps": scenario.steps,
+                "staleness": scenario.staleness,
+                "order": scenario.order,
+                "checkpoint_every": scenario.steps,
+            },
+            "data": {"train": "none"},
+            "rollout": {
+                "group_size": scenario.chunks_per_group * CHUNK,
+                "chunk": CHUNK,
+                "prompts_per_step": scenario.groups_per_step,
+                "size": scenario.rollouts,
+            },
+            "reward": {"model": "none", "size": scenario.rewards},
+            "policy": {"model": "none"},
+        },
+        "bench",
+    )
+
+
+class Meter:
+    """Executor that passes everything on and notes what outcomes say, and the driver's own time between two waits."""
+
+    def __init__(self, executor: Executor, clock: Callable[[], float]) -> None:
+        self._executor = executor
+        self._clock = clock
+        self._returned: float | None = None
+        self._last: list[Outcome] = []
+        self.busy: list[tuple[float, str, float]] = []  # (end, pool, seconds told to take)
+        self.step_ends: list[float] = []
+        self.group_seconds: dict[tuple[int, int], float] = {}
+        self.update_seconds: dict[int, float] = {}
+        self.memory_mb: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """As the executor's."""
+        self._charge()
+        self._last = self._executor.wait(timeout_s)
+        self._returned = time.perf_counter()
+        now = self._clock()
+        for outcome in self._last:
+            self._note(now, outcome)
+        return self._last
+
+    def _charge(self) -> None:
+        """Share the time since the last wait among the groups that its outcomes were about."""
+        if self._returned is None or not self._last:
+            return
+        share = (time.perf_counter() - self._returned) / len(self._last)
+        for outcome in self._last:
+            kind, what = outcome.key
+            if kind in ("draw", "score"):
+                group = (what.step, what.group)
+                self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share
+            else:
+                self.update_seconds[what] = self.update_seconds.get(what, 0.0) + share
+
+    def _note(self, now: float, outcome: Outcome) -> None:
+        if outcome.failure:
+            raise RuntimeError(outcome.failure.message)
+        match outcome.key[0]:
+            case "draw":
+                self.busy.append((now, "rollout", outcome.value.seconds))
+            case "score":
+                self.busy.append((now, "reward", outcome.value.seconds))
+            case "update":
+                self.busy.append((now, "policy", outcome.value["seconds"]))
+            case "export":
+                self.step_ends.append(now)
+                self.memory_mb.append(resident_mb())
+
+
+def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
+    """Run a scenario; its row."""
+    specs = pools(scenario)
+    executor: Executor = VirtualExecutor(specs) if virtual else RayExecutor(specs, run=f"bench-{time.time_ns()}")
+    meter = Meter(executor, clock=(lambda: executor.now) if isinstance(executor, VirtualExecutor) else time.monotonic)
+    recipe = recipe_of(scenario)
+    prompts = tuple(Prompt(f"p{i}", f"prompt {i}") for i in range(1000))
+    order = PromptOrder(prompts, seed=0, prompts_per_step=scenario.groups_per_step, mix={})
+    with TemporaryDirectory() as folder:
+        try:
+            executor.start()
+            cpu_began, began = time.process_time(), time.perf_counter()
+            Driver(
+                recipe,
+                order,
+                HeldoutPlan((), recipe.heldout, scenario.steps),
+                meter,
+                RunFolder.create(Path(folder) / "run", dump_recipe(recipe)),
+                Display(scenario.steps, "bench", Console(quiet=True)),
+                Start({0: ("0", executor.put(0))}),
+            ).run()
+            cpu, seconds = time.process_time() - cpu_began, time.perf_counter() - began
+        finally:
+            executor.close()
+    num_groups = scenario.steps * scenario.groups_per_step
+    return {
+        **asdict(scenario),
+        "virtual": virtual,
+        **utilisation(scenario, meter),
+        **driver_cost(scenario, meter),
+        "cpu_ms_per_group": 1e3 * cpu / num_groups,
+        "groups": num_groups,
+        "wall_seconds": seconds,
+    }
+
+
+def utilisation(scenario: Scenario, meter: Meter) -> dict[str, Any]:
+    """Busy shares and throughput of the steady part: without the steps that fill the pipeline and those that drain it."""
+    first, last = scenario.staleness + 2, scenario.steps - scenario.staleness - 2
+    begin, end = meter.step_ends[first], meter.step_ends[last]
+    workers = {"rollout": scenario.rollouts, "reward": scenario.rewards, "policy": 1}
+    busy = dict.fromkeys(workers, 0.0)
+    for when, pool, seconds in meter.busy:
+        if begin < when <= end:
+            busy[pool] += seconds / (workers[pool] * (end - begin))
+    images_per_s = (last - first) * scenario.images_per_step / (end - begin)
+    of_bound = max(busy.values())
+    return {"busy": busy, "of_bound": of_bound, "images_per_s": images_per_s, "bound": images_per_s / of_bound}
+
+
+def driver_cost(scenario: Scenario, meter: Meter) -> dict[str, Any]:
+    """Milliseconds of the driver's own time per group (its draws, its scores, its share of the update), and memory."""
+    per_group_ms = [
+        1e3 * (seconds + meter.update_seconds.get(step, 0.0) / scenario.groups_per_step)
+        for (step, _), seconds in meter.group_seconds.items()
+    ]
+    centiles = quantiles(per_group_ms, n=100)
+    fifth = len(meter.memory_mb) // 5
+    return {
+        "driver_ms_p50": centiles[49],
+        "driver_ms_p99": centiles[98],
+        "memory_mb_early": meter.memory_mb[fifth],
+        "memory_mb_end": meter.memory_mb[-1],
+    }
+
+
+def resident_mb() -> float:
+    """Memory of this process, MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+# ---- which runs, and how they are shown -------------------------------------------------------------------------------
+
+
+def ray_scenarios(quick: bool) -> Iterator[Scenario]:
+    """Real processes: a part of the grid, since each run takes its time."""
+    if quick:
+        yield Scenario(staleness=2, steps=12)
+        yield Scenario(staleness=1, limit="rollout", steps=12)
+        return
+    for noisy, staleness, order in product((False, True), (0, 1, 2, 4), ("strict", "ready")):
+        yield Scenario(staleness, order, noisy=noisy)
+    for limit, staleness in product(("rollout", "reward", "policy"), (0, 1)):
+        yield Scenario(staleness, limit=limit)
+    for rollouts, rewards in ((2, 2), (8, 8), (8, 2)):
+        yield Scenario(2, rollouts=rollouts, rewards=rewards)
+
+
+def virtual_scenarios(quick: bool) -> Iterator[Scenario]:
+    """Virtual time: the whole grid, long enough that chance does not show."""
+    sizes = ((4, 4),) if quick else ((2, 2), (4, 4), (8, 2), (32, 32))
+    limits = ("balanced", "rollout") if quick else LIMITS
+    steps = 60 if quick else 200
+    for noisy, (rollouts, rewards), limit, staleness, order in product(
+        (False, True), sizes, limits, (0, 1, 2, 4), ("strict", "ready")
+    ):
+        yield Scenario(staleness, order, limit, rollouts, rewards, noisy, steps=steps, payload_bytes=0)
+
+
+def long_scenarios(quick: bool) -> list[Scenario]:
+    """10,000 groups, on few and on thousands of workers: what the driver costs, and whether its memory is flat."""
+    few = Scenario(2, rollouts=32, rewards=32, steps=208, payload_bytes=64_000)  # 48 groups a step
+    many = Scenario(2, rollouts=2000, rewards=2000, steps=12, tasks_per_worker=1)  # 1,000 groups a step
+    shorter = [replace(few, steps=40)]
+    return shorter if quick else [few, replace(few, order="ready"), replace(many, payload_bytes=64_000)]
+
+
+def utilisation_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    """A line per scenario, with strict order's share of ready order's speed where both were run."""
+    speed = {_without_order(row): row["images_per_s"] for row in rows if row["order"] == "ready"}
+    table = Table("limit", "workers", "noise", "S", "order", "busy: rollout", "reward", "policy", "of bound", "images/s",
+                  "strict/ready", title=title)  # fmt: skip
+    for row in rows:
+        ready = speed.get(_without_order(row))
+        ratio = f"{row['images_per_s'] / ready:.3f}" if ready and row["order"] == "strict" else ""
+        table.add_row(
+            row["limit"], f"{row['rollouts']}+{row['rewards']}", "yes" if row["noisy"] else "no", str(row["staleness"]),
+            row["order"], *(f"{row['busy'][pool]:.3f}" for pool in ("rollout", "reward", "policy")),
+            f"[bold]{row['of_bound']:.3f}[/]", f"{row['images_per_s']:.1f}", ratio,
+        )  # fmt: skip
+    return table
+
+
+def driver_table(rows: list[dict[str, Any]]) -> Table:
+    """What the driver costs in the long runs."""
+    table = Table("workers", "order", "groups", "driver ms/group p50", "p99", "CPU ms/group", "memory MB at a fifth",
+                  "at the end", title="The driver alone (virtual time)")  # fmt: skip
+    for row in rows:
+        table.add_row(
+            f"{row['rollouts']}+{row['rewards']}", row["order"], str(row["groups"]), f"{row['driver_ms_p50']:.2f}",
+            f"{row['driver_ms_p99']:.2f}", f"{row['cpu_ms_per_group']:.2f}", f"{row['memory_mb_early']:.0f}",
+            f"{row['memory_mb_end']:.0f}",
+        )  # fmt: skip
+    return table
+
+
+def _without_order(row: dict[str, Any]) -> tuple:
+    return tuple(row[key] for key in ("limit", "rollouts", "rewards", "noisy", "staleness"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.loop", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few short runs, to see that it works")
+    parser.add_argument("--virtual", action="store_true", help="only the runs in virtual time, without Ray")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for loop.json (runs/bench)")
+    options = parser.parse_args(arguments)
+    console = Console()
+    long = [measure(it, virtual=True) for it in track(long_scenarios(options.quick), "the driver alone")]
+    planned = [measure(it, virtual=True) for it in track(list(virtual_scenarios(options.quick)), "virtual time")]
+    real = []
+    if not options.virtual:
+        connect(object_store_bytes=500_000_000)
+        real = [measure(it, virtual=False) for it in track(list(ray_scenarios(options.quick)), "on Ray")]
+    for rows, title in ((planned, "In virtual time"), (real, "On Ray")):
+        if rows:
+            console.print(utilisation_table(title, rows))
+    console.print(driver_table(long))
+    machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
+    results = {"machine": machine, "quick": options.quick, "ray": real, "virtual": planned, "driver": long}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "loop.json").write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"written to {options.out / 'loop.json'}")
+
+
+if __name__ == "__main__":
+    main()

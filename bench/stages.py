@@ -1,0 +1,85 @@
+"""Stages that only sleep, in the place of image model, judge and policy: what is left is the cost of the orchestration.
+
+Each duration is a pure function of what is drawn, scored or trained, so that every run of a scenario has the same work.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from actors.messages import DrawReport, DrawRequest, Latents, Prompt, Scores
+
+STRAGGLER_FACTOR = 5.0
+
+
+@dataclass
+class Stage:
+    """One worker. `seconds`: of a task; `jitter`: relative standard deviation; `stragglers`: share of tasks that take five times as long."""
+
+    seconds: float
+    jitter: float = 0.0
+    stragglers: float = 0.0
+    payload_bytes: int = 0
+    sleep: Callable[[float], None] = field(default=time.sleep)
+
+    def work(self, *identity: Hashable) -> float:
+        """Take the time that this piece of work takes; returns it."""
+        rng = random.Random(repr(identity))
+        seconds = self.seconds * max(0.1, rng.gauss(1.0, self.jitter))
+        if rng.random() < self.stragglers:
+            seconds *= STRAGGLER_FACTOR
+        self.sleep(seconds)
+        return seconds
+
+
+class SleepingRollout(Stage):
+    """Draws nothing: images and latents are zeros; the first bytes of the images are a seed, so that scoring has one."""
+
+    def draw(self, request: DrawRequest, adapter: Any) -> tuple[DrawReport, np.ndarray, Latents]:
+        seed = request.noise_seeds[0] % 2**32
+        seconds = self.work("draw", seed)
+        half = max(4, self.payload_bytes // 2)
+        images = np.zeros(half, np.uint8)
+        images[:4] = np.frombuffer(seed.to_bytes(4, "little"), np.uint8)
+        latents = Latents(np.zeros((1, 1, 1, half // 4), np.float32))
+        report = DrawReport(
+            caption=request.caption,
+            cut=False,
+            policy_version=request.policy_version,
+            adapter_sha256=request.adapter_sha256,
+            num_bytes=2 * half,
+            seconds=seconds,
+        )
+        return report, images, latents
+
+
+@dataclass
+class SleepingReward(Stage):
+    """Scores nothing: rewards are random."""
+
+    images: int = 2
+
+    def score(self, prompt: Prompt, images: np.ndarray) -> Scores:
+        seed = int.from_bytes(images[:4].tobytes(), "little")
+        seconds = self.work("score", seed)
+        rng = random.Random(seed)
+        return Scores(tuple(rng.random() for _ in range(self.images)), seconds=seconds)
+
+
+class SleepingPolicy(Stage):
+    """Trains nothing: an adapter is its version."""
+
+    def update(self, step: int, shares: tuple, *latents: Latents) -> dict[str, float]:
+        return {"seconds": self.work("update", step), "loss": 0.0}
+
+    def export(self, version: int) -> tuple[dict[str, Any], np.ndarray]:
+        return {"sha256": str(version), "seconds": 0.0}, np.full(1, version)
+
+    def save(self, folder: str, *adapters: np.ndarray) -> dict[str, str]:
+        return {}

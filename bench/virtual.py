@@ -1,0 +1,79 @@
+"""An executor in virtual time: workers are objects that say how long they sleep, and nothing ever waits.
+
+With it the real loop and driver run a cluster of thousands of workers on one core: for planning, and to measure what the
+driver itself costs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.tasks import Outcome, PoolSpec, PoolStatus, Task, check_pools
+
+
+class VirtualExecutor:
+    """Executor (see cluster/tasks.py). Actors must take `sleep` and call it instead of sleeping. `now`: virtual seconds."""
+
+    def __init__(self, specs: Sequence[PoolSpec]) -> None:
+        self._specs = check_pools(specs)
+        self.now = 0.0
+        self._slept = 0.0
+        self._actors = {spec.name: spec.actor(**spec.kwargs, sleep=self._sleep) for spec in specs}
+        self._idle = {spec.name: 1 if spec.gang else spec.size for spec in specs}
+        self._backlog: dict[str, deque[Task]] = {spec.name: deque() for spec in specs}
+        self._under_way: list[tuple[float, int, str, Outcome]] = []
+        self._num_calls = 0
+
+    def start(self) -> None:
+        pass
+
+    def free(self, pool: str) -> int:
+        return self._idle[pool]
+
+    def submit(self, task: Task) -> None:
+        self._backlog[task.pool].append(task)
+        self._dispatch(task.pool)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while self._under_way and (not outcomes or self._under_way[0][0] <= self.now):
+            self.now, _, pool, outcome = heapq.heappop(self._under_way)
+            outcomes.append(outcome)
+            self._idle[pool] += 1
+            self._dispatch(pool)
+        return outcomes
+
+    def fetch(self, handle: Any) -> Any:
+        return handle
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def resize(self, pool: str, size: int) -> None:
+        raise NotImplementedError("no scenario changes a pool's size")
+
+    def status(self) -> dict[str, PoolStatus]:
+        return {
+            name: PoolStatus(wanted=spec.size, ready=spec.size, busy=spec.size - self._idle[name], restarts=0)
+            for name, spec in self._specs.items()
+        }
+
+    def close(self) -> None:
+        self._under_way.clear()
+
+    def _dispatch(self, pool: str) -> None:
+        while self._idle[pool] and self._backlog[pool]:
+            task = self._backlog[pool].popleft()
+            self._idle[pool] -= 1
+            self._slept = 0.0
+            result = getattr(self._actors[pool], task.method)(*task.args)
+            value, *payloads = result if task.returns > 1 else (result,)
+            outcome = Outcome(task.key, f"{pool}-0", self._slept, value, tuple(payloads))
+            self._num_calls += 1
+            heapq.heappush(self._under_way, (self.now + self._slept, self._num_calls, pool, outcome))
+
+    def _sleep(self, seconds: float) -> None:
+        self._slept += seconds

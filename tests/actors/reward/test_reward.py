@@ -1,0 +1,103 @@
+"""The contract of every registered reward, and the registry."""
+
+import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.messages import Prompt
+from actors.reward.reward import REWARDS, Reward, load_reward
+
+CAPTION = Prompt("0", "a red circle left of a blue square")
+
+
+def settings_of(kind: str, tiny_llava: Path) -> dict[str, Any]:
+    return {"promptecho": {"type": "promptecho", "model": str(tiny_llava)}}[kind]
+
+
+@pytest.fixture(scope="module", params=sorted(REWARDS))
+def reward(request: pytest.FixtureRequest, tiny_llava: Path) -> Reward:
+    return load_reward(settings_of(request.param, tiny_llava))
+
+
+def draw(count: int) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_finite_float_per_image(reward: Reward, count: int):
+    scores = reward.score(draw(count), CAPTION)
+    assert len(scores.rewards_K) == count
+    assert all(isinstance(value, float) and math.isfinite(value) for value in scores.rewards_K)
+    assert all(len(values) == count for values in scores.metrics.values())
+    assert scores.seconds > 0
+
+
+def test_scores_travel_as_plain_python(reward: Reward):
+    scores = reward.score(draw(2), CAPTION)
+    assert b"torch" not in pickle.dumps(scores)
+    assert b"numpy" not in pickle.dumps(scores)
+
+
+def test_a_repeat_gives_the_same_bits(reward: Reward):
+    first, again = reward.score(draw(4), CAPTION), reward.score(draw(4), CAPTION)
+    assert (first.rewards_K, first.metrics) == (again.rewards_K, again.metrics)
+
+
+def test_a_row_alone_equals_the_row_in_a_batch(reward: Reward):
+    images = draw(4)
+    alone = [reward.score(image[None], CAPTION).rewards_K[0] for image in images]
+    assert reward.score(images, CAPTION).rewards_K == pytest.approx(alone, abs=1e-5)
+
+
+def test_images_may_be_read_only_and_are_left_as_they_were(reward: Reward):
+    images = draw(2)
+    images.setflags(write=False)
+    reward.score(images, CAPTION)
+    assert np.array_equal(images, draw(2))
+
+
+def test_an_explanation_has_a_number_for_each_piece_of_the_caption(reward: Reward):
+    explained = reward.explain(draw(3), CAPTION)
+    assert "".join(explained.tokens) == CAPTION.caption
+    assert explained.log_probs_KT.shape == (3, len(explained.tokens))
+    assert explained.log_probs_KT.dtype == np.float32
+
+
+def test_an_empty_caption_is_an_error_and_never_a_zero(reward: Reward):
+    with pytest.raises(ValueError, match="empty"):
+        reward.score(draw(1), Prompt("0", " "))
+
+
+def test_keys_of_the_pool_are_left_out(tiny_llava: Path):
+    pool = {"size": 2, "num_cpus": 1.0, "num_gpus": 0.0, "resources": {}}
+    assert load_reward({**settings_of("promptecho", tiny_llava), **pool})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"type": "prompt_echo"}, "'promptecho'"),
+        ({"querry": "?"}, "did you mean query"),
+        ({"model": None}, "model: missing"),
+        ({"reduction": "max"}, "mean, sum"),
+        ({"transform": "exp", "reduction": "sum"}, "reduction"),
+        ({"dtype": "float16"}, "float32, bfloat16"),
+        ({"chunk_tokens": 0}, "1 or more"),
+        ({"model": "no/such/folder"}, "no/such/folder"),
+    ],
+)
+def test_wrong_settings_are_errors_that_say_what_to_do(tiny_llava: Path, change: dict, message: str):
+    settings = {**settings_of("promptecho", tiny_llava), **change}
+    with pytest.raises(ValueError, match=message):
+        load_reward({name: value for name, value in settings.items() if value is not None})
+
+
+def test_the_registry_can_be_read_without_torch():
+    code = "import actors.reward.reward, actors.reward.actor, actors.vlm.family, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.vlm.family import Vlm, load_vlm
+from tests.tiny_models import make_tiny_llava
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return make_tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
+
+
+@pytest.fixture(scope="session")
+def llava(tiny_llava: Path) -> Vlm:
+    return load_vlm(str(tiny_llava), torch.float32, torch.device("cpu"))

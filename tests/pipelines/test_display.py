@@ -1,0 +1,65 @@
+"""The display: one line a step without a terminal, a live view with one."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from pipelines.display import Display, heldout_table, sparkline
+
+
+@dataclass
+class Pool:
+    wanted: int
+    ready: int
+    busy: int
+
+
+def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> str:
+    out = io.StringIO()
+    with Display(3, "EchoRay · test", Console(file=out, force_terminal=terminal, width=100)) as display:
+        display.heldout({"step": 0, "accuracy": 0.4, "reward": 0.5, "guidance": 1.0, "images": 60})
+        for step in (1, 2, 3):
+            display.step({"step": step, "reward_mean": 0.25 * step, "reward_std": 0.125, "seconds": {"step": 0.5}})
+            display.pools({"rollout": Pool(2, 1, 1)})
+        display.note(note)
+        if not terminal:
+            display.step({"step": 3, "reward_mean": None, "kl_reference": float("nan")})
+    return out.getvalue()
+
+
+def test_without_a_terminal_there_is_a_plain_line_a_step() -> None:
+    lines = shown(terminal=False).splitlines()
+    assert lines[0] == "EchoRay · test: 3 steps"
+    assert lines[1] == "held out at step 0: 40.0%, reward 0.500 (guidance 1, 60 images)"
+    assert lines[2].startswith("step    1/3  reward 0.250 ±0.125  step 0.50 s  left ")
+    assert lines[5] == "group [3] of step 2 is quarantined"
+    assert lines[6].startswith("step    3/3  reward –")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_with_a_terminal_the_state_is_shown() -> None:
+    text = shown(terminal=True)
+    for words in ("3/3", "▁▅█  0.750 ±0.125", "40.0%", "rollout 1/1 busy (2 wanted)", "group [3] of step 2"):
+        assert words in text
+
+
+def test_a_sparkline_shows_the_course_in_a_bounded_width() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 7.0]) == "▁▂▃█"
+    assert sparkline([1.0, 1.0]) == "▁▁"
+    assert sparkline([]) == ""
+    assert len(sparkline([float(value) for value in range(1000)], width=40)) == 40
+
+
+def test_the_table_gives_every_category_and_the_gain() -> None:
+    scores = {"reward": 0.5, "guidance": 1.0}
+    before = {"tag": "before", "step": 0, "accuracy": 0.4, "by_category": {"colours": 0.5, "counting": 0.3}, **scores}
+    after = {"tag": "after", "step": 9, "accuracy": 0.6, "by_category": {"colours": 0.9, "counting": 0.3}, **scores}
+    out = io.StringIO()
+    Console(file=out, width=100).print(heldout_table([before, after]))
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    assert ["colours", "50.0", "90.0", "+40.0"] in rows
+    assert ["counting", "30.0", "30.0", "+0.0"] in rows
+    assert ["macro", "40.0", "60.0", "+20.0"] in rows

@@ -1,0 +1,229 @@
+"""The report: one page that needs nothing from elsewhere, whatever part of a run there is to show."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.report import main, write_report
+from pipelines.report_words import coloured, echo_style, words_of
+from pipelines.run_folder import RunFolder
+
+RECIPE = '[run]\nname = "a test"\nseed = 7\n\n[loop]\nsteps = 4\norder = "strict"\n'
+VOID = {"meta", "img", "br", "line", "circle", "polyline", "polygon", "path"}
+
+
+class Page(HTMLParser):
+    """The text of a page, and what it would load; fails on tags that do not nest."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.loads: list[str] = []
+        self.charts = 0
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.charts += any(name == "data-chart" for name, _ in attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+def metric(step: int) -> dict:
+    quantiles = {"ratio_p05": 0.9, "ratio_p50": 1.0, "ratio_p95": 1.1, "clip_fraction": 0.25}
+    update = {"loss": -0.1 * step, "loss_policy": -0.2, "kl_reference": 0.01, "kl_ema": 0.002, "grad_norm": 0.5}
+    return {
+        "step": step,
+        "policy_version": step,
+        "staleness": [min(1, step - 1)] * 2,
+        "reward_mean": math.nan if step == 2 else 0.1 * step,
+        "reward_std": 0.05,
+        "seconds": {"draw": 0.3, "score": 0.1, "update": 0.3, "export": 0.01, "step": 0.4},
+        "busy": {"rollout": 0.9, "reward": 0.2, "policy": 0.8},
+        "images_per_s": 80.0,
+        "digest": "d1" * 32,
+        "by_category": {"colours": 0.5, "counting": 0.25},
+        **quantiles,
+        **update,
+    }
+
+
+def evaluation(tag: str, step: int, guidance: float, accuracy: float | None, reward: float = 0.5) -> dict:
+    by_category = {} if accuracy is None else {"colours": accuracy + 0.1, "counting": accuracy - 0.1}
+    rewards = {"colours": reward + 0.1, "counting": reward - 0.1}
+    return {
+        "tag": tag,
+        "step": step,
+        "guidance": guidance,
+        "images": 200,
+        "accuracy": accuracy,
+        "by_category": by_category,
+        "reward": reward,
+        "reward_by_category": rewards,
+    }
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def finished_run(path: Path) -> RunFolder:
+    folder = RunFolder.create(path, RECIPE)
+    for tag, step, guidance, accuracy in (("before", 0, 1.0, 0.4), ("before", 0, 2.0, 0.5), ("during", 2, 1.0, 0.55)):
+        folder.heldout(evaluation(tag, step, guidance, accuracy))
+    folder.heldout(evaluation("after", 4, 1.0, 0.65))
+    folder.heldout(evaluation("after", 4, 2.0, 0.7))
+    for step in range(1, 5):
+        folder.metric(metric(step))
+    for name in ("after-000004", "during-000002", "before-000000"):
+        folder.save_grid(name, [("a red <circle>", images(2))])
+    folder.save_grid("tokens-worst-0", [("a red <circle>", images(2))])
+    tokens = {"tokens": ["a", "red", "<circle>"], "log_probs_KT": [[-0.1, -2.5, -0.3], [-0.1, math.nan, -0.2]]}
+    folder.tokens(
+        [{"which": "worst", "step": 4, "rewards_K": [0.3, 0.6], "image": "samples/tokens-worst-0.png", **tokens}]
+    )
+    folder.event("quarantined", step=3, group=1, message="the reward is <nan>")
+    folder.summary(
+        {"digest": "d1" * 32, "seconds": 251.0, "images": 64, "notes": ["The base was misaligned on purpose."]}
+    )
+    folder.state("done")
+    return folder
+
+
+def test_a_finished_run_is_shown_whole_and_loads_nothing(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run")
+    path = write_report(tmp_path / "run")
+    assert path == tmp_path / "run" / "report.html"
+    page = Page(path)
+    assert page.loads
+    assert all(value.startswith("data:image/") for value in page.loads)
+    source = path.read_text()
+    assert not [word for word in ("http://", "https://", "@import", "url(") if word in source]
+    for words in (
+        "a test",
+        "done",
+        "d1" * 32,
+        "The base was misaligned on purpose.",
+        "4 min 11 s",
+        "the reward is <nan>",
+    ):
+        assert words in page.text
+    assert "+25.0 points, no guidance, over 2 categories" in page.text
+    assert "+20.0 points over the base at its best (guidance 2)" in page.text
+    assert "standard error of one category is at most 5.0 points" in page.text
+    assert len(page.loads) == 3 * 2 + 2  # three snapshots of two images, and the two of the worst group
+    assert page.charts == 12
+    assert re.search(r"before\s*step 2\s*after\s*a red <circle>", page.text)
+
+
+def test_a_caption_cannot_become_markup(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run")
+    assert "<circle>" not in write_report(tmp_path / "run").read_text()
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", RECIPE)
+    page = Page(write_report(tmp_path / "run"))
+    assert "running" in page.text
+    assert "0 of 4" in page.text
+    assert page.charts == 0
+
+
+def test_a_stopped_run_says_so_and_shows_its_last_evaluation(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    folder.heldout(evaluation("before", 0, 1.0, 0.4))
+    folder.heldout(evaluation("during", 2, 1.0, 0.55))
+    folder.metric(metric(1))
+    folder.state("stopped")
+    text = Page(write_report(tmp_path / "run")).text
+    assert "This run stopped early, after 1 of 4 steps. Go on with --resume." in text
+    assert "step 2" in text
+    assert "+15.0 points" in text
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    folder.event("run_failed", message="8 groups in a row were quarantined")
+    folder.state("failed")
+    text = Page(write_report(tmp_path / "run")).text
+    assert "This run failed, after 0 of 4 steps. 8 groups in a row were quarantined." in text
+
+
+def test_without_a_checker_rewards_are_compared(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    folder.heldout(evaluation("before", 0, 1.0, None, reward=-1.5))
+    folder.heldout(evaluation("after", 4, 1.0, None, reward=-1.25))
+    text = Page(write_report(tmp_path / "run")).text
+    assert "Held-out reward" in text
+    assert "Held-out accuracy" not in text
+    assert "+0.250" in text
+
+
+def test_records_with_nothing_but_their_step_are_shown(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "")
+    folder.metric({"step": 1})
+    folder.metric({"step": 2, "reward_mean": None, "staleness": [], "seconds": None, "busy": {}})
+    folder.heldout({"step": 0, "tag": "before"})
+    folder.tokens(
+        [{"which": "best", "tokens": ["a"], "log_probs_KT": [[None]], "rewards_K": [None], "image": "gone.png"}]
+    )
+    folder.event("restart")
+    assert "Best group".lower() in Page(write_report(tmp_path / "run")).text.lower()
+
+
+def test_an_order_that_depends_on_timing_is_marked(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", RECIPE.replace("strict", "ready"))
+    assert "Not reproducible" in Page(write_report(tmp_path / "run")).text
+
+
+def test_a_folder_without_a_run_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_the_program_prints_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunFolder.create(tmp_path / "run", RECIPE)
+    assert main([str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (["a", "red", "circle"], "a red circle"),
+        (["A", "Ġred", "Ġcirc", "le"], "A red circle"),
+        (["▁a", "▁red", "ness"], " a redness"),
+        (["a", "red", "##ness"], "a redness"),
+        (["一", "个", "▁圆"], "一个 圆"),
+    ],
+)
+def test_tokens_read_as_the_caption(tokens: list[str], text: str) -> None:
+    assert "".join(words_of(tokens)) == text
+
+
+def test_the_colour_goes_from_orange_over_clear_to_blue() -> None:
+    assert echo_style(0.25).endswith("0.00)")
+    assert echo_style(0.0) == "background: rgba(219, 90, 18, 0.62)"
+    assert echo_style(1.0) == "background: rgba(22, 110, 214, 0.62)"
+    assert echo_style(None) == ""
+
+
+def test_a_word_carries_its_log_probability() -> None:
+    (word,) = coloured([" red"], [math.log(0.5)])
+    assert (word["space"], word["text"], word["title"]) == (" ", "red", "log p −0.69, p 50 %")

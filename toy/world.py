@@ -1,0 +1,136 @@
+"""What a picture of the miniature world is: things on a 4 x 4 grid, how they are drawn, and how drawings go bad.
+
+Axes: K images, H rows, W columns, C colour channels; R, C of a cell are its row and column.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+GRID = 4
+CELL = 8  # pixels
+SIZE = GRID * CELL
+JITTER = 12  # RGB units, uniform, one draw per thing and channel
+
+PALETTE = {
+    "red": (230, 40, 40),
+    "green": (40, 200, 60),
+    "blue": (50, 80, 235),
+    "yellow": (235, 215, 40),
+    "cyan": (40, 210, 220),
+    "purple": (160, 60, 200),
+    "white": (240, 240, 240),
+}
+DRAWINGS = {
+    "circle": "..###.. .#####. ####### ####### ####### .#####. ..###..",
+    "square": "####### ####### ####### ####### ####### ####### #######",
+    "triangle": "...#... ...#... ..###.. ..###.. .#####. .#####. #######",
+    "cross": "##...## ###.### .#####. ..###.. .#####. ###.### ##...##",
+}
+COLOURS = tuple(PALETTE)
+SHAPES = tuple(DRAWINGS)
+
+
+def _mask(drawing: str) -> np.ndarray:
+    """A drawing as a bool mask [CELL, CELL]; the last row and column stay empty, so that neighbours do not touch."""
+    mask = np.zeros((CELL, CELL), dtype=bool)
+    mask[: CELL - 1, : CELL - 1] = [[pixel == "#" for pixel in row] for row in drawing.split()]
+    return mask
+
+
+MASKS = {shape: _mask(drawing) for shape, drawing in DRAWINGS.items()}
+
+
+class Thing(NamedTuple):
+    """One coloured shape in one cell of the grid."""
+
+    colour: str
+    shape: str
+    row: int
+    column: int
+
+
+Scene = tuple[Thing, ...]
+
+
+def place(kinds: list[tuple[str, str]], rng: np.random.Generator) -> Scene:
+    """Puts (colour, shape) kinds into different cells, drawn uniformly."""
+    cells = rng.permutation(GRID * GRID)[: len(kinds)]
+    return tuple(Thing(*kind, *divmod(int(cell), GRID)) for kind, cell in zip(kinds, cells, strict=True))
+
+
+def holds(first: Thing, relation: str, second: Thing) -> bool:
+    """Whether `first` is `relation` (left of, right of, above, below) `second`; its axis must dominate the other."""
+    right, down = first.column - second.column, first.row - second.row
+    along, across = (right, down) if relation in ("left of", "right of") else (down, right)
+    return abs(along) > abs(across) and (along > 0) == (relation in ("right of", "below"))
+
+
+def render(scene: Scene, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Draws a scene on black: uint8 [SIZE, SIZE, 3]. The generator jitters the colours; without one they are exact."""
+    canvas_HWC = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
+    for thing in scene:
+        _cell(canvas_HWC, thing)[MASKS[thing.shape]] = _paint(thing.colour, rng)
+    return canvas_HWC
+
+
+def degrade(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Draws a scene as a weak generator would: uint8 [SIZE, SIZE, 3].
+
+    Each thing stays the one that its caption names: it may be faint, have a part missing, or carry up to a third of
+    another colour or shape. Faint ghosts of things, blur and noise come on top.
+    """
+    canvas_HWC = np.zeros((SIZE, SIZE, 3), dtype=np.float32)
+    for thing in scene:
+        _cell(canvas_HWC, thing)[...] += _spoiled(thing, rng)
+    if rng.random() < 0.5:
+        for thing in place(any_kinds(int(rng.integers(1, 4)), rng), rng):
+            _cell(canvas_HWC, thing)[...] += rng.uniform(-0.25, 0.25) * _spoiled(thing, rng)
+    if rng.random() < 0.4:
+        canvas_HWC = _blur(canvas_HWC, rng.uniform(0.0, 0.7))
+    canvas_HWC *= rng.uniform(0.75, 1.1)
+    canvas_HWC += rng.normal(0.0, rng.uniform(0.0, 20.0), canvas_HWC.shape)
+    return canvas_HWC.clip(0, 255).astype(np.uint8)
+
+
+def _cell(canvas_HWC: np.ndarray, thing: Thing) -> np.ndarray:
+    """The view of a thing's cell."""
+    top, left = thing.row * CELL, thing.column * CELL
+    return canvas_HWC[top : top + CELL, left : left + CELL]
+
+
+def _paint(colour: str, rng: np.random.Generator | None) -> np.ndarray:
+    """The RGB of a colour name, jittered."""
+    jitter = 0 if rng is None else rng.integers(-JITTER, JITTER + 1, 3)
+    return np.asarray(PALETTE[colour]) + jitter
+
+
+def any_kinds(number: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """`number` independent (colour, shape) kinds."""
+    return [(COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))]) for _ in range(number)]
+
+
+def _spoiled(thing: Thing, rng: np.random.Generator) -> np.ndarray:
+    """A badly drawn thing: float64 [CELL, CELL, 3]."""
+    mask = MASKS[thing.shape].astype(np.float64)
+    paint = _paint(thing.colour, rng) + rng.normal(0.0, 10.0, 3)
+    other_colour, other_shape = any_kinds(1, rng)[0]
+    if rng.random() < 0.3:
+        weight = rng.uniform(0.0, 0.35)
+        mask = (1 - weight) * mask + weight * MASKS[other_shape]
+    if rng.random() < 0.3:
+        weight = rng.uniform(0.0, 0.35)
+        paint = (1 - weight) * paint + weight * np.asarray(PALETTE[other_colour])
+    if rng.random() < 0.2:
+        axis_slice = slice(0, 2) if rng.random() < 0.5 else slice(CELL - 3, CELL)
+        mask[axis_slice if rng.random() < 0.5 else (slice(None), axis_slice)] = 0.0
+    if rng.random() < 0.4:
+        mask = mask * rng.uniform(0.5, 1.0)
+    return mask[..., None] * paint
+
+
+def _blur(image_HWC: np.ndarray, weight: float) -> np.ndarray:
+    """Mixes an image with its 3 x 3 box mean."""
+    padded = np.pad(image_HWC, ((1, 1), (1, 1), (0, 0)))
+    box = sum(padded[y : y + SIZE, x : x + SIZE] for y in range(3) for x in range(3)) / 9
+    return (1 - weight) * image_HWC + weight * box
