@@ -99,7 +99,7 @@ class UpdateGroup:
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA weights in numpy: `tensors` by peft parameter name. `sha256` covers names, shapes, types and bytes (actors/diffusion/lora.py)."""
+    """LoRA weights in numpy, by name. `sha256` covers names, shapes, types and bytes (actors/diffusion/lora.py)."""
 
     policy_version: int
     rank: int

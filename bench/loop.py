@@ -1,9 +1,10 @@
-"""How busy the loop keeps its workers, and what the driver costs: the real loop, driver and executor, with stages that sleep.
+"""How busy the loop keeps its workers, and what the driver costs: everything is real except stages that only sleep.
 
     python -m bench.loop [--quick] [--virtual] [--out DIR]
 
-"of bound" is the busy share of the pool that limits the run, in the steady part of the run: the time that its tasks were
-told to take, over the time that its workers were there. 1.0 means that no other order and no other program could be faster.
+"of bound" is the busy share of the pool that limits the run, in the steady part of the run: the time that its tasks
+were told to take, over the time that its workers were there. At 1.0 no other order and no other program is faster.
+Noise "x3" is a jitter of 10 % on every task, and 1 % of the draws and scores take three times as long.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ LIMITS = ("balanced", "rollout", "reward", "policy")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run: `limit` names the stage that dominates; a step takes `tasks_per_worker` tasks of `task_seconds` per worker."""
+    """A run. `limit`: the stage that dominates. A step has `tasks_per_worker` tasks of `task_seconds` for each worker."""
 
     staleness: int
     order: str = "strict"
     limit: str = "balanced"
     rollouts: int = 4
     rewards: int = 4
-    noisy: bool = True  # 10 % jitter, and 1 % of the tasks take five times as long
+    straggling: float = 3.0  # how much longer a straggler takes; 0: no noise at all
     tasks_per_worker: int = 3
     task_seconds: float = 0.2
     payload_bytes: int = 1_000_000
@@ -77,10 +78,10 @@ def pools(scenario: Scenario) -> list[PoolSpec]:
     step_seconds = scenario.tasks_per_worker * scenario.task_seconds
     tasks = scenario.groups_per_step * scenario.chunks_per_group
     share = {stage: 1.0 if scenario.limit in (stage, "balanced") else SHORT for stage in LIMITS}
-    noise = {"jitter": 0.1, "stragglers": 0.01} if scenario.noisy else {}
+    noise = {"jitter": 0.1, "straggling": scenario.straggling} if scenario.straggling else {}
     draw = {"seconds": share["rollout"] * step_seconds * scenario.rollouts / tasks, **noise}
     score = {"seconds": share["reward"] * step_seconds * scenario.rewards / tasks, **noise, "images": CHUNK}
-    update = {"seconds": share["policy"] * step_seconds, **noise, "stragglers": 0.0}
+    update = {"seconds": share["policy"] * step_seconds, **noise, "straggling": 1.0}
     draw["payload_bytes"] = scenario.payload_bytes
     return [
         PoolSpec("rollout", SleepingRollout, draw, scenario.rollouts, num_cpus=0),
@@ -205,14 +206,14 @@ def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
 
 
 def utilisation(scenario: Scenario, meter: Meter) -> dict[str, Any]:
-    """Busy shares and throughput of the steady part: without the steps that fill the pipeline and those that drain it."""
+    """Busy shares and throughput without the steps that fill the pipeline and those that drain it."""
     first, last = scenario.staleness + 2, scenario.steps - scenario.staleness - 2
     begin, end = meter.step_ends[first], meter.step_ends[last]
     workers = {"rollout": scenario.rollouts, "reward": scenario.rewards, "policy": 1}
     busy = dict.fromkeys(workers, 0.0)
     for when, pool, seconds in meter.busy:
-        if begin < when <= end:
-            busy[pool] += seconds / (workers[pool] * (end - begin))
+        in_window = min(when, end) - max(when - seconds, begin)
+        busy[pool] += max(0.0, in_window) / (workers[pool] * (end - begin))
     images_per_s = (last - first) * scenario.images_per_step / (end - begin)
     of_bound = max(busy.values())
     return {"busy": busy, "of_bound": of_bound, "images_per_s": images_per_s, "bound": images_per_s / of_bound}
@@ -240,7 +241,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-# ---- which runs, and how they are shown -------------------------------------------------------------------------------
+# ---- which runs, and how they are shown ---------------------------------------------------------------------------
 
 
 def ray_scenarios(quick: bool) -> Iterator[Scenario]:
@@ -249,8 +250,10 @@ def ray_scenarios(quick: bool) -> Iterator[Scenario]:
         yield Scenario(staleness=2, steps=12)
         yield Scenario(staleness=1, limit="rollout", steps=12)
         return
-    for noisy, staleness, order in product((False, True), (0, 1, 2, 4), ("strict", "ready")):
-        yield Scenario(staleness, order, noisy=noisy)
+    for straggling, staleness, order in product((0.0, 3.0), (0, 1, 2, 4), ("strict", "ready")):
+        yield Scenario(staleness, order, straggling=straggling)
+    for order in ("strict", "ready"):
+        yield Scenario(2, order, straggling=5.0)
     for limit, staleness in product(("rollout", "reward", "policy"), (0, 1)):
         yield Scenario(staleness, limit=limit)
     for rollouts, rewards in ((2, 2), (8, 8), (8, 2)):
@@ -258,14 +261,15 @@ def ray_scenarios(quick: bool) -> Iterator[Scenario]:
 
 
 def virtual_scenarios(quick: bool) -> Iterator[Scenario]:
-    """Virtual time: the whole grid, long enough that chance does not show."""
-    sizes = ((4, 4),) if quick else ((2, 2), (4, 4), (8, 2), (32, 32))
-    limits = ("balanced", "rollout") if quick else LIMITS
-    steps = 60 if quick else 200
-    for noisy, (rollouts, rewards), limit, staleness, order in product(
-        (False, True), sizes, limits, (0, 1, 2, 4), ("strict", "ready")
+    """Virtual time: more of the grid, and long enough that chance does not show."""
+    base = Scenario(0, steps=30 if quick else 100, payload_bytes=0)
+    sizes = ((4, 4),) if quick else ((4, 4), (8, 2), (32, 32))
+    for (rollouts, rewards), straggling, staleness, order in product(
+        sizes, (0.0, 3.0, 5.0), (0, 1, 2, 4), ("strict", "ready")
     ):
-        yield Scenario(staleness, order, limit, rollouts, rewards, noisy, steps=steps, payload_bytes=0)
+        yield replace(base, staleness=staleness, order=order, rollouts=rollouts, rewards=rewards, straggling=straggling)
+    for limit, staleness, order in product(("rollout", "reward", "policy"), (0, 1, 2), ("strict", "ready")):
+        yield replace(base, staleness=staleness, order=order, limit=limit)
 
 
 def long_scenarios(quick: bool) -> list[Scenario]:
@@ -279,23 +283,25 @@ def long_scenarios(quick: bool) -> list[Scenario]:
 def utilisation_table(title: str, rows: list[dict[str, Any]]) -> Table:
     """A line per scenario, with strict order's share of ready order's speed where both were run."""
     speed = {_without_order(row): row["images_per_s"] for row in rows if row["order"] == "ready"}
-    table = Table("limit", "workers", "noise", "S", "order", "busy: rollout", "reward", "policy", "of bound", "images/s",
-                  "strict/ready", title=title)  # fmt: skip
+    columns = ("limit", "workers", "noise", "S", "order", "rollout,\nreward,\npolicy\nbusy", "of\nbound", "images\n/s",
+               "strict\n/ready")  # fmt: skip
+    table = Table(*columns, title=title)
     for row in rows:
         ready = speed.get(_without_order(row))
         ratio = f"{row['images_per_s'] / ready:.3f}" if ready and row["order"] == "strict" else ""
-        table.add_row(
-            row["limit"], f"{row['rollouts']}+{row['rewards']}", "yes" if row["noisy"] else "no", str(row["staleness"]),
-            row["order"], *(f"{row['busy'][pool]:.3f}" for pool in ("rollout", "reward", "policy")),
-            f"[bold]{row['of_bound']:.3f}[/]", f"{row['images_per_s']:.1f}", ratio,
-        )  # fmt: skip
+        busy = " ".join(f"{100 * row['busy'][pool]:3.0f}" for pool in ("rollout", "reward", "policy"))
+        noise = f"x{row['straggling']:.0f}" if row["straggling"] else "none"
+        workers = f"{row['rollouts']}+{row['rewards']}"
+        table.add_row(row["limit"], workers, noise, str(row["staleness"]), row["order"], busy,
+                      f"[bold]{row['of_bound']:.3f}[/]", f"{row['images_per_s']:.1f}", ratio)  # fmt: skip
     return table
 
 
 def driver_table(rows: list[dict[str, Any]]) -> Table:
     """What the driver costs in the long runs."""
-    table = Table("workers", "order", "groups", "driver ms/group p50", "p99", "CPU ms/group", "memory MB at a fifth",
-                  "at the end", title="The driver alone (virtual time)")  # fmt: skip
+    columns = ("workers", "order", "groups", "driver ms\n/group p50", "p99", "CPU ms\n/group", "memory MB\nat a fifth",
+               "at the end")  # fmt: skip
+    table = Table(*columns, title="The driver alone (virtual time)")
     for row in rows:
         table.add_row(
             f"{row['rollouts']}+{row['rewards']}", row["order"], str(row["groups"]), f"{row['driver_ms_p50']:.2f}",
@@ -306,7 +312,7 @@ def driver_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _without_order(row: dict[str, Any]) -> tuple:
-    return tuple(row[key] for key in ("limit", "rollouts", "rewards", "noisy", "staleness"))
+    return tuple(row[key] for key in ("limit", "rollouts", "rewards", "straggling", "staleness"))
 
 
 def main(arguments: list[str] | None = None) -> None:

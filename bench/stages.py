@@ -15,16 +15,16 @@ import numpy as np
 
 from actors.messages import DrawReport, DrawRequest, Latents, Prompt, Scores
 
-STRAGGLER_FACTOR = 5.0
+STRAGGLERS = 0.01  # the share of tasks that are stragglers
 
 
 @dataclass
 class Stage:
-    """One worker. `seconds`: of a task; `jitter`: relative standard deviation; `stragglers`: share of tasks that take five times as long."""
+    """One worker. `seconds` of a task, on average; `jitter`: relative standard deviation; `straggling`: times as long."""
 
     seconds: float
     jitter: float = 0.0
-    stragglers: float = 0.0
+    straggling: float = 1.0
     payload_bytes: int = 0
     sleep: Callable[[float], None] = field(default=time.sleep)
 
@@ -32,14 +32,14 @@ class Stage:
         """Take the time that this piece of work takes; returns it."""
         rng = random.Random(repr(identity))
         seconds = self.seconds * max(0.1, rng.gauss(1.0, self.jitter))
-        if rng.random() < self.stragglers:
-            seconds *= STRAGGLER_FACTOR
+        if rng.random() < STRAGGLERS:
+            seconds *= self.straggling
         self.sleep(seconds)
         return seconds
 
 
 class SleepingRollout(Stage):
-    """Draws nothing: images and latents are zeros; the first bytes of the images are a seed, so that scoring has one."""
+    """Draws nothing: images and latents are zeros, but the first bytes of the images are a seed for the scoring."""
 
     def draw(self, request: DrawRequest, adapter: Any) -> tuple[DrawReport, np.ndarray, Latents]:
         seed = request.noise_seeds[0] % 2**32

@@ -1,7 +1,7 @@
 """An executor in virtual time: workers are objects that say how long they sleep, and nothing ever waits.
 
-With it the real loop and driver run a cluster of thousands of workers on one core: for planning, and to measure what the
-driver itself costs.
+With it the real loop and driver run a cluster of thousands of workers on one core: for planning, and to measure what
+the driver itself costs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cluster.tasks import Outcome, PoolSpec, PoolStatus, Task, check_pools
 
 
 class VirtualExecutor:
-    """Executor (see cluster/tasks.py). Actors must take `sleep` and call it instead of sleeping. `now`: virtual seconds."""
+    """Executor (see cluster/tasks.py) for actors that take `sleep` and call it instead of sleeping. `now`: in seconds."""
 
     def __init__(self, specs: Sequence[PoolSpec]) -> None:
         self._specs = check_pools(specs)

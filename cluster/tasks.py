@@ -7,7 +7,7 @@ its other return values stay where they were made, named by opaque handles that 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -48,7 +48,7 @@ class Task:
 
     pool: str
     method: str
-    key: Hashable
+    key: Any  # hashable
     args: tuple = ()
     shards: tuple[tuple, ...] | None = None
     returns: int = 1
@@ -68,7 +68,7 @@ class Failure:
 class Outcome:
     """What became of a task. `seconds`: from the call to its return as seen here. `value` is None on failure."""
 
-    key: Hashable
+    key: Any  # hashable
     worker: str
     seconds: float
     value: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -127,8 +128,7 @@ def smoothed(ys: Numbers, steps: float) -> list[float | None]:
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """About `most` round values at equal distances that enclose [low, high]."""
     if high - low <= 1e-12 * max(1.0, abs(high)):
-        pad = abs(high) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+        low, high = (low - 0.1 * abs(low), high + 0.1 * abs(high)) if high else (0.0, 1.0)
     rough = (high - low) / (most - 2)
     base = 10.0 ** math.floor(math.log10(rough))
     step = next(base * factor for factor in (1, 2, 2.5, 5, 10) if base * factor >= rough * (1 - 1e-9))
@@ -144,6 +144,7 @@ def number(value: float | None, unit: str = "") -> str:
     if unit == "%":
         return f"{100 * value:.1f} %"
     digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    digits = re.sub(r"e-0*", "e-", digits)
     return digits.replace("-", "−") + (f" {unit}" if unit else "")
 
 
@@ -186,6 +187,8 @@ def _tick(tick: float, ticks: Sequence[float], unit: str) -> str:
     """A tick's label, with as many decimals as tell it from its neighbour."""
     factor, suffix = (100, " %") if unit == "%" else (1, "")
     step = (ticks[1] - ticks[0]) * factor
+    if step < 1e-4:
+        return number(tick * factor) + suffix if tick else "0" + suffix
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     decimals += abs(round(step, decimals) - step) > 1e-9 * step
     return f"{tick * factor:,.{decimals}f}{suffix}".replace("-", "−")

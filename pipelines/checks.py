@@ -1,4 +1,4 @@
-"""What can be found wrong before any worker starts: models that are not there, held-out prompts that are trained on, a checker that is none."""
+"""What is found wrong before any worker starts: a model that is not there, held-out prompts that are trained on, no checker."""
 
 from __future__ import annotations
 

@@ -25,9 +25,14 @@ BARS = "▁▂▃▄▅▆▇█"
 class PoolLike(Protocol):
     """What is shown of a pool of workers."""
 
-    wanted: int
-    ready: int
-    busy: int
+    @property
+    def wanted(self) -> int: ...
+
+    @property
+    def ready(self) -> int: ...
+
+    @property
+    def busy(self) -> int: ...
 
 
 class Display:

@@ -69,7 +69,7 @@ def report_context(folder: RunFolder) -> Record:
         "snapshots": _snapshots(folder.path / "samples"),
         "learning": learning_charts(metrics, heldout),
         "machine": machine_charts(metrics),
-        "groups": [scored_group(folder.path, record) for record in folder.read_tokens()],
+        "groups": _groups(folder),
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
         "events": _events(events, state.get("started")),
         "recipe": highlighted(recipe_toml),
@@ -203,6 +203,13 @@ def _snapshots(samples: Path) -> Record | None:
 
 def _pictures(row: GridRow | None) -> list[Record]:
     return [picture(image) for image in row.images] if row else []
+
+
+def _groups(folder: RunFolder) -> list[list[Record]]:
+    """The groups whose words are shown, in columns: the worst (lowest reward first), the best (highest first)."""
+    records = sorted(folder.read_tokens(), key=lambda record: sum(filter(known, record["rewards_K"])))
+    columns = ([r for r in records if r["which"] == "worst"], [r for r in reversed(records) if r["which"] == "best"])
+    return [[scored_group(folder.path, record) for record in column] for column in columns if column]
 
 
 def _events(events: Sequence[Record], started: float | None) -> Record | None:

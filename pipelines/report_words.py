@@ -61,7 +61,8 @@ def coloured(words: Sequence[str], log_probs_T: Sequence[float | None]) -> list[
     for word, log_prob in zip(words, log_probs_T, strict=True):
         probability = math.exp(log_prob) if known(log_prob) else None
         title = f"log p {log_prob:.2f}, p {100 * probability:.0f} %" if probability is not None else "not a number"
-        space, text = word[: len(word) - len(word.lstrip())], word.lstrip()
+        text = word.lstrip() or word
+        space = word[: len(word) - len(text)]
         rows.append({"space": space, "text": text, "style": echo_style(probability), "title": title.replace("-", "−")})
     return rows
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from pipelines.config import UserError
 from pipelines.grids import draw_grid
 
 Record = dict[str, Any]
-Status = Literal["running", "done", "stopped", "failed"]
 
 
 class RunFolder:
@@ -98,8 +97,8 @@ class RunFolder:
         """Write summary.json."""
         write_json(self.path / "summary.json", record)
 
-    def state(self, status: Status) -> None:
-        """Write status.json: what becomes of the run, with the Unix times of its start and of this change."""
+    def state(self, status: str) -> None:
+        """Write status.json: "running", "done", "stopped" or "failed", with the Unix times of start and change."""
         now = round(time.time(), 3)
         started = (read_json(self.path / "status.json") or {}).get("started", now)
         write_json(

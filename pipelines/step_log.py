@@ -30,7 +30,7 @@ class StepLog:
         self.quarantined = 0
         self._earlier_seconds = seconds
         self._began = self._step_began = time.monotonic()
-        self._stage_seconds: Counter[str] = Counter()
+        self._stage_seconds: dict[str, float] = defaultdict(float)
         self._tasks: Counter[str] = Counter()
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._cut_captions: set[tuple[int, int]] = set()

@@ -62,7 +62,12 @@ def make_tiny_llava(
     Black pixels are 0 for the model (image mean 0). Its weights are larger than usual, so that likelihoods differ visibly.
     """
     tokenizer = make_tokenizer()
-    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    shape = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**shape, image_size=image_size, patch_size=patch_size, projection_dim=width),
         text_config=LlamaConfig(

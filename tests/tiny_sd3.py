@@ -16,9 +16,16 @@ def make_tiny_sd3(folder: Path, seed: int = 0) -> Path:
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)])
+    core.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unk>", model_max_length=16
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<start>",
+        eos_token="<end>",
+        unk_token="<unk>",
+        model_max_length=16,
     )
     text = CLIPTextConfig(
         vocab_size=len(vocabulary),

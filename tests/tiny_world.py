@@ -80,7 +80,12 @@ def make_tiny_world(folder: Path) -> Path:
 def check(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
     """A checker: an image is right if it has more red than blue."""
     assert prompt["colour"] in prompt["caption"]
-    return {"accuracy": (images_KHWC[..., 0].mean(axis=(1, 2)) > images_KHWC[..., 2].mean(axis=(1, 2))).astype(float).tolist(), "ghost": [0.0] * len(images_KHWC)}
+    return {
+        "accuracy": (images_KHWC[..., 0].mean(axis=(1, 2)) > images_KHWC[..., 2].mean(axis=(1, 2)))
+        .astype(float)
+        .tolist(),
+        "ghost": [0.0] * len(images_KHWC),
+    }
 
 
 def contrary(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:

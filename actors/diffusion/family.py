@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -46,7 +47,7 @@ class Family(ABC):
     pipeline: DiffusionPipeline
     transformer: nn.Module
     device: torch.device
-    lora_targets: dict[str, tuple[str, ...]]
+    lora_targets: ClassVar[dict[str, tuple[str, ...]]]
 
     def __init__(self) -> None:
         self._captions: OrderedDict[str, Conditions] = OrderedDict()
@@ -109,7 +110,9 @@ def load_family(model: str, options: LoadOptions) -> Family:
     """The family of a model given by path or hub name. Raises ValueError for a pipeline class that no family covers."""
     pipeline_class = DiffusionPipeline.load_config(model)["_class_name"]
     if pipeline_class not in FAMILIES:
-        raise ValueError(f"{model} is a {pipeline_class}; EchoRay has families for {', '.join(FAMILIES)} (docs/models.md)")
+        raise ValueError(
+            f"{model} is a {pipeline_class}; EchoRay has families for {', '.join(FAMILIES)} (docs/models.md)"
+        )
     module, name = FAMILIES[pipeline_class].split(":")
     load: Callable[[str, LoadOptions], Family] = getattr(importlib.import_module(module), name)
     return load(model, options)

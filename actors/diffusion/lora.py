@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -29,7 +28,9 @@ def attach(transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, 
     for name in (TRAINED, EMA):
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")  # two adapters are meant
+            warnings.filterwarnings(
+                "ignore", message="Already found a `peft_config` attribute"
+            )  # two adapters are meant
             transformer.add_adapter(config, adapter_name=name)  # type: ignore[operator]
     with torch.no_grad():
         for name, parameter in tensors(transformer, TRAINED).items():
@@ -49,6 +50,11 @@ def tensors(transformer: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
         for name, parameter in transformer.named_parameters()
         if ".lora_" in name and name.endswith(mark)
     }
+
+
+def config_of(transformer: nn.Module) -> dict:
+    """Peft's description of the trained adapter, which goes into the file beside the weights."""
+    return transformer.peft_config[TRAINED].to_dict()  # type: ignore[union-attr, index]
 
 
 @contextmanager
@@ -105,17 +111,21 @@ class Merger:
     """
 
     def __init__(self, transformer: nn.Module) -> None:
-        self.weights = {name.removesuffix(".weight"): p for name, p in transformer.named_parameters() if name.endswith(".weight")}
+        self.weights = {
+            name.removesuffix(".weight"): p for name, p in transformer.named_parameters() if name.endswith(".weight")
+        }
         self.base: dict[str, Tensor] = {}
         self.sha256 = ""
 
     @torch.no_grad()
     def load(self, adapter: Adapter) -> None:
-        """Makes the transformer the base plus this adapter. Raises ValueError if it is altered, or binds to no module or to unknown ones."""
+        """Makes the transformer the base plus this adapter. Raises ValueError if it is altered or was made for another model."""
         if self.sha256 == adapter.sha256:
             return
         if sha256_of(adapter.tensors) != adapter.sha256:
-            raise ValueError(f"adapter {adapter.policy_version}: its weights do not have the hash {adapter.sha256[:12]} that came with them")
+            raise ValueError(
+                f"adapter {adapter.policy_version}: its weights do not have the hash {adapter.sha256[:12]} that came with them"
+            )
         modules = [name.removesuffix(A) for name in adapter.tensors if name.endswith(A)]
         unknown = [name for name in modules if name not in self.weights]
         if unknown or not modules:
@@ -133,5 +143,3 @@ class Merger:
             delta = (adapter.alpha / adapter.rank) * (up.to(weight.device) @ down.to(weight.device))
             weight.copy_(base.to(weight.device, torch.float32) + delta)
         self.sha256 = adapter.sha256
-
-

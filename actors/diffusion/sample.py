@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,12 @@ def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def draw_latents(
-    family: Family, noise_BCHW: Tensor, sigmas: Tensor, conditions: Conditions, unconditional: Conditions, guidance_scale: float
+    family: Family,
+    noise_BCHW: Tensor,
+    sigmas: Tensor,
+    conditions: Conditions,
+    unconditional: Conditions,
+    guidance_scale: float,
 ) -> Tensor:
     """Integrates dx/dsigma = velocity from sigma = 1 to 0: x <- x + (sigma_next - sigma) * velocity.
 
@@ -25,11 +32,11 @@ def draw_latents(
     latents_BCHW = noise_BCHW
     both = Conditions.concatenate([unconditional, conditions]) if guidance_scale != 1.0 else conditions
     batch = len(noise_BCHW)
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         if guidance_scale == 1.0:
             velocity_BCHW = family.velocity(latents_BCHW, sigma.expand(batch), both)
         else:
             doubled = family.velocity(latents_BCHW.repeat(2, 1, 1, 1), sigma.expand(2 * batch), both)
-            velocity_BCHW = family.guide(*doubled.chunk(2), guidance_scale)
+            velocity_BCHW = family.guide(doubled[:batch], doubled[batch:], guidance_scale)
         latents_BCHW = latents_BCHW + (sigma_next - sigma) * velocity_BCHW
     return latents_BCHW

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
@@ -19,7 +21,7 @@ class StableDiffusion3(Family):
     Left out: skip-layer guidance and IP adapters.
     """
 
-    lora_targets = {
+    lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         "all": (
             *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -39,7 +41,13 @@ class StableDiffusion3(Family):
         self.dtype = options.dtype
         self.max_sequence_length = options.max_sequence_length
         self.transformer = pipeline.transformer
-        for part in (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3, pipeline.vae):
+        for part in (
+            pipeline.transformer,
+            pipeline.text_encoder,
+            pipeline.text_encoder_2,
+            pipeline.text_encoder_3,
+            pipeline.vae,
+        ):
             if part is not None:
                 part.eval().requires_grad_(False)
 
@@ -91,7 +99,11 @@ class StableDiffusion3(Family):
             _, rows, columns = self.latent_shape(height, width)
             tokens = (rows // self.pipeline.patch_size) * (columns // self.pipeline.patch_size)
             extra["mu"] = calculate_shift(
-                tokens, config["base_image_seq_len"], config["max_image_seq_len"], config["base_shift"], config["max_shift"]
+                tokens,
+                config["base_image_seq_len"],
+                config["max_image_seq_len"],
+                config["base_shift"],
+                config["max_shift"],
             )
         scheduler.set_timesteps(num_steps, **extra)
         return scheduler.sigmas.clone()
@@ -99,9 +111,11 @@ class StableDiffusion3(Family):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         unit = self.pipeline.vae_scale_factor * self.pipeline.patch_size
         if height % unit or width % unit:
-            raise ValueError(f"an image of {height}x{width} pixels: this model draws multiples of {unit} in each direction")
+            raise ValueError(
+                f"an image of {height}x{width} pixels: this model draws multiples of {unit} in each direction"
+            )
         scale = self.pipeline.vae_scale_factor
-        return self.transformer.config.in_channels, height // scale, width // scale
+        return int(self.pipeline.transformer.config.in_channels), height // scale, width // scale
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import torch
-from peft.utils import get_peft_model_state_dict
 from safetensors.numpy import load_file, save_file
 
 from actors.diffusion import lora
@@ -22,8 +21,8 @@ def save_state(learner: Learner, folder: Path, adapters: tuple[Adapter, ...]) ->
     """Writes `policy.pt`, `adapter/` and `versions/`, the adapters that work in flight needs; returns sha256 by relative file name."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(learner.state(), folder / STATE)
-    layers = get_peft_model_state_dict(learner.transformer, adapter_name=lora.TRAINED)
-    learner.family.save_lora(folder / ADAPTER, layers, learner.transformer.peft_config[lora.TRAINED].to_dict())
+    layers = {name: tensor.detach() for name, tensor in learner.trained.items()}
+    learner.family.save_lora(folder / ADAPTER, layers, lora.config_of(learner.transformer))
     (folder / VERSIONS).mkdir()
     for adapter in adapters:
         save_file(dict(adapter.tensors), folder / VERSIONS / f"{adapter.policy_version:06d}.safetensors")

@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.diffusion import lora
 from actors.diffusion.family import Conditions, LoadOptions, load_family, pick_device
 from actors.messages import Adapter, Latents, UpdateGroup
-from actors.policy.objectives.objective import Batch, Loss, load_objective
+from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ class Learner:
     def __init__(self, settings: LearnerSettings) -> None:
         policy = settings.policy
         options = LoadOptions(
-            pick_device(policy["device"]), getattr(torch, policy["dtype"]), decoder=False, max_sequence_length=policy["max_sequence_length"]
+            pick_device(policy["device"]),
+            getattr(torch, policy["dtype"]),
+            decoder=False,
+            max_sequence_length=policy["max_sequence_length"],
         )
         self.settings = settings
         self.family = load_family(policy["model"], options)
@@ -57,11 +60,14 @@ class Learner:
         self.objective = load_objective(settings.objective)
         self.sigmas = self.family.sigmas(settings.num_steps, settings.height, settings.width)
         self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=policy["learning_rate"], betas=tuple(policy["betas"]), weight_decay=policy["weight_decay"]
+            self.trained.values(),
+            lr=policy["learning_rate"],
+            betas=tuple(policy["betas"]),
+            weight_decay=policy["weight_decay"],
         )
         self.step = 0
 
-    def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions, adapter: str) -> Tensor:
+    def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions, adapter: AdapterName) -> Tensor:
         """The velocity under the adapter `trained` (with gradient), `ema`, or `none`: the reference."""
         if adapter == lora.TRAINED:
             return self.family.velocity(latents_BCHW, sigma_B, conditions)
@@ -87,15 +93,22 @@ class Learner:
             parts.append((Loss(loss.total.detach(), loss.terms, loss.ratio, loss.clipped), share))
         self.step = step
         share = learning_rate_share(
-            step, self.settings.policy["warmup_steps"], self.settings.total_steps, self.settings.policy["final_learning_rate"]
+            step,
+            self.settings.policy["warmup_steps"],
+            self.settings.total_steps,
+            self.settings.policy["final_learning_rate"],
         )
         figures = {"learning_rate": share * self.settings.policy["learning_rate"], "samples": float(count)}
         if parts:
             figures |= _summarise(parts)
-            grad_norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.policy["max_grad_norm"]).item()
+            grad_norm = torch.nn.utils.clip_grad_norm_(
+                self.trained.values(), self.settings.policy["max_grad_norm"]
+            ).item()
             figures["grad_norm"] = grad_norm
             if not (torch.isfinite(torch.tensor([figures["loss"], grad_norm])).all()):
-                raise FloatingPointError(f"step {step}: loss {figures['loss']}, gradient norm {grad_norm}; the weights were left as they were")
+                raise FloatingPointError(
+                    f"step {step}: loss {figures['loss']}, gradient norm {grad_norm}; the weights were left as they were"
+                )
             for group in self.optimizer.param_groups:
                 group["lr"] = figures["learning_rate"]
             self.optimizer.step()
@@ -110,7 +123,9 @@ class Learner:
     def adapter(self, policy_version: int, tensors: dict[str, np.ndarray]) -> Adapter:
         """The message that carries these tensors, with their hash."""
         policy = self.settings.policy
-        return Adapter(policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, lora.sha256_of(tensors), tensors)
+        return Adapter(
+            policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, lora.sha256_of(tensors), tensors
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that training continues from: LoRA, moving average, optimiser, step."""
@@ -126,7 +141,9 @@ class Learner:
         """The inverse of `state`. Raises ValueError if the state is of another adapter layout."""
         for name, mine in (("trained", self.trained), ("ema", self.ema)):
             if mine.keys() != state[name].keys():
-                raise ValueError("the checkpoint's adapter touches other modules than this recipe's: policy.model and lora_targets must be the same")
+                raise ValueError(
+                    "the checkpoint's adapter touches other modules than this recipe's: policy.model and lora_targets must be the same"
+                )
             for key, tensor in mine.items():
                 tensor.copy_(state[name][key])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -138,12 +155,19 @@ class Learner:
         if not groups:
             return Batch(torch.empty(0), Conditions({}), torch.empty(0), (), self.sigmas)
         latents = torch.cat([torch.from_numpy(chunk.latents_KCHW.copy()) for chunk in chunks])
-        behaviour = {name: torch.cat([torch.from_numpy(chunk.behaviour[name].copy()) for chunk in chunks]) for name in chunks[0].behaviour}
-        conditions = Conditions.concatenate([self.family.conditions(group.caption).repeat(len(group.advantages_K)) for group in groups])
+        behaviour = {
+            name: torch.cat([torch.from_numpy(chunk.behaviour[name].copy()) for chunk in chunks])
+            for name in chunks[0].behaviour
+        }
+        conditions = Conditions.concatenate(
+            [self.family.conditions(group.caption).repeat(len(group.advantages_K)) for group in groups]
+        )
         return Batch(
             latents_BCHW=latents.to(device),
             conditions=conditions,
-            advantages_B=torch.tensor([a for group in groups for a in group.advantages_K], dtype=torch.float64, device=device),
+            advantages_B=torch.tensor(
+                [a for group in groups for a in group.advantages_K], dtype=torch.float64, device=device
+            ),
             sample_seeds=tuple(seed for group in groups for seed in group.sample_seeds),
             sigmas=self.sigmas,
             behaviour={name: value.to(device) for name, value in behaviour.items()},

@@ -47,7 +47,9 @@ class PromptEcho:
             if value not in CHOICES[name]:
                 raise ValueError(f"reward.{name} = {value!r}: allowed are {', '.join(CHOICES[name])}")
         if reduction == "sum" and transform == "exp":
-            raise ValueError('reward.transform = "exp" of a sum is zero for any real caption: use reward.reduction = "mean"')
+            raise ValueError(
+                'reward.transform = "exp" of a sum is zero for any real caption: use reward.reduction = "mean"'
+            )
         if chunk_tokens < 1:
             raise ValueError(f"reward.chunk_tokens = {chunk_tokens}: give 1 or more")
         if device == "auto":

@@ -24,4 +24,8 @@ class RolloutActor:
 
     def info(self) -> dict:
         """Where this worker runs and what it holds."""
-        return {"pid": os.getpid(), "device": str(self.generator.family.device), "adapter": self.generator.merger.sha256}
+        return {
+            "pid": os.getpid(),
+            "device": str(self.generator.family.device),
+            "adapter": self.generator.merger.sha256,
+        }

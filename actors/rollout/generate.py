@@ -22,7 +22,9 @@ class Generator:
     """
 
     def __init__(self, model: str, device: str, dtype: str, max_sequence_length: int, objective: dict) -> None:
-        options = LoadOptions(pick_device(device), getattr(torch, dtype), decoder=True, max_sequence_length=max_sequence_length)
+        options = LoadOptions(
+            pick_device(device), getattr(torch, dtype), decoder=True, max_sequence_length=max_sequence_length
+        )
         self.family: Family = load_family(model, options)
         self.merger = Merger(self.family.transformer)
         self.objective = load_objective(objective)
@@ -49,7 +51,9 @@ class Generator:
             behaviour = {}
             if request.measure_behaviour:
                 behaviour = self.objective.measure(family, latents_BCHW, conditions, request.sample_seeds, sigmas)
-            latents = Latents(latents_BCHW.cpu().numpy(), {name: value.cpu().numpy() for name, value in behaviour.items()})
+            latents = Latents(
+                latents_BCHW.cpu().numpy(), {name: value.cpu().numpy() for name, value in behaviour.items()}
+            )
         report = DrawReport(
             caption=caption,
             cut=caption != request.caption,

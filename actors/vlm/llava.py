@@ -26,12 +26,16 @@ class Llava:
         self.model = LlavaForConditionalGeneration.from_pretrained(path_or_name, dtype=dtype).to(device)
         self.model.eval().requires_grad_(False)
         if self.model.config.vision_config.model_type == "pixtral":
-            raise ValueError(f"{path_or_name} has a Pixtral vision tower: EchoRay's LLaVA reads CLIP and SigLIP towers only")
+            raise ValueError(
+                f"{path_or_name} has a Pixtral vision tower: EchoRay's LLaVA reads CLIP and SigLIP towers only"
+            )
         self.tokenizer = AutoTokenizer.from_pretrained(path_or_name)
         if self.tokenizer.chat_template is None:  # older models keep it in the processor's files
             self.tokenizer.chat_template = ProcessorMixin.get_processor_dict(path_or_name)[0].get("chat_template")
         if self.tokenizer.chat_template is None:
-            raise ValueError(f"{path_or_name} has no chat template: put one in chat_template.jinja beside its tokenizer")
+            raise ValueError(
+                f"{path_or_name} has no chat template: put one in chat_template.jinja beside its tokenizer"
+            )
         self.image_processor = AutoImageProcessor.from_pretrained(path_or_name, backend="pil")
         self.lm_head: Tensor = self.model.lm_head.weight
         self.image_tokens = self._count_image_tokens()
@@ -49,7 +53,9 @@ class Llava:
         row_ids = torch.cat([prefix_ids, answer_ids]).to(self.device)
         limit = self.model.config.text_config.max_position_embeddings
         if len(row_ids) > limit:
-            raise ValueError(f"{len(row_ids)} tokens of image, query and answer exceed this VLM's {limit}: shorten the caption")
+            raise ValueError(
+                f"{len(row_ids)} tokens of image, query and answer exceed this VLM's {limit}: shorten the caption"
+            )
         inputs = {"input_ids": row_ids[None]}
         if images_KHWC is not None:
             inputs = {"input_ids": row_ids.expand(len(images_KHWC), -1), "pixel_values": self._pixels(images_KHWC)}
@@ -98,9 +104,13 @@ class Llava:
         )
         ids, ends = list(encoded.input_ids), [end for _, end in encoded.offset_mapping]
         if not answer.strip() or not ids:
-            raise ValueError(f"the answer {answer!r} is empty: there is no likelihood of nothing, give a caption of a word or more")
+            raise ValueError(
+                f"the answer {answer!r} is empty: there is no likelihood of nothing, give a caption of a word or more"
+            )
         if self.model.config.image_token_id in ids:
-            raise ValueError("this VLM's tokenizer reads its image placeholder inside a caption: mark it special in tokenizer.json")
+            raise ValueError(
+                "this VLM's tokenizer reads its image placeholder inside a caption: mark it special in tokenizer.json"
+            )
         pieces = [answer[start:end] for start, end in zip([0, *ends[:-1]], [*ends[:-1], len(answer)], strict=True)]
         if include_eos:
             if self.tokenizer.eos_token_id is None:

@@ -16,7 +16,9 @@ def test_a_hub_name_passes(name: str):
     check_model(name, VLM_MARKER)
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "no/such/folder", "nothing", "./nothing", "../a", "~/model", "", "a/b/"])
+@pytest.mark.parametrize(
+    "path", ["/no/such/folder", "no/such/folder", "nothing", "./nothing", "../a", "~/model", "", "a/b/"]
+)
 def test_a_path_to_nothing_is_an_error_that_names_it(path: str):
     with pytest.raises(ValueError, match=r"no folder.*config\.json.*Give the path") as error:
         check_model(path, VLM_MARKER)

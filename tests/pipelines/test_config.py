@@ -30,7 +30,14 @@ def recipe_file(tmp_path):
 
 def test_overrides_reach_any_key(recipe_file):
     recipe = load_recipe(
-        recipe_file, ["rollout.size=2", "loop.order=ready", "run.seed=7", "data.mix={a = 3, b = 5}", "heldout.guidance_scales=[1, 2.5]"]
+        recipe_file,
+        [
+            "rollout.size=2",
+            "loop.order=ready",
+            "run.seed=7",
+            "data.mix={a = 3, b = 5}",
+            "heldout.guidance_scales=[1, 2.5]",
+        ],
     )
     assert (recipe.rollout.size, recipe.loop.order, recipe.run.seed) == (2, "ready", 7)
     assert recipe.data.mix == {"a": 3, "b": 5}

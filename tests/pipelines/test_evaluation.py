@@ -9,7 +9,12 @@ from pipelines.evaluation import HeldoutPlan, Tally, extremes, summarise
 
 PROMPTS = [Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in (("few", 2), ("many", 9)) for i in range(count)]
 SETTINGS = Heldout(
-    every=4, images_per_category=10, images_per_category_during=4, chunk=2, base_guidance_scales=(1.0, 3.0), guidance_scales=(1.0, 2.0)
+    every=4,
+    images_per_category=10,
+    images_per_category_during=4,
+    chunk=2,
+    base_guidance_scales=(1.0, 3.0),
+    guidance_scales=(1.0, 2.0),
 )
 PLAN = HeldoutPlan(PROMPTS, SETTINGS, steps=10)
 

@@ -17,7 +17,11 @@ def write(path, *lines):
 
 def test_fields_ids_and_categories(tmp_path):
     path = write(
-        tmp_path / "p.jsonl", {"caption": "a cat"}, "", {"id": 7, "caption": "a dog", "category": "animals", "objects": ["dog"]}, {"caption": "a cat"}
+        tmp_path / "p.jsonl",
+        {"caption": "a cat"},
+        "",
+        {"id": 7, "caption": "a dog", "category": "animals", "objects": ["dog"]},
+        {"caption": "a cat"},
     )
     first, second = load_prompts(path, "data.train")
     assert (first.caption, first.category, len(first.id)) == ("a cat", "all", 16)
@@ -31,7 +35,10 @@ def test_fields_ids_and_categories(tmp_path):
         ([{"caption": "a"}, "{caption"], "line 2: not JSON"),
         ([["a"]], "no text field `caption`"),
         ([{"text": "a"}], "no text field `caption`"),
-        ([{"id": "x", "caption": "a"}, {"id": "x", "caption": "b"}], "the id 'x' was given before with another caption"),
+        (
+            [{"id": "x", "caption": "a"}, {"id": "x", "caption": "b"}],
+            "the id 'x' was given before with another caption",
+        ),
         ([""], "holds no prompts"),
     ],
 )
@@ -47,7 +54,9 @@ def test_a_missing_file_names_the_key():
 
 
 def prompts(*counts):
-    return tuple(Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in zip("abc", counts, strict=False) for i in range(count))
+    return tuple(
+        Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in zip("abc", counts, strict=False) for i in range(count)
+    )
 
 
 def test_every_epoch_has_each_prompt_once_in_another_order():
@@ -75,5 +84,5 @@ def test_a_mix_gives_each_category_its_share():
 
 
 def test_a_mix_of_unknown_categories_is_refused():
-    with pytest.raises(UserError, match="does not have: d; it has a, b"):
+    with pytest.raises(UserError, match=r"does not have: d; it has a, b"):
         PromptOrder(prompts(2, 2), 0, 2, {"a": 1, "d": 1})

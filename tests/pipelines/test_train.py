@@ -43,7 +43,9 @@ def overrides(**values):
 
 
 def train_on_ray(address, recipe, out, *options):
-    done = subprocess.run(command(recipe, out, *options), cwd=ROOT, env=environment(address), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(recipe, out, *options), cwd=ROOT, env=environment(address), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return summary_of(out)
 
@@ -71,7 +73,15 @@ def local_runs(tiny_world, tmp_path_factory):
 def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path):
     out = tmp_path / "run"
     summary = train_here(tiny_world, out)
-    assert {"recipe.toml", "metrics.jsonl", "events.jsonl", "heldout.jsonl", "tokens.json", "summary.json", "report.html"} <= set(os.listdir(out))
+    assert {
+        "recipe.toml",
+        "metrics.jsonl",
+        "events.jsonl",
+        "heldout.jsonl",
+        "tokens.json",
+        "summary.json",
+        "report.html",
+    } <= set(os.listdir(out))
     assert summary["steps"] == 3
     assert summary["images"] == 3 * 2 * 4
     assert summary["images_per_s"] == pytest.approx(summary["images"] / summary["seconds"])
@@ -81,7 +91,17 @@ def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path):
     metrics = lines_of(out / "metrics.jsonl")
     assert [record["step"] for record in metrics] == [1, 2, 3]
     assert metrics[-1]["digest"] == summary["digest"]
-    for key in ("ratio_p05", "ratio_p50", "ratio_p95", "clip_fraction", "grad_norm", "reward_mean", "reward_std", "kl_reference", "kl_ema"):
+    for key in (
+        "ratio_p05",
+        "ratio_p50",
+        "ratio_p95",
+        "clip_fraction",
+        "grad_norm",
+        "reward_mean",
+        "reward_std",
+        "kl_reference",
+        "kl_ema",
+    ):
         assert key in metrics[0]
     assert [(record["tag"], record["step"], record["guidance"]) for record in lines_of(out / "heldout.jsonl")] == [
         ("before", 0, 1.0), ("before", 0, 2.0), ("during", 2, 1.0), ("after", 3, 1.0),
@@ -97,7 +117,9 @@ def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path):
 
 @pytest.mark.parametrize("staleness", [0, 1])
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 2)])
-def test_the_digest_is_that_of_the_local_run_whatever_the_workers(local_runs, ray_address, tiny_world, tmp_path, staleness, sizes):
+def test_the_digest_is_that_of_the_local_run_whatever_the_workers(
+    local_runs, ray_address, tiny_world, tmp_path, staleness, sizes
+):
     sized = overrides(loop__staleness=staleness, loop__steps=5, rollout__size=sizes[0], reward__size=sizes[1])
     summary = train_on_ray(ray_address, tiny_world, tmp_path / "run", *sized)
     assert summary["digest"] == local_runs[staleness]["digest"]
@@ -108,14 +130,20 @@ def test_the_digest_depends_on_the_seed_and_on_what_is_trained(local_runs, tiny_
     digests = {run["digest"] for run in local_runs.values()}
     assert len(digests) == 3
     for number, change in enumerate((["run.seed=7"], ["policy.learning_rate=2e-3"], ["rollout.steps=5"])):
-        options = overrides(loop__staleness=0, loop__steps=5) + ["--set", *change]
+        options = [*overrides(loop__staleness=0, loop__steps=5), "--set", *change]
         digests.add(train_here(tiny_world, tmp_path / str(number), *options)["digest"])
     assert len(digests) == 6
 
 
 def test_versions_follow_the_staleness(tiny_world, tmp_path):
     train_here(tiny_world, tmp_path / "run", *overrides(loop__staleness=2, loop__steps=5))
-    assert [record["staleness"] for record in lines_of(tmp_path / "run" / "metrics.jsonl")] == [[0, 0], [1, 1], [2, 2], [2, 2], [2, 2]]
+    assert [record["staleness"] for record in lines_of(tmp_path / "run" / "metrics.jsonl")] == [
+        [0, 0],
+        [1, 1],
+        [2, 2],
+        [2, 2],
+        [2, 2],
+    ]
 
 
 def test_no_figure_of_the_checker_reaches_the_training(local_runs, tiny_world, tmp_path):
@@ -125,8 +153,13 @@ def test_no_figure_of_the_checker_reaches_the_training(local_runs, tiny_world, t
     assert summary["digest"] == local_runs[0]["digest"]
     without_heldout = Path(tmp_path / "bare.toml")
     text = tiny_world.read_text()
-    without_heldout.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("heldout =", "checker ="))))
-    assert train_here(without_heldout, tmp_path / "bare", *overrides(loop__staleness=0, loop__steps=5))["digest"] == local_runs[0]["digest"]
+    without_heldout.write_text(
+        "\n".join(line for line in text.splitlines() if not line.startswith(("heldout =", "checker =")))
+    )
+    assert (
+        train_here(without_heldout, tmp_path / "bare", *overrides(loop__staleness=0, loop__steps=5))["digest"]
+        == local_runs[0]["digest"]
+    )
 
 
 def test_the_measured_behaviour_policy_gives_ratios_that_are_not_one(local_runs, tiny_world, tmp_path):
@@ -161,7 +194,9 @@ def test_too_many_failures_in_a_row_end_the_run(tiny_world, tmp_path, capsys):
 
 def test_a_long_caption_is_cut_flagged_and_scored_as_drawn(tiny_world, tmp_path):
     prompts = tmp_path / "long.jsonl"
-    prompts.write_text("".join(json.dumps({"caption": f"a {c} circle " + "and a red square " * 10}) + "\n" for c in ("red", "blue")))
+    prompts.write_text(
+        "".join(json.dumps({"caption": f"a {c} circle " + "and a red square " * 10}) + "\n" for c in ("red", "blue"))
+    )
     train_here(tiny_world, tmp_path / "run", *overrides(data__train=prompts, loop__steps=1))
     assert lines_of(tmp_path / "run" / "metrics.jsonl")[0]["cut_captions"] == 2
 
@@ -171,7 +206,9 @@ def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_address, tiny_
     out = tmp_path / "run"
     options = overrides(loop__staleness=1, loop__steps=40, heldout__every=20)
     whole = train_here(tiny_world, tmp_path / "whole", *options)
-    process = subprocess.Popen(command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_address), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_address), stdout=subprocess.PIPE, text=True
+    )
     wait_for(lambda: (out / "metrics.jsonl").is_file() and len(lines_of(out / "metrics.jsonl")) >= 3)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
@@ -188,17 +225,38 @@ def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_address, tiny_
 
 def test_resuming_with_another_recipe_is_refused(tiny_world, tmp_path, capsys):
     train_here(tiny_world, tmp_path / "run")
-    assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local", "--resume", "--set", "run.seed=9"]) == 2
+    assert (
+        main(
+            [str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local", "--resume", "--set", "run.seed=9"]
+        )
+        == 2
+    )
     assert "seed = 9" in capsys.readouterr().err
 
 
 def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_address, tiny_world, tmp_path):
-    """200 groups of 2 MB each would show at once if they passed through the driver."""
+    """200 groups of a quarter of a megabyte each would show if they stayed in the driver."""
     out = tmp_path / "run"
-    options = overrides(loop__steps=100, rollout__height=256, rollout__width=256, rollout__steps=1, rollout__chunk=4, rollout__group_size=4)
-    options += overrides(loop__checkpoint_every=1000, heldout__images_per_category=2, heldout__every=1000, objective__timesteps_per_sample=1)
-    process = subprocess.Popen(command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_address), stdout=subprocess.DEVNULL)
-    wait_for(lambda: (out / "metrics.jsonl").is_file() and len(lines_of(out / "metrics.jsonl")) >= 10)
+    options = overrides(
+        loop__steps=100,
+        rollout__height=128,
+        rollout__width=128,
+        rollout__steps=1,
+        rollout__chunk=4,
+        loop__checkpoint_every=1000,
+    )
+    options += overrides(
+        heldout__images_per_category=2, heldout__every=1000, objective__timesteps_per_sample=1, objective__kl_ema=0.0
+    )
+    process = subprocess.Popen(
+        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_address), stdout=subprocess.DEVNULL
+    )
+    wait_for(
+        lambda: (
+            process.poll() is not None
+            or ((out / "metrics.jsonl").is_file() and len(lines_of(out / "metrics.jsonl")) >= 10)
+        )
+    )
     early = resident_bytes(process.pid)
     libraries = Path(f"/proc/{process.pid}/maps").read_text()
     latest = early
@@ -207,7 +265,7 @@ def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_address, tiny_wo
         time.sleep(0.1)
     assert process.returncode == 0
     assert "libtorch" not in libraries
-    assert latest - early < 30 * 2**20
+    assert latest - early < 20 * 2**20
 
 
 def resident_bytes(pid):
@@ -257,7 +315,13 @@ def test_a_folder_with_a_run_is_not_overwritten(tiny_world, tmp_path, capsys):
 
 def test_more_workers_than_fit_are_refused(ray_address, tiny_world, tmp_path):
     options = overrides(rollout__size=40)
-    done = subprocess.run(command(tiny_world, tmp_path / "run", *options), cwd=ROOT, env=environment(ray_address), capture_output=True, text=True)
+    done = subprocess.run(
+        command(tiny_world, tmp_path / "run", *options),
+        cwd=ROOT,
+        env=environment(ray_address),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2, done.stderr
     assert "rollout 40 x 0.2" in " ".join(done.stderr.split())
     assert not (tmp_path / "run").exists()

@@ -63,7 +63,9 @@ def test_the_autoencoder_keeps_a_drawing(pipe):
     with torch.no_grad():
         decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     again = pipe.image_processor.postprocess(decoded, output_type="np")
-    kept = [check((image * 255).round().astype(np.uint8)[None], prompt) for image, prompt in zip(again, asked, strict=True)]
+    kept = [
+        check((image * 255).round().astype(np.uint8)[None], prompt) for image, prompt in zip(again, asked, strict=True)
+    ]
     assert np.mean([of_image["accuracy"] for of_image in kept]) > 0.95
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from actors.diffusion.family import Conditions, Family
-from actors.policy.objectives.objective import Batch, Loss, Policy
+from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy
 from actors.policy.objectives.timesteps import training_pairs
+
+ANCHORS: dict[str, AdapterName] = {"kl_reference": "none", "kl_ema": "ema"}
 
 
 def matching_error(velocity: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ class Awm:
         pairs = self._pairs(batch.latents_BCHW, batch.conditions, batch.sample_seeds, batch.sigmas)
         anchors = {
             name: policy.velocity(pairs.noised, pairs.sigma, pairs.conditions, adapter)
-            for name, adapter in (("kl_reference", "none"), ("kl_ema", "ema"))
+            for name, adapter in ANCHORS.items()
             if s[name] > 0
         }
         velocity = policy.velocity(pairs.noised, pairs.sigma, pairs.conditions, "trained")
@@ -92,14 +94,22 @@ class Awm:
         advantages_B1 = batch.advantages_B.double().clamp(-s["advantage_clip"], s["advantage_clip"])[:, None]
         advantages_B1 = advantages_B1 / s["advantage_clip"] * s["advantage_max"]
         policy_loss = clipped_objective(advantages_B1, ratio, s["clip_range"]).mean()
-        terms = {"loss_policy": policy_loss, "matching_error": matching_error(velocity, pairs.clean, pairs.noise).mean()}
+        terms = {
+            "loss_policy": policy_loss,
+            "matching_error": matching_error(velocity, pairs.clean, pairs.noise).mean(),
+        }
         terms |= {name: (velocity - anchor).double().square().mean() for name, anchor in anchors.items()}
         total = policy_loss + sum(s[name] * terms[name] for name in anchors)
         clipped = (ratio - 1).abs() > s["clip_range"]
         return Loss(total, {name: term.detach() for name, term in terms.items()}, ratio.detach(), clipped)
 
     def measure(
-        self, family: Family, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor
+        self,
+        family: Family,
+        latents_BCHW: Tensor,
+        conditions: Conditions,
+        sample_seeds: tuple[int, ...],
+        sigmas: Tensor,
     ) -> dict[str, Tensor]:
         """`log_prob` [B, N] under the policy that drew, at the pairs that the learner will use."""
         pairs = self._pairs(latents_BCHW, conditions, sample_seeds, sigmas)
@@ -114,7 +124,9 @@ class Awm:
         error = matching_error(velocity, pairs.clean, pairs.noise)
         return log_prob(error, pairs.sigma, self.settings["weighting"], self.settings["ghuber_power"]).view(batch, -1)
 
-    def _pairs(self, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor) -> _Pairs:
+    def _pairs(
+        self, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor
+    ) -> _Pairs:
         s = self.settings
         sigma_BN, noise_BNCHW = training_pairs(
             sample_seeds,

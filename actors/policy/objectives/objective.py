@@ -15,6 +15,9 @@ OBJECTIVES: dict[str, str] = {
 }
 
 
+AdapterName = Literal["trained", "ema", "none"]
+
+
 @dataclass(frozen=True)
 class Batch:
     """A micro-batch of B samples. `behaviour` holds what `measure` found on the worker, each with a leading axis B.
@@ -43,7 +46,7 @@ class Loss:
 class Policy(Protocol):
     """What an objective may ask of the policy."""
 
-    def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions, adapter: Literal["trained", "ema", "none"]) -> Tensor:
+    def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions, adapter: AdapterName) -> Tensor:
         """The velocity under the trained adapter (with gradient), the moving average, or none: the reference."""
         ...
 
@@ -54,7 +57,12 @@ class Objective(Protocol):
     ema_used: bool
 
     def measure(
-        self, family: Family, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor
+        self,
+        family: Family,
+        latents_BCHW: Tensor,
+        conditions: Conditions,
+        sample_seeds: tuple[int, ...],
+        sigmas: Tensor,
     ) -> dict[str, Tensor]:
         """Figures of the policy that drew the latents, float32 with a leading axis B."""
         ...
@@ -71,4 +79,6 @@ class Objective(Protocol):
 def load_objective(settings: dict) -> Objective:
     """The objective of a recipe's [objective] table."""
     module, name = OBJECTIVES[settings["type"]].split(":")
-    return getattr(importlib.import_module(module), name)({key: value for key, value in settings.items() if key != "type"})
+    return getattr(importlib.import_module(module), name)(
+        {key: value for key, value in settings.items() if key != "type"}
+    )

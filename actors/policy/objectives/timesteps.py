@@ -18,7 +18,9 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
     return (torch.arange(count) + torch.rand(count, generator=generator)) / count
 
 
-def draw_sigmas(kind: str, count: int, sigmas: Tensor, shift: float, lowest: float, fraction: float, generator: torch.Generator) -> Tensor:
+def draw_sigmas(
+    kind: str, count: int, sigmas: Tensor, shift: float, lowest: float, fraction: float, generator: torch.Generator
+) -> Tensor:
     """`count` sigmas in (0, 1], one per stratum, float32 [count].
 
     uniform: [lowest, 1] stratified, then shifted. logit_normal: sigmoid of a normal by strata of its quantiles, at least 0.01.
@@ -45,7 +47,9 @@ def bucket_indices(start: int, end: int, count: int, generator: torch.Generator)
     return edges[:-1] + (torch.rand(count, generator=generator) * width).long()
 
 
-def training_pairs(sample_seeds: tuple[int, ...], shape: tuple[int, ...], sigmas: Tensor, **draw: object) -> tuple[Tensor, Tensor]:
+def training_pairs(
+    sample_seeds: tuple[int, ...], shape: tuple[int, ...], sigmas: Tensor, **draw: object
+) -> tuple[Tensor, Tensor]:
     """(sigma_BN, noise_BNCHW) of each sample, float32 on the CPU: the same wherever and whenever they are asked for."""
     sigma_rows, noise_rows = [], []
     for seed in sample_seeds:

@@ -46,7 +46,9 @@ def noise(family, count=3):
 
 def ours(family, guidance_scale, count=3):
     conditions, empty = family.conditions(CAPTION).repeat(count), family.conditions("").repeat(count)
-    return draw_latents(family, noise(family, count), family.sigmas(STEPS, PIXELS, PIXELS), conditions, empty, guidance_scale)
+    return draw_latents(
+        family, noise(family, count), family.sigmas(STEPS, PIXELS, PIXELS), conditions, empty, guidance_scale
+    )
 
 
 def theirs(pipeline, family, guidance_scale, count=3, output_type="latent"):
@@ -58,7 +60,9 @@ def theirs(pipeline, family, guidance_scale, count=3, output_type="latent"):
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
 def test_the_sampler_equals_the_pipeline(family, pipeline, guidance_scale):
-    torch.testing.assert_close(ours(family, guidance_scale), theirs(pipeline, family, guidance_scale), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        ours(family, guidance_scale), theirs(pipeline, family, guidance_scale), atol=1e-4, rtol=0
+    )
 
 
 def test_decoding_equals_the_pipeline(family, pipeline):
@@ -148,7 +152,7 @@ def test_merged_equals_peft_and_the_pipelines_own_loading(folder, family, adapte
     torch.testing.assert_close(ours(attached, 1.0), merged, atol=1e-4, rtol=0)
 
     layers = {name: torch.from_numpy(value) for name, value in adapter.tensors.items()}
-    attached.save_lora(tmp_path, layers, attached.transformer.peft_config[lora.TRAINED].to_dict())
+    attached.save_lora(tmp_path, layers, lora.config_of(attached.transformer))
     absent = dict.fromkeys(("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor"))
     pipeline = DiffusionPipeline.from_pretrained(folder, **absent)
     pipeline.set_progress_bar_config(disable=True)

@@ -37,7 +37,9 @@ def batch(count=5, advantages=None, behaviour=None):
     generator = torch.Generator().manual_seed(3)
     advantages = torch.linspace(-2, 7, count, dtype=torch.float64) if advantages is None else advantages
     latents = torch.randn((count, *SHAPE), generator=generator)
-    return Batch(latents, Conditions({"x": torch.zeros(count, 1)}), advantages, tuple(range(count)), SIGMAS, behaviour or {})
+    return Batch(
+        latents, Conditions({"x": torch.zeros(count, 1)}), advantages, tuple(range(count)), SIGMAS, behaviour or {}
+    )
 
 
 def settings(**changes):
@@ -89,7 +91,11 @@ def slow_loss(policy, b, s, old=None):
         ratios = [math.exp(a - o) for a, o in zip(logps, olds, strict=True)]
         if s["ratio"] == "sum_first":
             ratios = [math.exp(sum(logps) / len(logps) - sum(olds) / len(olds))]
-        a = max(-s["advantage_clip"], min(s["advantage_clip"], float(b.advantages_B[i]))) / s["advantage_clip"] * s["advantage_max"]
+        a = (
+            max(-s["advantage_clip"], min(s["advantage_clip"], float(b.advantages_B[i])))
+            / s["advantage_clip"]
+            * s["advantage_max"]
+        )
         low, high = 1 - s["clip_range"], 1 + s["clip_range"]
         pg += sum(max(-a * r, -a * max(low, min(high, r))) for r in ratios) / len(ratios)
     pg /= len(b.sample_seeds)
@@ -122,7 +128,9 @@ def test_on_policy_the_ratio_is_one_and_the_gradient_is_advantage_times_gradient
     velocity = policy.velocity(noised, sigma_BN.flatten(), None)
     m = (velocity - (noise_BNCHW - x0).flatten(0, 1).double()).square().flatten(1).mean(1)
     a = b.advantages_B.clamp(-5, 5).repeat_interleave(3) / 5
-    expected = torch.autograd.grad((a * -awm.log_prob(m, sigma_BN.flatten(), weighting, 0.25)).mean(), policy.parameters())
+    expected = torch.autograd.grad(
+        (a * -awm.log_prob(m, sigma_BN.flatten(), weighting, 0.25)).mean(), policy.parameters()
+    )
     for mine, theirs in zip(gradient, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -138,7 +146,9 @@ def test_a_positive_advantage_pulls_the_velocity_to_the_sample():
     objective = Awm(settings(weighting="uniform"))
     before = objective.loss(policy, b)
     with torch.no_grad():
-        for parameter, gradient in zip(policy.parameters(), torch.autograd.grad(before.total, policy.parameters()), strict=True):
+        for parameter, gradient in zip(
+            policy.parameters(), torch.autograd.grad(before.total, policy.parameters()), strict=True
+        ):
             parameter -= 0.01 * gradient
     assert objective.loss(policy, b).terms["matching_error"] < before.terms["matching_error"]
 
@@ -147,7 +157,9 @@ def test_a_positive_advantage_pulls_the_velocity_to_the_sample():
 def test_log_prob_equals_the_papers_g_one_number_at_a_time(weighting):
     for m in (0.0, 1e-6, 0.3, 4.0):
         for t in (0.01, 0.5, 0.995, 1.0):
-            got = awm.log_prob(torch.tensor(m, dtype=torch.float64), torch.tensor(t, dtype=torch.float64), weighting, 0.25)
+            got = awm.log_prob(
+                torch.tensor(m, dtype=torch.float64), torch.tensor(t, dtype=torch.float64), weighting, 0.25
+            )
             assert -got.item() == pytest.approx(slow_g(m, t, weighting), rel=1e-9, abs=1e-12)
 
 
@@ -168,4 +180,6 @@ def test_kl_is_zero_where_the_anchor_is_the_policy():
 
 
 def test_ema_decay_schedule():
-    assert [awm.ema_decay(step, 0.001, 0.3) for step in (0, 1, 100, 300, 1000)] == pytest.approx([0, 0.001, 0.1, 0.3, 0.3])
+    assert [awm.ema_decay(step, 0.001, 0.3) for step in (0, 1, 100, 300, 1000)] == pytest.approx(
+        [0, 0.001, 0.1, 0.3, 0.3]
+    )

@@ -16,7 +16,13 @@ CAPTIONS = ("a red circle", "two blue square")
 def make_learner(model, micro_batch=4, seed=0, **objective):
     table = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1, **objective}
     policy = Policy(
-        model=model, max_sequence_length=2, lora_rank=4, lora_alpha=8.0, lora_targets="all", micro_batch=micro_batch, learning_rate=1e-2
+        model=model,
+        max_sequence_length=2,
+        lora_rank=4,
+        lora_alpha=8.0,
+        lora_targets="all",
+        micro_batch=micro_batch,
+        learning_rate=1e-2,
     )
     return Learner(LearnerSettings(policy.model_dump(), Awm(**table).model_dump(), 4, 32, 32, seed, 20))
 
@@ -24,7 +30,9 @@ def make_learner(model, micro_batch=4, seed=0, **objective):
 def samples(step=1, advantages=(1.0, -1.0, 0.5, -0.5)):
     generator = np.random.default_rng(step)
     groups = tuple(
-        UpdateGroup(step, g, f"p{g}", caption, step - 1, advantages, tuple(range(10 * g + 100 * step, 10 * g + 100 * step + 4)))
+        UpdateGroup(
+            step, g, f"p{g}", caption, step - 1, advantages, tuple(range(10 * g + 100 * step, 10 * g + 100 * step + 4))
+        )
         for g, caption in enumerate(CAPTIONS)
     )
     chunks = []
@@ -70,7 +78,9 @@ def test_the_moving_average_follows_its_schedule(tiny_sd3):
     for step in (1, 2, 3, 4):
         learner.update(step, *samples(step))
         keep = min(0.3, 0.1 * step)
-        expected = {name: keep * tensor + (1 - keep) * learner.trained[name].detach() for name, tensor in expected.items()}
+        expected = {
+            name: keep * tensor + (1 - keep) * learner.trained[name].detach() for name, tensor in expected.items()
+        }
     for name, tensor in learner.ema.items():
         torch.testing.assert_close(tensor, expected[name])
 
@@ -109,7 +119,7 @@ def test_saved_and_loaded_it_continues_to_the_bit(tiny_sd3, tmp_path):
     resumed = make_learner(tiny_sd3)
     assert load_state(resumed, tmp_path) == 2
     assert load_adapter(resumed, tmp_path, 2).sha256 == learner.export(2).sha256
-    figures = [l.update(3, *samples(3)) for l in (learner, resumed)]
+    figures = [each.update(3, *samples(3)) for each in (learner, resumed)]
     assert figures[0]["loss"] == figures[1]["loss"]
     assert learner.export(3).sha256 == resumed.export(3).sha256
 
@@ -122,7 +132,9 @@ def test_it_learns_which_of_two_images_was_better(tiny_sd3):
     def errors():
         with torch.no_grad():
             batch = learner._samples(groups, chunks)
-            log_prob = learner.objective.measure(learner.family, batch.latents_BCHW, batch.conditions, batch.sample_seeds, batch.sigmas)
+            log_prob = learner.objective.measure(
+                learner.family, batch.latents_BCHW, batch.conditions, batch.sample_seeds, batch.sigmas
+            )
         error = -log_prob["log_prob"].mean(1)
         return (error[batch.advantages_B < 0].mean() - error[batch.advantages_B > 0].mean()).item()
 

@@ -30,7 +30,9 @@ def test_the_mean_is_the_mean_of_the_tokens_log_probs(mean: PromptEcho):
 def test_the_sum_is_t_times_the_mean(mean: PromptEcho, tiny_llava: Path):
     total = PromptEcho(str(tiny_llava), reduction="sum").score(IMAGES, PROMPT)
     count = len(mean.explain(IMAGES, PROMPT).tokens)
-    assert total.rewards_K == pytest.approx([count * value for value in mean.score(IMAGES, PROMPT).rewards_K], rel=1e-12)
+    assert total.rewards_K == pytest.approx(
+        [count * value for value in mean.score(IMAGES, PROMPT).rewards_K], rel=1e-12
+    )
 
 
 def test_the_end_token_is_one_label_more(mean: PromptEcho, tiny_llava: Path):
@@ -91,7 +93,10 @@ def test_a_nan_stays_a_nan_for_its_image_alone(tiny_llava: Path):
 
     reward.vlm.states = one_broken  # type: ignore[method-assign]
     scores = reward.score(IMAGES, PROMPT)
-    for got, expected in [(scores.rewards_K, whole.rewards_K), *zip(scores.metrics.values(), whole.metrics.values(), strict=True)]:
+    for got, expected in [
+        (scores.rewards_K, whole.rewards_K),
+        *zip(scores.metrics.values(), whole.metrics.values(), strict=True),
+    ]:
         assert math.isnan(got[2])
         assert [*got[:2], got[3]] == [*expected[:2], expected[3]]
 
