@@ -211,7 +211,12 @@ class Driver:
         unit: Unit = outcome.key[1]
         if outcome.failure:
             return self.failed(unit, outcome, outcome.failure)
-        self.groups[unit.key].chunks[unit.chunk] = Chunk(outcome.value, *outcome.payloads)
+        group = self.groups[unit.key]
+        held, wanted = outcome.value.adapter_sha256, self.adapters[group.version][0]
+        if held != wanted:
+            message = f"the worker drew with adapter {held[:12]}, but version {group.version} is {wanted[:12]}"
+            return self.failed(unit, outcome, Failure("raised", message))
+        group.chunks[unit.chunk] = Chunk(outcome.value, *outcome.payloads)
         self.log.drawn(unit, outcome.value, outcome.seconds)
         self.loop.handle(Drawn(unit, outcome.value.num_bytes))
 

@@ -8,6 +8,7 @@ Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped by Ctrl-C w
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import time
@@ -93,8 +94,9 @@ def train(options: argparse.Namespace, console: Console) -> int:
         soft_wrap=True,
     )
     if status == "stopped":
+        given = "".join(f" --set {shlex.quote(override)}" for override in options.set)
         console.print(
-            f"continue with: python -m pipelines.train {options.recipe} --out {folder.path} --resume", soft_wrap=True
+            f"continue with: python -m pipelines.train {options.recipe} --out {folder.path}{given} --resume", soft_wrap=True
         )
     return {"done": 0, "stopped": 130}.get(status, 1)
 
@@ -131,15 +133,16 @@ def interrupt(driver: Driver) -> None:
 def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
     """summary.json: the digest, how far and how fast, and the held-out figures."""
     log = driver.log
+    seconds = log.seconds()
     folder.summary(
         {
             "status": status,
             "digest": log.digest,
             "reproducible": driver.recipe.loop.order == "strict",
             "steps": driver.loop.version,
-            "seconds": log.seconds(),
+            "seconds": seconds,
             "images": log.images,
-            "images_per_s": log.images / log.seconds(),
+            "images_per_s": log.images / seconds,
             "quarantined": log.quarantined,
             "heldout": summarise(folder.read_heldout()),
             "notes": list(driver.recipe.run.notes),

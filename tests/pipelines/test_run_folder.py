@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.config import UserError
 from pipelines.grids import read_grid
@@ -148,6 +149,15 @@ def test_a_grid_of_small_images_gives_back_every_pixel(tmp_path: Path) -> None:
     assert [row.caption for row in read] == [caption for caption, _ in rows]
     for row, (_, images_KHWC) in zip(read, rows, strict=True):
         assert np.array_equal(np.stack([np.asarray(image) for image in row.images]), images_KHWC)
+
+
+def test_small_images_are_enlarged_with_hard_edges(tmp_path: Path) -> None:
+    halves = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    halves[:, :, 4:] = (255, 0, 0)
+    path = RunFolder.create(tmp_path / "run", RECIPE).save_grid("before", [("a", halves)])
+    with Image.open(path) as picture:
+        colours = {colour for _, colour in picture.crop((16, 40, 112, 136)).getcolors() or []}
+    assert colours == {(0, 0, 0), (255, 0, 0)}
 
 
 def test_large_images_are_reduced_in_the_grid(tmp_path: Path) -> None:

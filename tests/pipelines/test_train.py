@@ -146,6 +146,15 @@ def test_versions_follow_the_staleness(tiny_world, tmp_path):
     ]
 
 
+def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_address, tiny_world, tmp_path):
+    options = overrides(loop__staleness=1, loop__steps=6, loop__order="ready", rollout__size=2)
+    summary = train_on_ray(ray_address, tiny_world, tmp_path / "run", *options)
+    assert summary["reproducible"] is False
+    assert summary["images"] == 6 * 2 * 4
+    staleness = [lag for record in lines_of(tmp_path / "run" / "metrics.jsonl") for lag in record["staleness"]]
+    assert set(staleness) <= {0, 1}
+
+
 def test_no_figure_of_the_checker_reaches_the_training(local_runs, tiny_world, tmp_path):
     options = overrides(loop__staleness=0, loop__steps=5, heldout__checker="tests.tiny_world:contrary")
     summary = train_here(tiny_world, tmp_path / "run", *options)
