@@ -283,13 +283,13 @@ def long_scenarios(quick: bool) -> list[Scenario]:
 def utilisation_table(title: str, rows: list[dict[str, Any]]) -> Table:
     """A line per scenario, with strict order's share of ready order's speed where both were run."""
     speed = {_without_order(row): row["images_per_s"] for row in rows if row["order"] == "ready"}
-    columns = ("limit", "workers", "noise", "S", "order", "rollout,\nreward,\npolicy\nbusy", "of\nbound", "images\n/s",
+    columns = ("limit", "workers", "noise", "S", "order", "busy %:\nrollout/\nreward/\npolicy", "of\nbound", "images\n/s",
                "strict\n/ready")  # fmt: skip
     table = Table(*columns, title=title)
     for row in rows:
         ready = speed.get(_without_order(row))
         ratio = f"{row['images_per_s'] / ready:.3f}" if ready and row["order"] == "strict" else ""
-        busy = " ".join(f"{100 * row['busy'][pool]:3.0f}" for pool in ("rollout", "reward", "policy"))
+        busy = "/".join(f"{100 * row['busy'][pool]:.0f}" for pool in ("rollout", "reward", "policy"))
         noise = f"x{row['straggling']:.0f}" if row["straggling"] else "none"
         workers = f"{row['rollouts']}+{row['rewards']}"
         table.add_row(row["limit"], workers, noise, str(row["staleness"]), row["order"], busy,

@@ -135,8 +135,7 @@ WAYS: dict[str, Callable[[Path, str], Obvious | Echo]] = {"obvious": Obvious, "e
 
 def measure_speed(case: Case, folder: Path, device: str, repeats: int) -> dict:
     """Seconds per group, both ways in turns: medians, their ratio, the ratios of the single pairs, and the largest disagreement."""
-    obvious, echo = Obvious(folder, device), Echo(folder, device)
-    images = draw(case)
+    obvious, echo, images = Obvious(folder, device), Echo(folder, device), draw(case)
     disagreement = np.abs(np.subtract(obvious.score(images, case.caption), echo.score(images, case.caption))).max()
     echo.forward_s = 0.0
     seconds: dict[str, list[float]] = {"obvious": [], "echo": []}

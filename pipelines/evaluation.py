@@ -97,21 +97,6 @@ class Tally:
         return record
 
 
-def best_guided(records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The record of the base at the guidance scale where it is most accurate (or has the highest reward, without a checker)."""
-    before = [record for record in records if record["tag"] == "before"]
-    return max(
-        before, key=lambda record: record["reward"] if record["accuracy"] is None else record["accuracy"], default=None
-    )
-
-
-def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The `heldout` part of summary.json: before and after without extra guidance, the base at its best, and all guidance scales."""
-    first = {tag: next((r for r in records if r["tag"] == tag), None) for tag in ("before", "after")}
-    guided = {f"{tag}_by_guidance": [r for r in records if r["tag"] == tag] for tag in ("before", "after")}
-    return {**first, "before_best_guidance": best_guided(records), **guided}
-
-
 def _means(values: dict[str, list[float]]) -> dict[str, float]:
     return {name: sum(items) / len(items) for name, items in values.items() if items}
 

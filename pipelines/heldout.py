@@ -46,9 +46,9 @@ def compare(records: list[Record]) -> Comparison:
     exact = any(record.get("accuracy") is not None for record in before + after)
     chosen = {
         "before": before[:1],
-        "base_best": _best(before, exact),
+        "base_best": _best_beside_first(before),
         "after": after[:1],
-        "after_best": _best(after, exact),
+        "after_best": _best_beside_first(after),
     }
     columns = tuple(_column(key, record, exact) for key, found in chosen.items() for record in found)
     return Comparison(columns, tuple({name: None for column in columns for name in column.values}), exact)
@@ -59,12 +59,28 @@ def guidance_words(scale: float) -> str:
     return "no guidance" if scale <= 1 else f"guidance {scale:g}"
 
 
-def _best(records: list[Record], exact: bool) -> list[Record]:
+def summarise(records: list[Record]) -> dict[str, Any]:
+    """The `heldout` part of summary.json: before and after, the base at its best guidance scale, and every scale."""
+    before, after = ([record for record in records if record["tag"] == tag] for tag in ("before", "after"))
+    return {
+        "before": next(iter(before), None),
+        "after": next(iter(after), None),
+        "before_best_guidance": best(before),
+        "before_by_guidance": before,
+        "after_by_guidance": after,
+    }
+
+
+def best(records: list[Record]) -> Record | None:
+    """The most accurate evaluation; the one with the highest reward where no checker ran."""
+    exact = any(record.get("accuracy") is not None for record in records)
+    return max(records, key=lambda record: record.get("accuracy" if exact else "reward") or 0.0, default=None)
+
+
+def _best_beside_first(records: list[Record]) -> list[Record]:
     """The best evaluation, unless it is the first one, which has its own column."""
-    if not records:
-        return []
-    best = max(records, key=lambda record: record.get("accuracy" if exact else "reward") or 0.0)
-    return [] if best is records[0] else [best]
+    found = best(records)
+    return [] if found is None or found is records[0] else [found]
 
 
 def _column(key: str, record: Record, exact: bool) -> Column:

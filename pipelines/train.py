@@ -24,7 +24,8 @@ from pipelines.checkpoints import check_recipe, newest
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
 from pipelines.driver import Driver, RunFailed, Start
-from pipelines.evaluation import HeldoutPlan, summarise
+from pipelines.evaluation import HeldoutPlan
+from pipelines.heldout import summarise
 from pipelines.prompts import PromptOrder, load_prompts
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
@@ -96,7 +97,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
     if status == "stopped":
         given = "".join(f" --set {shlex.quote(override)}" for override in options.set)
         console.print(
-            f"continue with: python -m pipelines.train {options.recipe} --out {folder.path}{given} --resume", soft_wrap=True
+            f"continue with: python -m pipelines.train {options.recipe} --out {folder.path}{given} --resume",
+            soft_wrap=True,
         )
     return {"done": 0, "stopped": 130}.get(status, 1)
 

@@ -68,7 +68,6 @@ def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device) -> Vlm
     check_model(path_or_name, VLM_MARKER)
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(path_or_name)
     except (OSError, ValueError) as error:

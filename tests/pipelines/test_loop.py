@@ -244,6 +244,28 @@ def test_ready_order_without_staleness_is_strict_order(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
+def test_a_resumed_run_trains_what_the_whole_run_would_have_trained(seed: int) -> None:
+    # the evaluation of version 0 is recorded already, that of 2 is not
+    plan = random_plan(seed, "strict", evaluations={2: 2, 4: 1})
+    plan = replace(plan, first_version=min(plan.steps, 3))
+    run = Simulation(plan, random_world(seed, **FAILING)).run()
+    assert run.trains == planned(plan)[plan.first_version :]
+    assert sorted(run.evaluated) == [version for version in plan.evaluations if version <= plan.steps]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_resumed_run_in_ready_order_keeps_the_bound(seed: int) -> None:
+    plan = random_plan(seed, "ready", first_version=1, steps=6)
+    run = Simulation(plan, random_world(seed)).run()
+    stream = [GroupKey("train", step + 1, group) for step in range(1, 6) for group in range(plan.groups_per_step)]
+    assert (
+        sorted((key for train in run.trains for key in train.groups), key=lambda key: (key.step, key.group)) == stream
+    )
+    for train in run.trains:
+        assert all(train.step - 1 - plan.staleness <= version < train.step for version in train.versions)
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_evaluation_does_not_change_what_is_trained(seed: int) -> None:
     plan = random_plan(seed, "strict", evaluations={0: 4, 1: 4, 2: 4})
     run = Simulation(plan, random_world(seed)).run()
@@ -485,6 +507,15 @@ def test_versions_are_needed_as_long_as_a_group_may_be_drawn_again() -> None:
     draw_and_score(loop, Unit("heldout", 1, 0, 0), Unit("train", 3, 0, 0))
     loop.handle(Trained(3))
     assert loop.oldest_version_needed() == 2, "step 4 is yet to be drawn by version 2, or is being drawn"
+
+
+def test_a_version_is_needed_until_its_evaluation_is_over_begun_or_not() -> None:
+    loop = Loop(LoopPlan(steps=3, groups_per_step=1, staleness=2, evaluations={1: 1}))
+    draw_and_score(loop, *(draw.unit for draw in loop.decide(MANY)))
+    for step in (1, 2, 3):
+        loop.handle(Trained(step))
+        loop.decide({})
+    assert loop.oldest_version_needed() == 1
 
 
 def test_progress_counts_what_waits_and_what_is_under_way() -> None:

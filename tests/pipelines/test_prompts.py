@@ -49,7 +49,7 @@ def test_a_mistake_is_named(tmp_path, lines, message):
 
 
 def test_a_missing_file_names_the_key():
-    with pytest.raises(UserError, match="data.heldout = 'nowhere.jsonl': there is no such file"):
+    with pytest.raises(UserError, match=r"data.heldout = 'nowhere.jsonl': there is no such file"):
         load_prompts("nowhere.jsonl", "data.heldout")
 
 
@@ -84,5 +84,5 @@ def test_a_mix_gives_each_category_its_share():
 
 
 def test_a_mix_of_unknown_categories_is_refused():
-    with pytest.raises(UserError, match=r"does not have: d; it has a, b"):
+    with pytest.raises(UserError, match="does not have: d; it has a, b"):
         PromptOrder(prompts(2, 2), 0, 2, {"a": 1, "d": 1})

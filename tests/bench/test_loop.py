@@ -1,0 +1,33 @@
+"""The loop keeps workers busy: measured in virtual time, so that the figures are exact and the same everywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.loop import Scenario, measure
+
+
+def of_bound(**changes: object) -> float:
+    return measure(Scenario(**{"steps": 40, "payload_bytes": 0, **changes}), virtual=True)["of_bound"]
+
+
+@pytest.mark.parametrize("order", ["strict", "ready"])
+def test_two_versions_of_staleness_keep_balanced_pools_busy(order: str) -> None:
+    assert of_bound(staleness=2, order=order, straggling=0.0) > 0.999
+    assert of_bound(staleness=2, order=order) > 0.95
+
+
+@pytest.mark.parametrize("limit", ["rollout", "reward", "policy"])
+def test_one_version_of_staleness_keeps_a_pool_busy_that_dominates(limit: str) -> None:
+    assert of_bound(staleness=1, limit=limit) > 0.95
+
+
+def test_without_staleness_the_stages_wait_for_each_other() -> None:
+    assert of_bound(staleness=0, straggling=0.0) == pytest.approx(3 / 7)  # one of three rounds overlaps with scoring
+
+
+def test_strict_order_costs_little() -> None:
+    runs = {
+        order: measure(Scenario(2, order, steps=40, payload_bytes=0), virtual=True) for order in ("strict", "ready")
+    }
+    assert runs["strict"]["images_per_s"] > 0.97 * runs["ready"]["images_per_s"]
