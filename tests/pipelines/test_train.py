@@ -18,18 +18,6 @@ from tests.tiny_world import blind_to
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def ray_address(tmp_path_factory):
-    """A Ray head with four logical CPUs, for the runs of this file."""
-    import ray
-
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    context = ray.init(address="local", num_cpus=4, object_store_memory=150 * 2**20, include_dashboard=False)
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
-
-
 def command(recipe, out, *options):
     return [sys.executable, "-m", "pipelines.train", str(recipe), "--out", str(out), *options]
 
@@ -118,10 +106,10 @@ def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path):
 @pytest.mark.parametrize("staleness", [0, 1])
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 2)])
 def test_the_digest_is_that_of_the_local_run_whatever_the_workers(
-    local_runs, ray_address, tiny_world, tmp_path, staleness, sizes
+    local_runs, ray_cluster, tiny_world, tmp_path, staleness, sizes
 ):
     sized = overrides(loop__staleness=staleness, loop__steps=5, rollout__size=sizes[0], reward__size=sizes[1])
-    summary = train_on_ray(ray_address, tiny_world, tmp_path / "run", *sized)
+    summary = train_on_ray(ray_cluster, tiny_world, tmp_path / "run", *sized)
     assert summary["digest"] == local_runs[staleness]["digest"]
     assert summary["heldout"]["after"] == local_runs[staleness]["heldout"]["after"]
 
@@ -146,9 +134,9 @@ def test_versions_follow_the_staleness(tiny_world, tmp_path):
     ]
 
 
-def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_address, tiny_world, tmp_path):
+def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_cluster, tiny_world, tmp_path):
     options = overrides(loop__staleness=1, loop__steps=6, loop__order="ready", rollout__size=2)
-    summary = train_on_ray(ray_address, tiny_world, tmp_path / "run", *options)
+    summary = train_on_ray(ray_cluster, tiny_world, tmp_path / "run", *options)
     assert summary["reproducible"] is False
     assert summary["images"] == 6 * 2 * 4
     staleness = [lag for record in lines_of(tmp_path / "run" / "metrics.jsonl") for lag in record["staleness"]]
@@ -210,13 +198,13 @@ def test_a_long_caption_is_cut_flagged_and_scored_as_drawn(tiny_world, tmp_path)
     assert lines_of(tmp_path / "run" / "metrics.jsonl")[0]["cut_captions"] == 2
 
 
-def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_address, tiny_world, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_cluster, tiny_world, tmp_path):
     """Ctrl-C on Ray; then the rest, on other numbers of workers, reaches the digest of a run that was never stopped."""
     out = tmp_path / "run"
     options = overrides(loop__staleness=1, loop__steps=40, heldout__every=20)
     whole = train_here(tiny_world, tmp_path / "whole", *options)
     process = subprocess.Popen(
-        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_address), stdout=subprocess.PIPE, text=True
+        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.PIPE, text=True
     )
     wait_for(lambda: (out / "metrics.jsonl").is_file() and len(lines_of(out / "metrics.jsonl")) >= 3)
     process.send_signal(signal.SIGINT)
@@ -225,7 +213,7 @@ def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_address, tiny_
     assert "--resume" in output
     assert json.loads((out / "status.json").read_text())["status"] == "stopped"
     assert summary_of(out)["steps"] < 40
-    resumed = train_on_ray(ray_address, tiny_world, out, *options, *overrides(rollout__size=2), "--resume")
+    resumed = train_on_ray(ray_cluster, tiny_world, out, *options, *overrides(rollout__size=2), "--resume")
     assert resumed["digest"] == whole["digest"]
     assert [record["step"] for record in lines_of(out / "metrics.jsonl")] == list(range(1, 41))
     assert resumed["heldout"]["after"] == whole["heldout"]["after"]
@@ -243,7 +231,7 @@ def test_resuming_with_another_recipe_is_refused(tiny_world, tmp_path, capsys):
     assert "seed = 9" in capsys.readouterr().err
 
 
-def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_address, tiny_world, tmp_path):
+def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_cluster, tiny_world, tmp_path):
     """200 groups of a quarter of a megabyte each would show if they stayed in the driver."""
     out = tmp_path / "run"
     options = overrides(
@@ -258,7 +246,7 @@ def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_address, tiny_wo
         heldout__images_per_category=2, heldout__every=1000, objective__timesteps_per_sample=1, objective__kl_ema=0.0
     )
     process = subprocess.Popen(
-        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_address), stdout=subprocess.DEVNULL
+        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.DEVNULL
     )
     wait_for(
         lambda: (
@@ -322,12 +310,12 @@ def test_a_folder_with_a_run_is_not_overwritten(tiny_world, tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_more_workers_than_fit_are_refused(ray_address, tiny_world, tmp_path):
+def test_more_workers_than_fit_are_refused(ray_cluster, tiny_world, tmp_path):
     options = overrides(rollout__size=40)
     done = subprocess.run(
         command(tiny_world, tmp_path / "run", *options),
         cwd=ROOT,
-        env=environment(ray_address),
+        env=environment(ray_cluster),
         capture_output=True,
         text=True,
     )
