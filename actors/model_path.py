@@ -22,11 +22,11 @@ def check_model(path: str, marker: str) -> None:
     Whether the hub knows the name is left to the loading.
     Raises ValueError that names the path, what a model's folder holds and what to do.
     """
-    if (Path(path) / marker).is_file():
+    if path and (Path(path) / marker).is_file():
         return
-    if Path(path).is_dir():
+    if path and Path(path).is_dir():
         problem = f"the folder {path} holds no {marker}"
-    elif Path(path).exists():
+    elif Path(path).is_file():
         problem = f"{path} is a file, not a folder"
     elif _HUB_NAME.fullmatch(path) and not Path(path).parent.is_dir():
         return

@@ -27,6 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from actors.messages import Prompt
@@ -64,7 +65,7 @@ class Case:
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
     def folder(self, parent: Path) -> Path:
-        """The model's folder: its own, or one made under `parent`."""
+        """The model's folder: the one that is named, or one made under `parent`."""
         if self.model:
             return Path(self.model)
         folder = parent / f"{self.vocab_size}-{self.width}-{self.layers}-{self.image_size}"
@@ -77,7 +78,9 @@ class Case:
 
 def speed_cases(quick: bool) -> list[Case]:
     """The toy judge (its shape, where it has not been trained) and a real vocabulary, each with a short and a long caption."""
-    judge = Case("toy judge", 20, model=str(JUDGE) if JUDGE.is_dir() else None)
+    judge = Case("toy judge", 20, vocab_size=50, model=str(JUDGE))
+    if not JUDGE.is_dir():
+        judge = Case("toy judge's shape", 20)
     real = Case("150k vocabulary", 20, vocab_size=150_000, layers=2, image_size=128)
     if quick:
         return [replace(judge, group=4), replace(real, name="20k vocabulary", group=2, vocab_size=20_000)]
@@ -162,8 +165,27 @@ def measure_speed(case: Case, folder: Path, device: str, repeats: int) -> dict[s
         "ratio": medians["obvious"] / medians["echo"],
         "ratio_range": [min(pairs), max(pairs)],
         "ratio_of_forward_alone": medians["obvious"] / medians["forward"],
+        "gflop": {way: count_gflop(turns[way]) for way in WAYS},
         "difference": float(difference),
     }
+
+
+def count_gflop(turn: Callable[[], Any]) -> float:
+    """10^9 multiplications and additions in one group's matrix products; those inside of attention are not counted on a CPU."""
+    with FlopCounterMode(display=False) as counter:
+        turn()
+    return counter.get_total_flops() / 1e9
+
+
+def matmul_gflop_per_s(device: str) -> float:
+    """The best of some float32 products of a thousand tokens with a thousand columns, 128 wide as the toy judge."""
+    left, right = torch.randn(1024, 128, device=device), torch.randn(128, 1024, device=device)
+    best = float("inf")
+    for _ in range(200):
+        start = time.perf_counter()
+        (left @ right)[-1, -1].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * 1024 * 1024 * 128 / best / 1e9
 
 
 def measure_memory(case: Case, folder: Path, device: str) -> dict[str, float]:
@@ -201,12 +223,10 @@ def run(quick: bool, device: str, repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         for case in track(speed_cases(quick), "speed"):
             folder = case.folder(Path(temporary))
-            rates = measure_speed(case, folder, device, repeats)
-            speed.append({**asdict(case), **rates, "peak_mb": measure_memory(case, folder, device)})
+            speed.append({**asdict(case), **measure_speed(case, folder, device, repeats)})
+            memory.append({**asdict(case), "peak_mb": measure_memory(case, folder, device)})
         for case in track(memory_cases(quick), "memory"):
-            peaks = measure_memory(case, case.folder(Path(temporary)), device)
-            logits = case.group * case.tokens * case.vocab_size * 4 / MB
-            memory.append({**asdict(case), "peak_mb": peaks, "group_logits_mb": logits})
+            memory.append({**asdict(case), "peak_mb": measure_memory(case, case.folder(Path(temporary)), device)})
     return {"machine": machine(device), "quick": quick, "repeats": repeats, "speed": speed, "memory": memory}
 
 
@@ -216,31 +236,32 @@ def machine(device: str) -> dict[str, Any]:
     cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
     name = torch.cuda.get_device_name() if device == "cuda" else cpu
     threads = {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
-    return {"device": name, **threads, "torch": torch.__version__}
+    return {"device": name, **threads, "torch": torch.__version__, "matmul_gflop_per_s": matmul_gflop_per_s(device)}
 
 
 def speed_table(rows: list[dict[str, Any]]) -> Table:
     """A line per VLM and caption."""
-    columns = ("VLM", "tokens", "group", "images/s\nobvious", "images/s\necho", "ratio", "lowest-\nhighest", "forward\nalone",
-               "peak MB\nobvious", "peak MB\necho")  # fmt: skip
+    columns = ("VLM", "tokens", "group", "images/s\nobvious", "images/s\necho", "ratio", "(of pairs)", "forward\nalone",
+               "GFLOP\nobvious", "GFLOP\necho")  # fmt: skip
     table = Table(*columns, title="The group scorer against the obvious way")
     for row in rows:
-        rates, peaks, (low, high) = row["images_per_s"], row["peak_mb"], row["ratio_range"]
+        rates, (low, high) = row["images_per_s"], row["ratio_range"]
         table.add_row(
             row["name"], str(row["tokens"]), str(row["group"]), f"{rates['obvious']:.1f}", f"{rates['echo']:.1f}",
-            f"[bold]{row['ratio']:.2f}[/]", f"{low:.1f}-{high:.1f}", f"{row['ratio_of_forward_alone']:.2f}",
-            f"{peaks['obvious']:.0f}", f"{peaks['echo']:.0f}",
+            f"[bold]{row['ratio']:.2f}[/]", f"{low:.1f}-{high:.1f}", f"{row['ratio_of_forward_alone']:.1f}",
+            f"{row['gflop']['obvious']:.1f}", f"{row['gflop']['echo']:.1f}",
         )  # fmt: skip
     return table
 
 
 def memory_table(rows: list[dict[str, Any]]) -> Table:
-    """A line per size of the vocabulary."""
+    """A line per VLM and caption."""
     columns = ("VLM", "tokens", "group", "peak MB\nobvious", "peak MB\necho", "MB of the group's\nfloat32 logits")
-    table = Table(*columns, title="Peak memory under a growing vocabulary")
+    table = Table(*columns, title="Peak memory beyond the loaded model")
     for row in rows:
         peaks = [f"{row['peak_mb'][way]:.0f}" for way in WAYS]
-        table.add_row(row["name"], str(row["tokens"]), str(row["group"]), *peaks, f"{row['group_logits_mb']:.0f}")
+        logits = row["group"] * row["tokens"] * row["vocab_size"] * 4 / MB
+        table.add_row(row["name"], str(row["tokens"]), str(row["group"]), *peaks, f"{logits:.0f}")
     return table
 
 
@@ -261,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(memory_here(Case(**json.loads(options.case)), Path(options.folder), device, options.memory_of))
         return
     results = run(options.quick, device, options.repeats or (2 if options.quick else 15))
-    console = Console()
+    console = Console(width=max(100, Console().width))
     console.print(speed_table(results["speed"]), memory_table(results["memory"]), results["machine"])
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "reward.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from actors.messages import Prompt
+from actors.seeds import seed_of
 from pipelines.config import Heldout
 
 
@@ -27,15 +28,15 @@ class HeldoutGroup:
 class HeldoutPlan:
     """The groups of every evaluation: full before and after the run, a smaller share every `every` steps.
 
-    Categories get the same number of images each, spread over their prompts. The small evaluation is a part of the full one, with
-    the same noise, so that curves compare like with like.
+    Categories get the same number of images each, spread over their prompts, which are taken in a hashed order. The small evaluation
+    is a part of the full one, with the same noise, so that curves compare like with like.
     """
 
     def __init__(self, prompts: Sequence[Prompt], settings: Heldout, steps: int) -> None:
         self.settings = settings
         self.steps = steps
         self.by_category: dict[str, list[Prompt]] = defaultdict(list)
-        for prompt in prompts:
+        for prompt in sorted(prompts, key=lambda prompt: seed_of("heldout order", prompt.id)):
             self.by_category[prompt.category].append(prompt)
 
     def versions(self) -> list[int]:

@@ -22,6 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from toy import autoencoder, prompts
 from toy.captions import OPPOSITE, WORDS
 from toy.checker import check
+from toy.positions import position_table
 from toy.prompts import CATEGORIES, Prompt
 from toy.world import COLOURS, GRID, SHAPES, Scene, render
 
@@ -34,13 +35,14 @@ SHARES = {"single": 0.08, "two": 0.12, "counting": 0.2, "colours": 0.1, "positio
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and how."""
+    """How long to train, and how. The first stage shows relations alone, all true, at high noise, where places are decided."""
 
-    steps: int = 5500
+    steps: int = 5000
+    first_stage: int = 800
     autoencoder_steps: int = 1500
     images: int = 50_000
     batch: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3  # at 2e-3 it learns no relations
     warm_up: int = 100
     constant: float = 0.4  # share of the steps before the learning rate falls, linearly, to a hundredth
     ema: float = 0.998
@@ -89,14 +91,15 @@ def scene_shown(prompt: Prompt, confused: bool, rng: np.random.Generator) -> Sce
     raise ValueError(f"every scene of {prompt['caption']!r} is held out")
 
 
-def make_dataset(plan: Plan) -> tuple[np.ndarray, list[str]]:
-    """Clean drawings uint8 [images, H, W, 3] and their captions, a fixed share of them confused; nothing held out."""
-    rng = np.random.default_rng(plan.seed)
+def make_dataset(
+    number: int, confused: float, shares: dict[str, float], rng: np.random.Generator
+) -> tuple[np.ndarray, list[str]]:
+    """Clean drawings uint8 [number, H, W, 3] and their captions, a share of them confused; nothing held out."""
     known = {name: [p for p in prompts.grammar(name) if not prompts.is_heldout(p)] for name in CATEGORIES}
     images, captions = [], []
-    for category in rng.choice(list(SHARES), plan.images, p=list(SHARES.values())):
+    for category in rng.choice(list(shares), number, p=list(shares.values())):
         prompt = known[category][rng.integers(len(known[category]))]
-        images.append(render(scene_shown(prompt, rng.random() < plan.confused, rng), rng))
+        images.append(render(scene_shown(prompt, rng.random() < confused, rng), rng))
         captions.append(prompt["caption"])
     return np.stack(images), captions
 
@@ -131,7 +134,10 @@ def make_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIP
         eos_token_id=tokenizer.eos_token_id,  # the legacy default, 2, would pool the token of the highest id
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModelWithProjection(config)
+    encoder = CLIPTextModelWithProjection(config)
+    for embedding in encoder.get_input_embeddings(), encoder.text_model.embeddings.position_embedding:
+        torch.nn.init.normal_(embedding.weight, std=0.3)
+    return encoder
 
 
 def make_pipeline(vae: AutoencoderTiny) -> StableDiffusion3Pipeline:
@@ -151,6 +157,7 @@ def make_pipeline(vae: AutoencoderTiny) -> StableDiffusion3Pipeline:
         pos_embed_max_size=GRID,  # the default, 96, crops a table in which neighbours differ by a hundredth
         qk_norm="rms_norm",
     )
+    transformer.pos_embed.pos_embed.copy_(position_table(HEADS * HEAD_WIDTH, rms=1.0))  # saved with the weights
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
@@ -164,12 +171,14 @@ def make_pipeline(vae: AutoencoderTiny) -> StableDiffusion3Pipeline:
     )
 
 
-def velocity_loss(pipe: StableDiffusion3Pipeline, latents_BCHW: torch.Tensor, captions: list[str]) -> torch.Tensor:
-    """Flow matching: the mean squared error of the velocity, noise - clean, at sigma = sigmoid(N(1, 1))."""
+def velocity_loss(
+    pipe: StableDiffusion3Pipeline, latents_BCHW: torch.Tensor, captions: list[str], log_odds: float
+) -> torch.Tensor:
+    """Flow matching: the mean squared error of the velocity, noise - clean, at sigma = sigmoid(N(log_odds, 1))."""
     tokens, _, pooled, _ = pipe.encode_prompt(
         captions, None, None, do_classifier_free_guidance=False, max_sequence_length=NO_T5
     )
-    sigma = torch.sigmoid(1 + torch.randn(len(captions)))
+    sigma = torch.sigmoid(log_odds + torch.randn(len(captions)))
     noise = torch.randn_like(latents_BCHW)
     mixed = torch.lerp(latents_BCHW, noise, sigma[:, None, None, None])
     velocity = pipe.transformer(
@@ -199,22 +208,25 @@ def train(folder: Path, plan: Plan, report: Callable[[float, str], None]) -> Non
 
     `report` is told the share done and a line to show.
     """
-    images_BHWC, captions = make_dataset(plan)
+    rng = np.random.default_rng(plan.seed)
+    images_BHWC, captions = make_dataset(plan.images, plan.confused, SHARES, rng)
     vae = autoencoder.train(
         images_BHWC[:4000], plan.autoencoder_steps, plan.seed, lambda done, line: report(0.1 * done, line)
     )
-    latents_BCHW = encode(vae, images_BHWC)
+    everything = encode(vae, images_BHWC), captions
+    images_BHWC, captions = make_dataset(plan.images // 4, 0.0, {"position": 1.0}, rng)
+    relations = encode(vae, images_BHWC), captions
     torch.manual_seed(plan.seed)
-    rng = np.random.default_rng(plan.seed)
     pipe = make_pipeline(vae)
     parts = [pipe.transformer, pipe.text_encoder, pipe.text_encoder_2]
     parameters = [parameter for part in parts for parameter in part.parameters()]
     averages = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.01)
     for step in range(plan.steps):
+        (latents_BCHW, captions), log_odds = (relations, 2.5) if step < plan.first_stage else (everything, 1.0)
         rows = rng.integers(len(captions), size=plan.batch)
         texts = ["" if rng.random() < plan.no_caption else captions[row] for row in rows]
-        loss = velocity_loss(pipe, latents_BCHW[rows], texts)
+        loss = velocity_loss(pipe, latents_BCHW[rows], texts, log_odds)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, plan)
         optimizer.zero_grad()

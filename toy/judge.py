@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from toy import captions
+from toy.positions import position_table
 from toy.world import CELL, GRID, SIZE, degrade, render
 
 QUERY = "Describe this image in detail."
@@ -117,18 +118,8 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
             layer.weight.normal_(std=layer.in_features**-0.5)
         embeddings = model.model.vision_tower.embeddings
         embeddings.patch_embedding.weight.normal_(std=embeddings.patch_embedding.weight[0].numel() ** -0.5)
-        embeddings.position_embedding.weight[1:] = position_table()
+        embeddings.position_embedding.weight[1:] = position_table(WIDTH, POSITION_RMS)
     return model
-
-
-def position_table() -> torch.Tensor:
-    """Sines and cosines of row and column: float32 [GRID * GRID, WIDTH] of rms POSITION_RMS."""
-    frequencies = torch.pi * 2.0 ** -torch.linspace(0, 3, WIDTH // 4)
-    angles = torch.arange(GRID)[:, None] * frequencies
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-    rows, columns = waves[:, None].expand(-1, GRID, -1), waves[None].expand(GRID, -1, -1)
-    table = torch.cat([rows, columns], dim=-1).reshape(GRID * GRID, WIDTH)
-    return table * POSITION_RMS / table.square().mean().sqrt()
 
 
 class Chat:

@@ -1,3 +1,5 @@
+"""What is taken for a model, and what is not."""
+
 from pathlib import Path
 
 import pytest

@@ -335,6 +335,7 @@ def test_a_gangs_deadline_counts_from_the_start_of_the_call_not_from_its_submiss
     ]
     *good, late = run(executor, *tasks)
     assert all(outcome.failure is None for outcome in good)
+    assert all(outcome.seconds <= 1.0 for outcome in good)
     assert late.failure is not None
     assert late.failure.cause == "deadline"
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import toy
@@ -44,7 +45,7 @@ def test_a_held_out_pair_is_held_out_in_every_order():
 
 
 def test_the_image_model_never_sees_what_is_held_out():
-    images, captions = image_model.make_dataset(image_model.Plan(images=2000))
+    images, captions = image_model.make_dataset(2000, 0.45, image_model.SHARES, np.random.default_rng(0))
     assert images.shape == (2000, 32, 32, 3)
     heldout = {
         prompt["caption"] for name in CATEGORIES for prompt in prompts.grammar(name) if prompts.is_heldout(prompt)

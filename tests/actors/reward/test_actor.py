@@ -1,3 +1,5 @@
+"""The reward worker's shell: what goes to the reward and what to the checker."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""PromptEcho's definition, option by option."""
+
 import math
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""A tiny LLaVA, made once."""
+
 from pathlib import Path
 
 import pytest

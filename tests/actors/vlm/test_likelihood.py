@@ -1,3 +1,5 @@
+"""The likelihood against slow versions, and what it holds at once."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""What is LLaVA's own: its processor, its chat template, its pieces."""
+
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +30,14 @@ def test_prefix_and_pixels_are_what_the_models_own_processor_makes(tiny_llava: P
     own = processor(images=[Image.fromarray(image) for image in images], text=[chat] * 2, return_tensors="pt")
     assert batch.inputs["input_ids"][:, : batch.answer_start].tolist() == own.input_ids.tolist()
     torch.testing.assert_close(batch.inputs["pixel_values"], own.pixel_values)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_channels_of_an_image_as_small_as_their_number_are_not_mistaken(tiny_llava: Path, llava: Llava, size: int):
+    images = draw(2)[:, :size, :size]
+    own = LlavaProcessor.from_pretrained(tiny_llava).image_processor
+    expected = own(images=[Image.fromarray(image) for image in images], return_tensors="pt").pixel_values
+    torch.testing.assert_close(llava.batch(images, QUERY, "red", False).inputs["pixel_values"], expected)
 
 
 def test_a_bos_token_that_the_tokenizer_adds_comes_once(tiny_llava: Path, tmp_path: Path):
@@ -68,3 +78,12 @@ def test_pieces_of_a_character_of_several_tokens_still_join_to_the_caption(llava
     batch = llava.batch(None, QUERY, caption, False)
     assert len(batch.tokens) > len(caption.split())
     assert "".join(batch.tokens) == caption
+
+
+def test_what_the_tokenizer_drops_at_the_end_belongs_to_the_last_piece(tiny_llava: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_llava, tmp_path / "llava"))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    batch = load_vlm(str(folder), torch.float32, CPU).batch(None, QUERY, " a red \n", False)
+    assert batch.tokens == (" a", " red \n")
