@@ -81,9 +81,9 @@ def speed_cases(quick: bool) -> list[Case]:
     judge = Case("toy judge", 20, vocab_size=50, model=str(JUDGE))
     if not JUDGE.is_dir():
         judge = Case("toy judge's shape", 20)
-    real = Case("150k vocabulary", 20, vocab_size=150_000, layers=2, image_size=128)
+    real = Case("150k words", 20, vocab_size=150_000, layers=2, image_size=128)
     if quick:
-        return [replace(judge, group=4), replace(real, name="20k vocabulary", group=2, vocab_size=20_000)]
+        return [replace(judge, group=4), replace(real, name="20k words", group=2, vocab_size=20_000)]
     return [judge, replace(judge, tokens=300), real, replace(real, tokens=300)]
 
 
@@ -91,7 +91,7 @@ def memory_cases(quick: bool) -> list[Case]:
     """One model and caption under a growing vocabulary."""
     sizes = (10_000, 20_000) if quick else (25_000, 50_000, 100_000, 150_000)
     base = Case("", 40 if quick else 300, group=2 if quick else 16, layers=2, image_size=64)
-    return [replace(base, name=f"{size // 1000}k vocabulary", vocab_size=size) for size in sizes]
+    return [replace(base, name=f"{size // 1000}k words", vocab_size=size) for size in sizes]
 
 
 class Obvious:
@@ -272,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for reward.json (runs/bench)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU (1)")
-    parser.add_argument("--repeats", type=int, help="turns per row (2 with --quick, else 15)")
+    parser.add_argument("--repeats", type=int, help="turns per row (2 with --quick, else 7)")
     for internal in ("--memory-of", "--case", "--folder"):
         parser.add_argument(internal, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.memory_of:
         print(memory_here(Case(**json.loads(options.case)), Path(options.folder), device, options.memory_of))
         return
-    results = run(options.quick, device, options.repeats or (2 if options.quick else 15))
+    results = run(options.quick, device, options.repeats or (2 if options.quick else 7))
     console = Console(width=max(100, Console().width))
     console.print(speed_table(results["speed"]), memory_table(results["memory"]), results["machine"])
     options.out.mkdir(parents=True, exist_ok=True)

@@ -195,6 +195,10 @@ class Recipe(Table):
                 f"rollout.chunk = {self.chunk} does not divide rollout.group_size = {self.rollout.group_size}: "
                 f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
             )
+        if self.reward.transform == "exp" and self.reward.reduction == "sum":
+            raise ValueError(
+                'reward.transform = "exp" of a sum is 0 for any real caption: use reward.reduction = "mean"'
+            )
         wanted = sum(self.data.mix.values())
         if self.data.mix and wanted != self.rollout.prompts_per_step:
             raise ValueError(

@@ -111,7 +111,7 @@ def load_family(model: str, options: LoadOptions) -> Family:
     pipeline_class = DiffusionPipeline.load_config(model)["_class_name"]
     if pipeline_class not in FAMILIES:
         raise ValueError(
-            f"{model} is a {pipeline_class}; EchoRay has families for {', '.join(FAMILIES)} (docs/models.md)"
+            f"{model} is a {pipeline_class}; EchoRay has families for {', '.join(FAMILIES)}: add one in actors/diffusion/family.py"
         )
     module, name = FAMILIES[pipeline_class].split(":")
     load: Callable[[str, LoadOptions], Family] = getattr(importlib.import_module(module), name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class RewardActor:
     """Scores the images of a prompt; for held-out prompts a checker looks at them as well, and its figures go apart.
 
-    `settings` is the recipe's [reward] table. `checker` names a function "module:function" that is called with
+    `settings` is the recipe's [reward] table without the pool's keys. `checker` names a function "module:function" that is called with
     (images_KHWC, {"id", "caption", "category", and the prompt's other fields}) and returns K floats by name.
     """
 

@@ -16,9 +16,6 @@ REWARDS: dict[str, str] = {
     "promptecho": "actors.reward.promptecho:PromptEcho",
 }
 
-# Keys of a recipe's [reward] table that describe the pool of workers; a reward never sees them.
-POOL_KEYS = ("size", "num_cpus", "num_gpus", "resources")
-
 
 class Reward(Protocol):
     """Scores the images of one prompt. It is frozen: the same images give the same bits again.
@@ -37,11 +34,11 @@ class Reward(Protocol):
 
 
 def load_reward(settings: dict[str, Any]) -> Reward:
-    """The reward that `settings` (a recipe's [reward] table) asks for, loaded and frozen.
+    """The reward that `settings` (a recipe's [reward] table without the keys of its pool) asks for, loaded and frozen.
 
     Raises ValueError for an unknown type, an unknown key or a missing one, and for whatever the reward itself refuses.
     """
-    options = {name: value for name, value in settings.items() if name not in POOL_KEYS}
+    options = dict(settings)
     kind = options.pop("type", None)
     if kind not in REWARDS:
         raise ValueError(f"reward.type = {kind!r}: there is {', '.join(map(repr, REWARDS))}")

@@ -11,7 +11,7 @@ from actors.vlm.family import Vlm
 
 CHUNK_TOKENS = 4096
 CPU_CHUNK_TOKENS = 512
-# Logits that exist at once: 2 MiB in a CPU's cache (pieces of 100 MB take twice as long), 512 MiB on a GPU.
+# Logits that exist at once: 2 MiB, which stay in a CPU's cache, or 512 MiB, which fill a GPU (not yet tuned on one).
 LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**27}
 
 
@@ -53,7 +53,8 @@ def _chunk_log_probs(states_bD: Tensor, ids_b: Tensor, lm_head_VD: Tensor) -> Te
     picked_b = (states_bD * lm_head_VD[ids_b].float()).sum(-1)
     block = max(1, LOGITS_AT_ONCE[states_bD.device.type] // len(states_bD))
     parts = [_log_sum_exp(states_bD @ weight_vD.float().T) for weight_vD in lm_head_VD.split(block)]
-    return picked_b - torch.stack(parts).logsumexp(0)
+    # Two sums of the same products may differ in the last bit: a certain token is 0, not above it. NaN stays NaN.
+    return (picked_b - torch.stack(parts).logsumexp(0)).clamp_max(0)
 
 
 def _log_sum_exp(logits_bv: Tensor) -> Tensor:

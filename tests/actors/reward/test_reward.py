@@ -74,11 +74,6 @@ def test_an_empty_caption_is_an_error_and_never_a_zero(reward: Reward):
         reward.score(draw(1), Prompt("0", " "))
 
 
-def test_keys_of_the_pool_are_left_out(tiny_llava: Path):
-    pool = {"size": 2, "num_cpus": 1.0, "num_gpus": 0.0, "resources": {}}
-    assert load_reward({**settings_of("promptecho", tiny_llava), **pool})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -107,6 +107,13 @@ def test_large_logits_neither_overflow_nor_vanish():
     assert log_probs.tolist() == [-600.0, 0.0]
 
 
+def test_a_certain_token_is_never_above_zero():
+    states = torch.randn(200, 100, generator=torch.Generator().manual_seed(0))
+    lm_head = torch.cat([10 * states, torch.zeros(1, 100)])
+    log_probs = picked_log_probs(states, torch.arange(200), lm_head, 8)
+    assert log_probs.max() == 0
+
+
 def test_bfloat16_states_are_multiplied_and_summed_in_float32():
     generator = torch.Generator().manual_seed(0)
     states = (4 * torch.randn(32, 64, generator=generator)).bfloat16()
