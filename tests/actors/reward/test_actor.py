@@ -21,7 +21,7 @@ def brightness(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def settings(tiny_llava: Path) -> dict:
-    return {"type": "promptecho", "model": str(tiny_llava), "size": 1}
+    return {"type": "promptecho", "model": str(tiny_llava)}
 
 
 @pytest.fixture
