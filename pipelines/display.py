@@ -46,7 +46,8 @@ class Display:
         self._rewards: list[float] = []
         self._evaluations: list[Record] = []
         self._pools: dict[str, PoolLike] = {}
-        self._first: tuple[int, float] | None = None  # step and time of the first record: a resumed run starts late
+        # Step and time of the first record: what came before it, such as the evaluation of the base, is no guide to the rest.
+        self._first: tuple[int, float] | None = None
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -76,7 +77,7 @@ class Display:
     def step(self, record: Record) -> None:
         """Show a trained step's metric record."""
         self._last = record
-        self._first = self._first or (record["step"] - 1, time.monotonic() - _seconds(record))
+        self._first = self._first or (record["step"], time.monotonic())
         if _known(record.get("reward_mean")):
             self._rewards.append(record["reward_mean"])
         self._progress.update(self._bar, completed=record["step"])
@@ -105,7 +106,9 @@ class Display:
     def _left(self, step: int) -> str:
         assert self._first is not None
         first_step, first_time = self._first
-        per_step = (time.monotonic() - first_time) / max(1, step - first_step)
+        if step == first_step:
+            return ""
+        per_step = (time.monotonic() - first_time) / (step - first_step)
         return f"left {clock(per_step * (self.total_steps - step))}"
 
     def _view(self) -> Group:

@@ -34,7 +34,8 @@ def test_without_a_terminal_there_is_a_plain_line_a_step() -> None:
     lines = shown(terminal=False).splitlines()
     assert lines[0] == "EchoRay · test: 3 steps"
     assert lines[1] == "held out at step 0: 40.0%, reward 0.500 (guidance 1, 60 images)"
-    assert lines[2].startswith("step    1/3  reward 0.250 ±0.125  step 0.50 s  left ")
+    assert lines[2].strip() == "step    1/3  reward 0.250 ±0.125  step 0.50 s"
+    assert lines[3].startswith("step    2/3  reward 0.500 ±0.125  step 0.50 s  left ")
     assert lines[5] == "group [3] of step 2 is quarantined"
     assert lines[6].startswith("step    3/3  reward –")
     assert "\x1b" not in "".join(lines)
