@@ -28,16 +28,18 @@ class HeldoutGroup:
 class HeldoutPlan:
     """The groups of every evaluation: full before and after the run, a smaller share every `every` steps.
 
-    Categories get the same number of images each, spread over their prompts, which are taken in a hashed order. The small evaluation
-    is a part of the full one, with the same noise, so that curves compare like with like.
+    Categories get the same number of images each, spread over their prompts in a hashed order. The small evaluation is a part
+    of the full one, with the same noise, so that curves compare like with like.
     """
 
     def __init__(self, prompts: Sequence[Prompt], settings: Heldout, steps: int) -> None:
         self.settings = settings
         self.steps = steps
         self.by_category: dict[str, list[Prompt]] = defaultdict(list)
-        for prompt in sorted(prompts, key=lambda prompt: seed_of("heldout order", prompt.id)):
+        for prompt in prompts:
             self.by_category[prompt.category].append(prompt)
+        for same in self.by_category.values():
+            same.sort(key=lambda prompt: seed_of("heldout order", prompt.id))
 
     def versions(self) -> list[int]:
         """The policy versions that are evaluated."""
