@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-OUT ?= runs/toy
 
 .PHONY: help venv train test lint bench
 
@@ -21,7 +20,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on a laptop
-	$(BIN)/python -m pipelines.train recipes/toy.toml --out $(OUT)
+	$(BIN)/python -m pipelines.train recipes/toy.toml $(if $(OUT),--out $(OUT))
 
 test: $(INSTALLED)  ## unit and integration tests
 	$(BIN)/python -m pytest -q

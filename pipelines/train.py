@@ -8,6 +8,7 @@ Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped by Ctrl-C w
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -16,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from cluster.placement import PlacementError
-from cluster.tasks import Executor
+from cluster.tasks import Executor, WorkerStartError
 from pipelines import checks, workers
 from pipelines.checkpoints import check_recipe, newest
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
@@ -40,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_packages()
         return train(options, console)
     except (UserError, PlacementError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
+    except (WorkerStartError, RunFailed) as error:
+        Console(stderr=True).print(f"[bold red]failed[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -78,11 +83,11 @@ def train(options: argparse.Namespace, console: Console) -> int:
         RunFolder.check_new(out)
 
     with console.status("starting workers"):
-        executor = workers.make_executor(recipe, options.executor, out.name)
+        executor = workers.make_executor(recipe, options.executor, f"{out.name}-{os.getpid()}")
     try:
-        folder = RunFolder.open(out) if resume else RunFolder.create(out, dump_recipe(recipe))
         with console.status("starting workers: they load their models"):
             executor.start()
+        folder = RunFolder.open(out) if resume else RunFolder.create(out, dump_recipe(recipe))
         start = take_up(recipe, folder, executor) if resume else workers.first_version(executor)
         with Display(recipe.loop.steps, recipe.run.name or out.name) as display:
             status = run(Driver(recipe, order, heldout, executor, folder, display, start), folder)

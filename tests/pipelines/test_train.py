@@ -298,6 +298,26 @@ def test_a_users_mistake_ends_with_2_before_any_worker_starts(tiny_world, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(tiny_world, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    assert (
+        main(
+            [
+                str(tiny_world),
+                "--out",
+                str(tmp_path / "run"),
+                "--executor",
+                "local",
+                "--set",
+                f"reward.model={tmp_path}",
+            ]
+        )
+        == 1
+    )
+    assert "worker reward-0 could not start" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_on_held_out_captions_is_refused(tiny_world, tmp_path, capsys):
     options = overrides(data__heldout=tiny_world.parent / "train.jsonl")
     assert main([str(tiny_world), "--out", str(tmp_path / "run"), *options]) == 2
