@@ -36,7 +36,10 @@ SHARES = {"single": 0.08, "two": 0.12, "counting": 0.2, "colours": 0.1, "positio
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and how. The first stage shows relations alone, all true, at high noise, where places are decided."""
+    """How long to train, and how.
+
+    The first stage shows relations alone, all true, at high noise, where places are decided.
+    """
 
     steps: int = 6500
     first_stage: int = 1000
@@ -56,7 +59,8 @@ def confuse(prompt: Prompt) -> list[Prompt]:
     """What a confused image shows instead of its caption's truth, the first choice first.
 
     Always the same for a caption: colours swapped, one thing more (or less), the next colour or shape in a fixed cycle,
-    the relation after a quarter turn (with the opposite one left and right would cancel, and never be learned). Random mistakes would cancel under guidance; these do not.
+    the relation after a quarter turn (with the opposite one, left and right would cancel and never be learned). Random
+    mistakes would cancel under guidance; these do not.
     """
     category, objects = prompt["category"], prompt["objects"]
     kinds = [(thing["colour"], thing["shape"]) for thing in objects]
