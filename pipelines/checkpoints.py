@@ -90,7 +90,7 @@ class Checkpointer:
         for old in sorted(folder.parent.glob(FOLDERS))[:-KEPT]:
             shutil.rmtree(old)
         self._writing, self.saved_step = None, manifest.step
-        self.folder.event("checkpoint", step=manifest.step, path=str(folder.relative_to(self.folder.path)))
+        self.folder.event("checkpoint", step=manifest.step, path=f"checkpoints/{folder.name}")
 
     def give_up(self, message: str) -> None:
         """The policy could not write: what there is of it is removed, older checkpoints stay."""

@@ -1,4 +1,4 @@
-"""A table of positions that a small model cannot overlook: left and right are learned late, or never, from a weak one."""
+"""A table of positions that a small model cannot overlook: from a weak one, left and right are learned late or never."""
 
 import torch
 

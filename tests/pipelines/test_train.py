@@ -58,8 +58,9 @@ def local_runs(tiny_world, tmp_path_factory):
     return {s: train_here(tiny_world, folder / str(s), *overrides(loop__staleness=s, loop__steps=5)) for s in (0, 1, 2)}
 
 
-def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path):
-    out = tmp_path / "run"
+def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("run")  # relative, as at the command line
     summary = train_here(tiny_world, out)
     assert {
         "recipe.toml",
