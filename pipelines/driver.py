@@ -76,7 +76,7 @@ class Driver:
         self.recipe, self.order, self.heldout = recipe, order, heldout
         self.executor, self.folder, self.display = executor, folder, display
         self.loop = Loop(loop_plan(recipe, heldout, start.step, start.evaluated))
-        self.log = StepLog(recipe, start.digest, start.images, start.seconds)
+        self.log = StepLog(start.digest, start.images, start.seconds)
         self.showcase = Showcase(heldout, folder, executor)
         self.checkpointer = Checkpointer(recipe, folder, start.step)
         self.adapters = dict(start.adapters)

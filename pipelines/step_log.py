@@ -11,7 +11,6 @@ import numpy as np
 
 from actors.messages import DrawReport, Scores
 from cluster.tasks import PoolStatus
-from pipelines.config import Recipe
 from pipelines.loop_messages import Progress, Train, Unit
 
 POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
@@ -23,8 +22,7 @@ class StepLog:
     `images` counts the images trained on since the run's first start, `seconds()` the time of all its starts.
     """
 
-    def __init__(self, recipe: Recipe, digest: str, images: int, seconds: float) -> None:
-        self.recipe = recipe
+    def __init__(self, digest: str, images: int, seconds: float) -> None:
         self.digest = digest
         self.images = images
         self.quarantined = 0
