@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help venv train test lint bench
+.PHONY: help venv train test faults lint bench
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -23,7 +23,10 @@ train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on 
 	$(BIN)/python -m pipelines.train recipes/toy.toml $(if $(OUT),--out $(OUT))
 
 test: $(INSTALLED)  ## unit and integration tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --ignore=tests/faults
+
+faults: $(INSTALLED)  ## whole runs that lose workers, ranks, nodes, drivers and disks, by SIGKILL
+	$(BIN)/python -m pytest -q tests/faults
 
 lint: $(INSTALLED)  ## style, format, types, and which package may import which
 	$(BIN)/ruff check .
@@ -31,6 +34,9 @@ lint: $(INSTALLED)  ## style, format, types, and which package may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## measure the loop and the reward
+bench: $(INSTALLED)  ## measure the loop, the reward, the ranks, checkpoints, and what faults cost
 	$(BIN)/python -m bench.loop
 	$(BIN)/python -m bench.reward
+	$(BIN)/python -m bench.zero
+	$(BIN)/python -m bench.checkpoint
+	$(BIN)/python -m bench.faults

@@ -49,7 +49,10 @@ class DrawRequest:
 
 @dataclass(frozen=True)
 class DrawReport:
-    """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's."""
+    """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's.
+
+    `adapter_sha256` is what the worker holds; `adapter_effect` how far it moves the model from its base (actors/rollout/probe.py).
+    """
 
     caption: str
     cut: bool
@@ -57,6 +60,7 @@ class DrawReport:
     adapter_sha256: str
     num_bytes: int
     seconds: float
+    adapter_effect: float = 0.0
 
 
 @dataclass(frozen=True)

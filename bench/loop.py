@@ -27,16 +27,17 @@ from rich.progress import track
 from rich.table import Table
 
 from actors.messages import Prompt
-from bench.stages import SleepingPolicy, SleepingReward, SleepingRollout
+from bench.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
 from bench.virtual import VirtualExecutor
 from cluster.connect import connect
 from cluster.executor import RayExecutor
 from cluster.tasks import Executor, Outcome, PoolSpec
 from pipelines.config import Recipe, dump_recipe, parse_recipe
 from pipelines.display import Display
-from pipelines.driver import Driver, Start
+from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.prompts import PromptOrder
+from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
 
 CHUNK = 2  # images per task
@@ -87,6 +88,7 @@ def pools(scenario: Scenario) -> list[PoolSpec]:
         PoolSpec("rollout", SleepingRollout, draw, scenario.rollouts, num_cpus=0),
         PoolSpec("reward", SleepingReward, score, scenario.rewards, num_cpus=0),
         PoolSpec("policy", SleepingPolicy, update, gang=True, num_cpus=0),
+        PoolSpec("storage", SleepingStorage, {"seconds": 0.0}, num_cpus=0),
     ]
 
 
@@ -150,11 +152,11 @@ class Meter:
         used, self._counted = time.thread_time() - self._counted, time.thread_time()
         share = used / max(1, len(outcomes))
         for outcome in outcomes:
-            kind, what = outcome.key
+            kind, what, _ = outcome.key
             if kind in ("draw", "score"):
                 group = (what.step, what.group)
                 self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share
-            else:
+            elif kind in ("update", "export"):
                 self.update_seconds[what] = self.update_seconds.get(what, 0.0) + share
 
     def _note(self, now: float, outcome: Outcome) -> None:
@@ -184,15 +186,11 @@ def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
         try:
             executor.start()
             cpu_began, began = time.process_time(), time.perf_counter()
-            Driver(
-                recipe,
-                order,
-                HeldoutPlan((), recipe.heldout, scenario.steps),
-                meter,
-                RunFolder.create(Path(folder) / "run", dump_recipe(recipe)),
-                Display(scenario.steps, "bench", Console(quiet=True)),
-                Start({0: ("0", executor.put(0))}),
-            ).run()
+            run = RunFolder.create(Path(folder) / "run", dump_recipe(recipe))
+            display = Display(scenario.steps, "bench", Console(quiet=True))
+            heldout = HeldoutPlan((), recipe.heldout, scenario.steps)
+            recovery = Recovery(recipe, meter, run, f"{folder}/checkpoints", display.note)
+            Driver(recipe, order, heldout, meter, run, display, recovery, prompts_sha256="").run(None)
             cpu, seconds = time.process_time() - cpu_began, time.perf_counter() - began
         finally:
             executor.close()

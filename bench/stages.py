@@ -1,4 +1,4 @@
-"""Stages that only sleep, in the place of image model, judge and policy: what is left is the cost of the orchestration.
+"""Stages that only sleep, in the place of image model, judge, policy and storage: what is left is the cost of the orchestration.
 
 Each duration is a pure function of what is drawn, scored or trained, so that every run of a scenario has the same work.
 """
@@ -72,8 +72,18 @@ class SleepingReward(Stage):
         return Scores(tuple(rng.random() for _ in range(self.images)), seconds=seconds)
 
 
+@dataclass
 class SleepingPolicy(Stage):
     """Trains nothing: an adapter is its version."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def address(self) -> str:
+        return "nowhere"
+
+    def join(self, address: str) -> None:
+        pass
 
     def update(self, step: int, shares: tuple, *latents: Latents) -> dict[str, float]:
         return {"seconds": self.work("update", step), "loss": 0.0}
@@ -81,5 +91,12 @@ class SleepingPolicy(Stage):
     def export(self, version: int) -> tuple[dict[str, Any], np.ndarray]:
         return {"sha256": str(version), "seconds": 0.0}, np.full(1, version)
 
-    def save(self, folder: str, *adapters: np.ndarray) -> dict[str, str]:
-        return {}
+    def snapshot(self, *adapters: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return {"bytes": 0, "seconds": 0.0}, {}
+
+
+class SleepingStorage(Stage):
+    """Writes nothing."""
+
+    def write(self, *document: Any) -> dict[str, Any]:
+        return {"files": {}, "bytes": 0, "seconds": self.work("write")}

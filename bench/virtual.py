@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.tasks import Outcome, PoolSpec, PoolStatus, Task, check_pools
+from cluster.tasks import Command, Outcome, PoolSpec, PoolStatus, Task, check_pools
 
 
 class VirtualExecutor:
@@ -55,6 +55,18 @@ class VirtualExecutor:
     def resize(self, pool: str, size: int) -> None:
         raise NotImplementedError("no scenario changes a pool's size")
 
+    def restart(self, pool: str) -> None:
+        raise NotImplementedError("nothing is ever lost")
+
+    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
+        return []
+
+    def answer(self, command_id: int, text: str) -> None:
+        pass
+
+    def object_store_bytes(self) -> int | None:
+        return None
+
     def status(self) -> dict[str, PoolStatus]:
         return {
             name: PoolStatus(wanted=spec.size, ready=spec.size, busy=spec.size - self._idle[name], restarts=0)
@@ -69,7 +81,8 @@ class VirtualExecutor:
             task = self._backlog[pool].popleft()
             self._idle[pool] -= 1
             self._slept = 0.0
-            result = getattr(self._actors[pool], task.method)(*task.args)
+            args = task.args + (task.shards[0] if task.shards else ())
+            result = getattr(self._actors[pool], task.method)(*args)
             value, *payloads = result if task.returns > 1 else (result,)
             outcome = Outcome(task.key, f"{pool}-0", self._slept, value, tuple(payloads))
             self._num_calls += 1

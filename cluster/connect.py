@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,9 @@ _DEFAULTS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 
+CONNECT_S = 5.0
+GCS_FLAG = "--gcs-address="
+
 
 def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, dashboard: bool = False) -> None:
     """Join the cluster at RAY_ADDRESS, which Ray also sets inside a job; without it, start one for this process.
@@ -30,8 +34,7 @@ def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, 
     """
     if ray.is_initialized():
         return
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    _set_defaults()
     if address := os.environ.get("RAY_ADDRESS"):
         ray.init(address=address, logging_level=logging.WARNING)
     else:
@@ -42,6 +45,46 @@ def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, 
             include_dashboard=dashboard,
             logging_level=logging.WARNING,
         )
+
+
+def join(address: str) -> None:
+    """Join a cluster as a visitor who starts nothing. Raises ConnectionError, soon, where none answers."""
+    if not answers(address):  # Ray itself would try for minutes
+        raise ConnectionError(f"no Ray cluster answers at {address}")
+    _set_defaults()
+    ray.shutdown()
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+
+
+def answers(address: str) -> bool:
+    """Whether anything listens at HOST:PORT."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def clusters_here() -> list[str]:
+    """The addresses of the clusters that have a node on this machine, also of those that a run has started for itself.
+
+    Ray's own search, address="auto", trusts a file that outlives a cluster, and then tries for minutes to join a dead one.
+    """
+    addresses = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            program, *arguments = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has just ended, or is not ours to see
+            continue
+        if program.endswith("/raylet"):
+            addresses |= {it.removeprefix(GCS_FLAG) for it in arguments if it.startswith(GCS_FLAG)}
+    return sorted(addresses)
+
+
+def _set_defaults() -> None:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def worker_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
 
 from cluster.connect import worker_env
+from cluster.controller import Link
 from cluster.gang import Gang
-from cluster.placement import PlacementError, preflight
-from cluster.pool import Pool, Site
+from cluster.heartbeat import Heartbeats
+from cluster.placement import PlacementError, check_nodes, preflight
+from cluster.pool import Pool
+from cluster.site import Site
 from cluster.tasks import (
+    Command,
     Executor,
     Failure,
     Handle,
@@ -24,10 +28,14 @@ from cluster.tasks import (
     Task,
     WorkerStartError,
     check_pools,
+    check_size,
+    gang_named,
+    spec_named,
 )
 from cluster.waiting import WaitSet
 
 __all__ = [
+    "Command",
     "Executor",
     "Failure",
     "Handle",
@@ -48,7 +56,10 @@ class RayExecutor:
     """Executor on a Ray cluster that this process has joined (cluster/connect.py). `run` names the actors.
 
     A pool without a ready worker gives up after `max_start_failures` starts in a row that failed; a start fails after
-    `start_timeout_s`. A pool of which no worker was ever ready gives up at the first constructor that raises.
+    `start_timeout_s`. A pool of which no worker was ever ready gives up at the first constructor that raises. So does a gang.
+
+    Workers are asked for a sign of life every `heartbeat_s`, during `wait`; one that gives none within `heartbeat_timeout_s`
+    is ended.
     """
 
     def __init__(
@@ -57,20 +68,25 @@ class RayExecutor:
         run: str = "run",
         start_timeout_s: float = 300.0,
         max_start_failures: int = 3,
+        heartbeat_s: float = 10.0,
+        heartbeat_timeout_s: float = 60.0,
     ) -> None:
         self._specs = check_pools(specs)
         self._waits = WaitSet()
+        self._heartbeats = Heartbeats(self._waits, heartbeat_s, heartbeat_timeout_s)
         self._outcomes: list[Outcome] = []
-        site = Site(run, self._waits, self._outcomes.append, worker_env(), start_timeout_s, max_start_failures)
+        env = worker_env()
+        self._link = Link(run, env)
+        site = Site(run, self._waits, self._heartbeats, self._outcomes.append, env, start_timeout_s, max_start_failures)
         self._pools: dict[str, Pool | Gang] = {
             name: Gang(spec, site) if spec.gang else Pool(spec, site) for name, spec in self._specs.items()
         }
 
     def start(self) -> None:
-        preflight(list(self._specs.values()), ray.cluster_resources())
+        _check_placement(list(self._specs.values()))
         try:
             while not all(pool.ready for pool in self._pools.values()):
-                self._waits.poll(min(1.0, self._heal()))
+                self._waits.poll(min(1.0, self._heal(), self._heartbeats.beat()))
         except BaseException:
             self.close()
             raise
@@ -79,19 +95,17 @@ class RayExecutor:
         return self._pools[pool].free()
 
     def submit(self, task: Task) -> None:
-        if task.pool not in self._pools:
-            raise ValueError(f"there is no pool {task.pool}, only {', '.join(self._pools)}")
-        self._pools[task.pool].submit(task)
+        self._pools[spec_named(task.pool, self._specs).name].submit(task)
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         give_up = time.monotonic() + timeout_s
-        left_s = timeout_s
-        while not self._outcomes and left_s >= 0:
-            next_heal_s = self._heal()
-            if not len(self._waits) and next_heal_s == float("inf"):
+        while True:
+            next_heal_s, next_beat_s = self._heal(), self._heartbeats.beat()
+            under_way = len(self._waits) > 0 or next_heal_s < float("inf")
+            left_s = give_up - time.monotonic() if under_way and not self._outcomes else 0.0
+            self._waits.poll(max(0.0, min(left_s, next_heal_s, next_beat_s)))
+            if self._outcomes or left_s <= 0:
                 break
-            self._waits.poll(min(left_s, next_heal_s))
-            left_s = give_up - time.monotonic()
         outcomes = self._outcomes[:]
         self._outcomes.clear()
         return outcomes
@@ -106,12 +120,29 @@ class RayExecutor:
         return ray.put(value)
 
     def resize(self, pool: str, size: int) -> None:
-        spec = replace(self._specs[pool], size=size)
-        others = [other for name, other in self._specs.items() if name != pool]
-        if size > self._specs[pool].size:
-            preflight([*others, spec], ray.cluster_resources())
-        self._pools[pool].resize(size)
-        self._specs[pool] = spec
+        before = spec_named(pool, self._specs)
+        check_size(before, size)
+        after = replace(before, size=size, min_size=before.smallest)
+        if size > before.size:
+            _check_placement([after if spec is before else spec for spec in self._specs.values()])
+        resized = self._pools[pool]
+        assert isinstance(resized, Pool), "no size is right for a gang"
+        resized.resize(size)
+        self._specs[pool] = after
+
+    def restart(self, pool: str) -> None:
+        gang = self._pools[gang_named(pool, self._specs).name]
+        assert isinstance(gang, Gang)
+        gang.restart()
+
+    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
+        return self._link.exchange(status)
+
+    def answer(self, command_id: int, text: str) -> None:
+        self._link.answer(command_id, text)
+
+    def object_store_bytes(self) -> int | None:
+        return int(ray.cluster_resources().get("object_store_memory", 0)) or None
 
     def status(self) -> dict[str, PoolStatus]:
         return {name: pool.status() for name, pool in self._pools.items()}
@@ -119,7 +150,7 @@ class RayExecutor:
     def close(self) -> None:
         if not ray.is_initialized():
             return
-        ended = [actor for pool in self._pools.values() for actor in pool.close()]
+        ended = [actor for pool in self._pools.values() for actor in pool.close()] + self._link.close()
         self._outcomes.clear()
         give_up = time.monotonic() + CLOSE_S
         while ended and time.monotonic() < give_up:
@@ -127,6 +158,13 @@ class RayExecutor:
 
     def _heal(self) -> float:
         return min(pool.heal() for pool in self._pools.values())
+
+
+def _check_placement(specs: Sequence[PoolSpec]) -> None:
+    preflight(specs, ray.cluster_resources())
+    driver = ray.get_runtime_context().get_node_id()
+    nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != driver)
+    check_nodes(specs, [node["Resources"] for node in nodes])
 
 
 def _is_dead(actor: ray.actor.ActorHandle) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import ray
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -16,7 +18,16 @@ from ray.exceptions import (
 from cluster.tasks import Failure
 
 MESSAGE_CHARS = 4000
+FETCH_S = 60.0  # a first return value is small and exists already: if it does not come, its node is gone
 _WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+
+
+def result_of(ref: ray.ObjectRef) -> tuple[Any, Failure | None]:
+    """The value of a call that is done, or its failure."""
+    try:
+        return ray.get(ref, timeout=FETCH_S), None
+    except Exception as error:
+        return None, failure_of(error)
 
 
 def failure_of(error: Exception) -> Failure:

@@ -1,7 +1,8 @@
 """The executor for debugging: workers are objects in this process, and `wait` runs one task, step by step.
 
 Values travel as on Ray: pickled by value, each consumer with its own copy whose arrays are read-only. Deadlines are not
-kept, a gang's ranks run one after the other (so ranks that wait for each other need Ray), and nothing ever dies.
+kept, a gang's ranks run one after the other (so ranks that wait for each other need Ray), nothing ever dies, and nobody
+commands.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import pickle
 import time
 import traceback
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.tasks import (
+    Command,
     Failure,
     Outcome,
     PoolSpec,
@@ -22,7 +24,10 @@ from cluster.tasks import (
     Task,
     WorkerStartError,
     check_pools,
+    check_size,
+    gang_named,
     rank_args,
+    spec_named,
 )
 
 
@@ -51,11 +56,14 @@ class LocalExecutor:
         self._workers: dict[str, list[tuple[str, Any]]] = {name: [] for name in self._specs}
         self._wanted = {spec.name: spec.size for spec in specs}
         self._num_started = dict.fromkeys(self._specs, 0)
+        self._restarts = dict.fromkeys(self._specs, 0)
         self._tasks: deque[Task] = deque()
 
     def start(self) -> None:
-        for name, wanted in self._wanted.items():
-            self.resize(name, wanted)
+        for name, spec in self._specs.items():
+            self._fill(name)
+            if spec.gang:
+                self._join(name)
 
     def free(self, pool: str) -> int:
         waiting = sum(task.pool == pool for task in self._tasks)
@@ -64,9 +72,7 @@ class LocalExecutor:
         return max(0, len(self._workers[pool]) - waiting)
 
     def submit(self, task: Task) -> None:
-        if task.pool not in self._specs:
-            raise ValueError(f"there is no pool {task.pool}, only {', '.join(self._specs)}")
-        if self._specs[task.pool].gang:
+        if spec_named(task.pool, self._specs).gang:
             rank_args(task, len(self._workers[task.pool]))
         self._tasks.append(task)
 
@@ -80,20 +86,32 @@ class LocalExecutor:
         return _Payload.of(value)
 
     def resize(self, pool: str, size: int) -> None:
-        workers, spec = self._workers[pool], self._specs[pool]
+        check_size(spec_named(pool, self._specs), size)
         self._wanted[pool] = size
-        del workers[size:]
-        while len(workers) < size:
-            name = f"{pool}-{self._num_started[pool]}"
-            self._num_started[pool] += 1
-            try:
-                workers.append((name, spec.actor(**_Payload.of(dict(spec.kwargs)).load())))
-            except Exception as error:
-                raise WorkerStartError(f"worker {name} could not start: {traceback.format_exc()}") from error
+        del self._workers[pool][size:]
+        self._fill(pool)
+
+    def restart(self, pool: str) -> None:
+        gang_named(pool, self._specs)
+        self._workers[pool].clear()
+        self._num_started[pool] = 0
+        self._restarts[pool] += 1
+        self._fill(pool)
+        self._join(pool)
+
+    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
+        return []
+
+    def answer(self, command_id: int, text: str) -> None:
+        pass
+
+    def object_store_bytes(self) -> int | None:
+        return None
 
     def status(self) -> dict[str, PoolStatus]:
+        waiting = Counter(task.pool for task in self._tasks)
         return {
-            name: PoolStatus(wanted=self._wanted[name], ready=len(workers), busy=0, restarts=0)
+            name: PoolStatus(self._wanted[name], len(workers), 0, self._restarts[name], waiting[name])
             for name, workers in self._workers.items()
         }
 
@@ -101,6 +119,29 @@ class LocalExecutor:
         self._tasks.clear()
         for workers in self._workers.values():
             workers.clear()
+
+    def _fill(self, pool: str) -> None:
+        """Make the workers that are missing."""
+        workers, spec = self._workers[pool], self._specs[pool]
+        while len(workers) < self._wanted[pool]:
+            name = f"{pool}-{self._num_started[pool]}"
+            self._num_started[pool] += 1
+            kwargs = _Payload.of(dict(spec.kwargs)).load()
+            if spec.gang:
+                kwargs |= {"rank": len(workers), "ranks": spec.size}
+            try:
+                workers.append((name, spec.actor(**kwargs)))
+            except Exception as error:
+                raise WorkerStartError(f"worker {name} could not start: {traceback.format_exc()}") from error
+
+    def _join(self, gang: str) -> None:
+        ranks = [rank for _, rank in self._workers[gang]]
+        try:
+            address = ranks[0].address()
+            for rank in ranks:
+                rank.join(address)
+        except Exception as error:
+            raise WorkerStartError(f"the gang {gang} could not join: {traceback.format_exc()}") from error
 
     def _run(self, task: Task) -> Outcome:
         began = time.monotonic()

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import ray
 from ray.exceptions import ActorDiedError
 
-from cluster.failures import failure_of, tail
+from cluster.failures import FETCH_S, result_of, tail
+from cluster.heartbeat import Pulse
+from cluster.site import Site, backoff_s, call
 from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerStartError
-from cluster.waiting import WaitSet
-
-FETCH_S = 60.0  # a first return value is small and exists already: if it does not come, its node is gone
-MAX_BACKOFF_S = 30.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """What every pool of an executor shares. `report` takes outcomes as they arise."""
-
-    run: str
-    waits: WaitSet
-    report: Callable[[Outcome], None]
-    env_vars: dict[str, str]
-    start_timeout_s: float
-    max_start_failures: int
-
-    def start_actor(self, actor_class: Any, spec: PoolSpec, name: str, **options: Any) -> ray.actor.ActorHandle:
-        """A new actor process; it is not ready yet. Ray never restarts it: the state would be lost without a word."""
-        actor = actor_class.options(
-            name=f"echoray-{self.run}-{name}",
-            num_cpus=spec.num_cpus,
-            num_gpus=spec.num_gpus,
-            resources=dict(spec.resources),
-            max_restarts=0,
-            runtime_env={"env_vars": self.env_vars},
-            **options,
-        )
-        return actor.remote(**spec.kwargs)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +21,9 @@ class _Worker:
     name: str
     actor: ray.actor.ActorHandle
     ref: ray.ObjectRef  # what it is doing: starting, or the call in flight
+    task: Task | None = None
+    began: float = 0.0
+    pulse: Pulse | None = None  # once it is ready
 
 
 class Pool:
@@ -57,7 +32,6 @@ class Pool:
     def __init__(self, spec: PoolSpec, site: Site) -> None:
         self.spec = spec
         self._site = site
-        self._actor_class = ray.remote(spec.actor)
         self._wanted = spec.size
         self._workers: dict[str, _Worker] = {}  # each is starting, idle, or busy; a busy one may be leaving
         self._starting: set[str] = set()
@@ -81,10 +55,11 @@ class Pool:
 
     def resize(self, size: int) -> None:
         self._wanted = size
-        staying = [worker for name, worker in self._workers.items() if name not in self._leaving]
-        staying.sort(key=self._is_busy)  # those that do nothing go first
-        for worker in staying[: max(0, len(staying) - size)]:
-            if self._is_busy(worker):
+        self._leaving.clear()
+        # those that do nothing go first, and of them those that are not even ready
+        workers = sorted(self._workers.values(), key=lambda it: (it.task is not None, it.name not in self._starting))
+        for worker in workers[: max(0, len(workers) - size)]:
+            if worker.task is not None:
                 self._leaving.add(worker.name)
             else:
                 self._end(worker)
@@ -107,7 +82,8 @@ class Pool:
 
     def status(self) -> PoolStatus:
         ready = len(self._workers) - len(self._starting)
-        return PoolStatus(self._wanted, ready, ready - len(self._idle), self._restarts)
+        busy = ready - len(self._idle)
+        return PoolStatus(self._wanted, ready, busy, self._restarts, waiting=len(self._backlog), in_flight=busy)
 
     def close(self) -> list[ray.actor.ActorHandle]:
         """End all workers; the handles of those that were still there."""
@@ -123,7 +99,7 @@ class Pool:
     def _start_worker(self) -> None:
         name = f"{self.spec.name}-{self._num_started}"
         self._num_started += 1
-        actor = self._site.start_actor(self._actor_class, self.spec, name)
+        actor = self._site.start_actor(self.spec, name)
         worker = _Worker(name, actor, actor.__ray_ready__.remote())
         self._workers[name] = worker
         self._starting.add(name)
@@ -145,6 +121,7 @@ class Pool:
         self._was_ready = True
         self._starting.discard(worker.name)
         self._idle[worker.name] = worker
+        worker.pulse = self._site.heartbeats.watch(worker.actor, partial(self._lost, worker))
         self._dispatch()
 
     def _not_started(self, worker: _Worker, message: str, hopeless: bool = False) -> None:
@@ -157,11 +134,20 @@ class Pool:
                 f"workers of the pool {self.spec.name} do not start ({self._start_failures} failed in a row).\n"
                 f"{worker.name}: {message}"
             )
-        self._heal_at = time.monotonic() + min(MAX_BACKOFF_S, 2.0**self._start_failures)
+        self._heal_at = time.monotonic() + backoff_s(self._start_failures)
         self._dispatch()
 
-    def _is_busy(self, worker: _Worker) -> bool:
-        return worker.name not in self._starting and worker.name not in self._idle
+    def _lost(self, worker: _Worker, reason: str) -> None:
+        """Its heartbeat says that it died or hangs."""
+        if worker.task is None:
+            self._replace(worker)
+        else:
+            self._failed(worker, Failure("worker_lost", f"{worker.name}: {reason}"))
+
+    def _replace(self, worker: _Worker) -> None:
+        self._end(worker)
+        self._restarts += 1
+        self.heal()
 
     def _end(self, worker: _Worker) -> None:
         self._site.waits.discard(worker.ref)
@@ -169,6 +155,8 @@ class Pool:
         self._starting.discard(worker.name)
         self._idle.pop(worker.name, None)
         self._leaving.discard(worker.name)
+        if worker.pulse:
+            self._site.heartbeats.stop(worker.pulse)
         ray.kill(worker.actor)
 
     # -- tasks
@@ -195,43 +183,35 @@ class Pool:
     def _call(self, worker: _Worker, task: Task) -> None:
         del self._idle[worker.name]
         refs = call(worker.actor, task, task.args)
-        worker.ref = refs[0]
-        began = time.monotonic()
+        worker.ref, worker.task, worker.began = refs[0], task, time.monotonic()
 
         def on_ready() -> None:
-            value, failure = result_of(worker.ref)
-            payloads = () if failure else tuple(refs[1:])
-            self._returned(worker, Outcome(task.key, worker.name, time.monotonic() - began, value, payloads, failure))
+            value, failure = result_of(refs[0])
+            if failure:
+                self._failed(worker, failure)
+            else:
+                seconds = time.monotonic() - worker.began
+                self._returned(worker, Outcome(task.key, worker.name, seconds, value, tuple(refs[1:])))
 
         def on_late() -> None:
-            failure = Failure("deadline", f"{task.method} on {worker.name} took longer than {task.deadline_s} s")
-            self._returned(worker, Outcome(task.key, worker.name, time.monotonic() - began, failure=failure))
+            message = f"{task.method} on {worker.name} took longer than {task.deadline_s} s"
+            self._failed(worker, Failure("deadline", message))
 
         self._site.waits.add(worker.ref, on_ready, on_late, task.deadline_s)
 
+    def _failed(self, worker: _Worker, failure: Failure) -> None:
+        assert worker.task is not None
+        seconds = time.monotonic() - worker.began
+        self._returned(worker, Outcome(worker.task.key, worker.name, seconds, failure=failure))
+
     def _returned(self, worker: _Worker, outcome: Outcome) -> None:
+        worker.task = None
         lost = outcome.failure is not None and outcome.failure.cause in ("worker_lost", "deadline")
         if worker.name in self._leaving:
             self._end(worker)
         elif lost:
-            self._end(worker)
-            self._restarts += 1
-            self.heal()
+            self._replace(worker)
         else:
             self._idle[worker.name] = worker
         self._site.report(outcome)
         self._dispatch()
-
-
-def call(actor: ray.actor.ActorHandle, task: Task, args: tuple) -> list[ray.ObjectRef]:
-    """Call the task's method; one reference for each of its return values."""
-    method = getattr(actor, task.method)
-    return [method.remote(*args)] if task.returns == 1 else method.options(num_returns=task.returns).remote(*args)
-
-
-def result_of(ref: ray.ObjectRef) -> tuple[Any, Failure | None]:
-    """The value of a call that is done, or its failure."""
-    try:
-        return ray.get(ref, timeout=FETCH_S), None
-    except Exception as error:
-        return None, failure_of(error)

@@ -25,7 +25,13 @@ class PayloadLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A pool of `size` workers `actor(**kwargs)`, each holding these resources. In a gang all are called together."""
+    """A pool of `size` workers `actor(**kwargs)`, each holding these resources.
+
+    gang: all are called together. Each is also constructed with `rank` and `ranks`; then rank 0 is asked for `address()`, where
+    they can meet, and all are called with `join(address)`; when all have returned, the gang is ready.
+    min_size, max_size: how far the size may change (None: not below `size`; no upper limit). A gang's never does.
+    beside_driver: the workers run on the driver's node.
+    """
 
     name: str
     actor: type
@@ -35,6 +41,14 @@ class PoolSpec:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    min_size: int | None = None
+    max_size: int | None = None
+    beside_driver: bool = False
+
+    @property
+    def smallest(self) -> int:
+        """The size that the pool may shrink to."""
+        return self.size if self.min_size is None else self.min_size
 
 
 @dataclass(frozen=True)
@@ -78,12 +92,28 @@ class Outcome:
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """Workers of a pool: wanted, ready (busy ones included), busy, and how many were replaced so far."""
+    """Workers of a pool: wanted, ready (busy ones included), busy, and how many were replaced so far; and its tasks.
+
+    restarts of a gang: how often all its ranks were started again. waiting: tasks that no worker was given yet; in_flight:
+    tasks that were given to workers.
+    """
 
     wanted: int
     ready: int
     busy: int
     restarts: int
+    waiting: int = 0
+    in_flight: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """What somebody outside asks of the run: another size for a pool, or to stop. `id` is for the answer."""
+
+    id: int
+    kind: Literal["scale", "stop"]
+    pool: str = ""
+    size: int = 0
 
 
 class Executor(Protocol):
@@ -111,7 +141,25 @@ class Executor(Protocol):
         """A handle to a value that many tasks take."""
 
     def resize(self, pool: str, size: int) -> None:
-        """Grow: new workers join when they are ready. Shrink: workers finish what they do and are ended."""
+        """Grow: new workers join when they are ready. Shrink: workers finish what they do and are ended.
+
+        Raises ValueError, with the limits, for a size outside of the pool's, and PlacementError for more than the cluster has.
+        """
+
+    def restart(self, pool: str) -> None:
+        """End the ranks of a gang, alive or lost, and start them anew. Tasks submitted from now on wait until they have joined.
+
+        Tasks under way fail (worker_lost). A gang that was lost stays so, and fails every task, until this is called.
+        """
+
+    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
+        """Publish the run's status, and return the commands that arrived. Never blocks; may be called as often as one likes."""
+
+    def answer(self, command_id: int, text: str) -> None:
+        """Tell who gave a command what became of it. A text that begins with "refused" says that nothing did."""
+
+    def object_store_bytes(self) -> int | None:
+        """How much the object store holds before it spills to disk; None where payloads lie in no store."""
 
     def status(self) -> dict[str, PoolStatus]: ...
 
@@ -120,14 +168,41 @@ class Executor(Protocol):
 
 
 def check_pools(specs: Sequence[PoolSpec]) -> dict[str, PoolSpec]:
-    """The specs by name. Raises ValueError for two pools of one name and for a pool without workers."""
+    """The specs by name. Raises ValueError for two pools of one name and for what no pool can be."""
     by_name = {spec.name: spec for spec in specs}
     if len(by_name) < len(specs):
         raise ValueError(f"two pools have the same name: {sorted(spec.name for spec in specs)}")
     for spec in specs:
         if spec.size < 1:
             raise ValueError(f"pool {spec.name}: size is {spec.size}, it must be 1 or more")
+        if spec.gang and spec.beside_driver:
+            raise ValueError(f"pool {spec.name}: the ranks of a gang cannot be placed beside the driver")
+        if not spec.gang:
+            check_size(spec, spec.size)
     return by_name
+
+
+def check_size(spec: PoolSpec, size: int) -> None:
+    """Raises ValueError if the pool may not have this size."""
+    if spec.gang:
+        raise ValueError(f"pool {spec.name} is a gang of {spec.size} ranks: its size is fixed during a run")
+    if size < max(1, spec.smallest) or (spec.max_size is not None and size > spec.max_size):
+        limits = f"{spec.smallest} or more" if spec.max_size is None else f"{spec.smallest} to {spec.max_size}"
+        raise ValueError(f"pool {spec.name}: {size} is outside of its limits, {limits} workers")
+
+
+def spec_named(name: str, specs: Mapping[str, PoolSpec]) -> PoolSpec:
+    """The spec of this name. Raises ValueError with the names that there are."""
+    if name not in specs:
+        raise ValueError(f"there is no pool {name}, only {', '.join(specs)}")
+    return specs[name]
+
+
+def gang_named(name: str, specs: Mapping[str, PoolSpec]) -> PoolSpec:
+    """The spec of this gang. Raises ValueError for a pool that is none."""
+    if not spec_named(name, specs).gang:
+        raise ValueError(f"pool {name} heals by itself: only a gang is restarted")
+    return specs[name]
 
 
 def rank_args(task: Task, size: int) -> list[tuple]:

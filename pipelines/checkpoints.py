@@ -1,128 +1,147 @@
-"""Checkpoints of a run: written aside, made real by a manifest that is written last, found again by `--resume`.
+"""Checkpoints: what they hold, where they lie, and how `--resume` finds the newest one that is whole.
 
-A checkpoint holds the policy's own files, the adapters of every version that work in flight may still need, and the manifest:
-step, digest, counters, evaluations finished, hashes of all files and the recipe.
+A checkpoint is a folder (or a URL) with the policy's state, the adapters that work in flight needs, and the run's records up
+to there, made real by a manifest that is written last (cluster/storage.py). pipelines/checkpointer.py makes them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from actors.messages import Prompt
+from cluster import storage
 from pipelines.config import Recipe, UserError, dump_recipe
-from pipelines.run_folder import RunFolder, read_json, write_json
-from pipelines.step_log import StepLog
 
-MANIFEST = "manifest.json"
-FOLDERS = "step-??????"
-KEPT = 2
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "ray", "numpy")
+RECORDS = "records/"
+RECIPE = "records/recipe.toml"
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "deepspeed", "ray", "numpy")
 FREE_TABLES = {"cluster"}
-FREE_KEYS = {"size", "num_cpus", "num_gpus", "resources", "name", "notes", "checkpoint_every"}
+FREE_KEYS = {
+    *("name", "notes", "size", "min", "max", "num_cpus", "num_gpus", "resources"),
+    *("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints"),
+    *("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight"),
+}
+ANEW_KEYS = {"ranks", "zero_stage"}  # these may change as well, but sums are then taken in another order
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself. `adapters`: sha256 by policy version; `evaluated`: versions whose evaluation is recorded."""
+    """What a checkpoint says of itself.
+
+    adapters: sha256 by policy version; evaluated: versions whose evaluation is recorded; digest_since: the step after which
+    the digest's chain began (0, or a resume on another number of ranks).
+    """
 
     step: int
     digest: str
+    digest_since: int
     images: int
     seconds: float
+    quarantined: int
     adapters: dict[str, str]
     evaluated: list[int]
+    ranks: int
+    zero_stage: int
+    seed: int
     recipe_sha256: str
+    prompts_sha256: str
     files: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
 
+@dataclass(frozen=True)
+class Found:
+    """A whole checkpoint."""
+
+    place: str
+    manifest: Manifest
+
+    def records(self) -> dict[str, bytes]:
+        """The run's records up to the checkpoint, by file name."""
+        names = [name for name in self.manifest.files if name.startswith(RECORDS) and name != RECIPE]
+        return {name.removeprefix(RECORDS): storage.read_bytes(self.place, name) for name in names}
+
+    def state_files(self) -> list[str]:
+        """The names of the policy's files."""
+        return [name for name in self.manifest.files if not name.startswith(RECORDS)]
+
+
+def place_of(root: str, step: int) -> str:
+    """Where the checkpoint of a step lies."""
+    return f"{root}/step-{step:06d}"
+
+
+def root_of(recipe: Recipe, out: Path) -> str:
+    """Where the checkpoints of a run lie."""
+    return recipe.loop.checkpoints.rstrip("/") or str((out / "checkpoints").absolute())
+
+
+def step_of(place: str) -> int | None:
+    """The step of a checkpoint's folder, None for another folder."""
+    match = re.fullmatch(r"step-(\d{6,})", place.rpartition("/")[2])
+    return int(match[1]) if match else None
+
+
+def newest(root: str) -> tuple[Found | None, list[str]]:
+    """The newest checkpoint that is whole, every file with its hash; and what was wrong with newer ones, which are passed over."""
+    problems: list[str] = []
+    places = {step: place for place in storage.folders(root) if (step := step_of(place)) is not None}
+    for step in sorted(places, reverse=True):
+        try:
+            return Found(places[step], _open(places[step])), problems
+        except storage.StorageError as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def named(place: str) -> Found:
+    """The checkpoint at a path or URL. Raises UserError if it is not whole."""
+    place = place.rstrip("/") if "://" in place else str(Path(place).absolute())
+    try:
+        return Found(place, _open(place))
+    except storage.StorageError as error:
+        raise UserError(f"--resume {place}: {error}. Give a folder such as checkpoints/step-000050") from None
+
+
+def check_fits(found: Found, recipe: Recipe, prompts_sha256: str) -> None:
+    """Raises UserError if the recipe or the prompts would not continue the run that the checkpoint is of."""
+    manifest = found.manifest
+    if manifest.recipe_sha256 != recipe_sha256(recipe):
+        old = storage.read_bytes(found.place, RECIPE).decode().splitlines()
+        changed = [line for line in dump_recipe(recipe).splitlines() if line not in old]
+        raise UserError(
+            "--resume continues a run with its own recipe; pool sizes, resources, limits, names, policy.ranks and "
+            "policy.zero_stage may differ. Changed here:\n  " + "\n  ".join(changed or ["(keys were removed)"])
+        )
+    if manifest.prompts_sha256 != prompts_sha256:
+        raise UserError("--resume: the prompt sets are not those of the run. Give it the files that it began with")
+
+
 def recipe_sha256(recipe: Recipe) -> str:
-    """A hash of all that decides the result: pool sizes, resources, names and the cluster's settings are left out."""
-    tables = recipe.model_dump()
+    """A hash of all that decides the result, but for the number of ranks and the ZeRO stage."""
     kept = {
-        name: {key: value for key, value in table.items() if key not in FREE_KEYS}
-        for name, table in tables.items()
+        name: {key: value for key, value in table.items() if key not in FREE_KEYS | ANEW_KEYS}
+        for name, table in recipe.model_dump().items()
         if name not in FREE_TABLES
     }
     return hashlib.sha256(repr(kept).encode()).hexdigest()
 
 
-class Checkpointer:
-    """Writes the checkpoints of a run, one at a time: `begin`, then the policy saves, then `finish`."""
-
-    def __init__(self, recipe: Recipe, folder: RunFolder, saved_step: int) -> None:
-        self.recipe, self.folder, self.saved_step = recipe, folder, saved_step
-        self._writing: Manifest | None = None
-
-    @property
-    def saving(self) -> bool:
-        """A checkpoint is being written."""
-        return self._writing is not None
-
-    def due(self, step: int) -> bool:
-        """Whether a checkpoint follows this step: every so many, and the last; not while one is being written."""
-        return not self.saving and (step % self.recipe.loop.checkpoint_every == 0 or step == self.recipe.loop.steps)
-
-    def begin(self, step: int, log: StepLog, adapters: dict[int, tuple[str, Any]], evaluated: list[int]) -> tuple:
-        """Makes the place; returns the arguments of the policy's `save`: the place and the handles of the adapters."""
-        shas = {str(version): sha256 for version, (sha256, _) in adapters.items()}
-        self._writing = Manifest(
-            step, log.digest, log.images, log.seconds(), shas, list(evaluated), recipe_sha256(self.recipe)
-        )
-        partial = self._partial(step)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        return (str(partial), *(handle for _, handle in adapters.values()))
-
-    def finish(self, files: dict[str, str]) -> None:
-        """The policy's files are written, with these hashes: the manifest makes them a checkpoint, and older ones go."""
-        assert self._writing is not None
-        manifest = replace(self._writing, files=files)
-        partial = self._partial(manifest.step)
-        write_json(partial / MANIFEST, asdict(manifest))
-        folder = partial.with_suffix("")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        for old in sorted(folder.parent.glob(FOLDERS))[:-KEPT]:
-            shutil.rmtree(old)
-        self._writing, self.saved_step = None, manifest.step
-        self.folder.event("checkpoint", step=manifest.step, path=f"checkpoints/{folder.name}")
-
-    def give_up(self, message: str) -> None:
-        """The policy could not write: what there is of it is removed, older checkpoints stay."""
-        assert self._writing is not None
-        shutil.rmtree(self._partial(self._writing.step), ignore_errors=True)
-        self.folder.event("checkpoint_failed", step=self._writing.step, message=message)
-        self._writing = None
-
-    def _partial(self, step: int) -> Path:
-        return self.folder.path.absolute() / "checkpoints" / f"step-{step:06d}.partial"
+def sha256_of_prompts(*sets: Sequence[Prompt]) -> str:
+    """A hash of prompt sets, in their order."""
+    return hashlib.sha256(repr(sets).encode()).hexdigest()
 
 
-def newest(run: Path) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint whose files all have the hashes of its manifest, or None."""
-    for folder in sorted((run / "checkpoints").glob(FOLDERS), reverse=True):
-        content = read_json(folder / MANIFEST)
-        if content and all(_has_hash(folder / name, sha256) for name, sha256 in content["files"].items()):
-            return folder, Manifest(**content)
-    return None
-
-
-def check_recipe(manifest: Manifest, recipe: Recipe, stored_recipe: str) -> None:
-    """Raises UserError if the recipe would not continue the run that the checkpoint is of."""
-    if manifest.recipe_sha256 == recipe_sha256(recipe):
-        return
-    old, new = stored_recipe.splitlines(), dump_recipe(recipe).splitlines()
-    changed = [line for line in new if line not in old]
-    raise UserError(
-        "--resume continues a run with its own recipe, only pool sizes, resources and names may differ; changed here:\n  "
-        + "\n  ".join(changed or ["(keys were removed)"])
-    )
-
-
-def _has_hash(path: Path, sha256: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+def _open(place: str) -> Manifest:
+    content = storage.read_manifest(place)
+    try:
+        manifest = Manifest(**content)
+    except TypeError as error:
+        raise storage.StorageError(f"{place}/{storage.MANIFEST} was written by another version: {error}") from error
+    storage.check(place, content)
+    return manifest

@@ -24,8 +24,9 @@ class Table(BaseModel):
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda"]
-DType = Literal["float32", "bfloat16"]
+DType = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU that has it, else float32
 
 
 class Run(Table):
@@ -43,11 +44,15 @@ class LoopTable(Table):
     steps: Count
     staleness: Annotated[int, Field(ge=0)] = 1
     order: Literal["strict", "ready"] = "strict"
-    retries: Annotated[int, Field(ge=0)] = 2
-    max_failures_in_row: Count = 8
+    retries: Annotated[int, Field(ge=0)] = 2  # of a task that raised
+    lost_retries: Annotated[int, Field(ge=0)] = 10  # of a task whose worker or payload was lost
+    max_failures_in_row: Count = 8  # quarantined groups, or policy restarts without a new step
     max_groups_in_flight: Count | None = None
-    max_bytes_in_flight: Count | None = None
+    max_bytes_in_flight: Count | None = None  # None: STORE_SHARE of the object store
     checkpoint_every: Count = 50
+    keep_checkpoints: Count = 2  # the newest ones
+    keep_best: bool = True  # and the one with the best held-out figure
+    checkpoints: str = ""  # a folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder
 
 
 class Data(Table):
@@ -62,6 +67,8 @@ class Pool(Table):
     """A pool of interchangeable workers; the resources are those of one worker."""
 
     size: Count = 1
+    min: Count = 1
+    max: Count | None = None
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
     resources: dict[str, float] = {}
@@ -78,7 +85,7 @@ class Rollout(Pool):
     height: Count = 512
     width: Count = 512
     device: Device = "auto"
-    dtype: DType = "float32"
+    dtype: DType = "auto"
 
 
 class Reward(Pool):
@@ -92,14 +99,17 @@ class Reward(Pool):
     include_eos: bool = False
     log_gain: bool = False
     device: Device = "auto"
-    dtype: DType = "float32"
+    dtype: DType = "auto"
     chunk_tokens: Count = 4096
 
 
 class Policy(Table):
-    """The trained model: LoRA on a frozen base, and its optimiser."""
+    """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""
 
     model: str
+    ranks: Count = 1
+    zero_stage: Literal[0, 1, 2, 3] = 2  # of DeepSpeed; 0: one rank of plain torch
+    activation_checkpointing: bool = False
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
     lora_rank: Count = 32
     lora_alpha: Annotated[float, Field(gt=0)] = 64.0
@@ -112,9 +122,9 @@ class Policy(Table):
         1.0  # as a share of learning_rate, reached linearly at the last step
     )
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    micro_batch: Count = 8
+    micro_batch: Count = 8  # samples of a rank per backward; gradients accumulate over a step
     device: Device = "auto"
-    dtype: DType = "float32"
+    dtype: DType = "auto"
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
     resources: dict[str, float] = {}
@@ -160,11 +170,29 @@ class Heldout(Table):
     checker: str | None = None
 
 
-class Cluster(Table):
-    """How to reach or start Ray."""
+class Autoscale(Table):
+    """When pools grow and shrink by themselves, between their min and max (cluster/autoscale.py)."""
 
-    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    task_timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    enabled: bool = False
+    queue_s: Seconds = 10.0
+    grow_after_s: Seconds = 15.0
+    shrink_after_s: Seconds = 60.0
+
+
+class Cluster(Table):
+    """How to reach or start Ray, and when a worker counts as lost.
+
+    A task is late after deadline_factor times the longest of its kind so far, but not before deadline_floor_s; until one is
+    measured, after task_timeout_s.
+    """
+
+    start_timeout_s: Seconds = 600.0
+    task_timeout_s: Seconds = 1800.0
+    deadline_floor_s: Seconds = 60.0
+    deadline_factor: Annotated[float, Field(ge=1)] = 10.0
+    heartbeat_s: Seconds = 10.0
+    heartbeat_timeout_s: Seconds = 60.0
+    autoscale: Autoscale = Autoscale()
     dashboard: bool = False
     object_store_mb: Annotated[int, Field(ge=75)] | None = None  # of a Ray that this run starts itself
 
@@ -195,6 +223,13 @@ class Recipe(Table):
                 f"rollout.chunk = {self.chunk} does not divide rollout.group_size = {self.rollout.group_size}: "
                 f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
             )
+        for name, pool in (("rollout", self.rollout), ("reward", self.reward)):
+            if not pool.min <= pool.size <= (pool.max or pool.size):
+                raise ValueError(
+                    f"{name}.size = {pool.size} lies outside of {name}.min = {pool.min} and {name}.max = {pool.max}: "
+                    "a pool begins with a size between them"
+                )
+        self._check_ranks()
         if self.reward.transform == "exp" and self.reward.reduction == "sum":
             raise ValueError(
                 'reward.transform = "exp" of a sum is 0 for any real caption: use reward.reduction = "mean"'
@@ -212,6 +247,23 @@ class Recipe(Table):
                     f"rollout.steps * timestep_fraction leaves {usable}: lower the first or raise rollout.steps"
                 )
         return self
+
+    def _check_ranks(self) -> None:
+        ranks, tasks = self.policy.ranks, self.rollout.prompts_per_step * self.rollout.group_size // self.chunk
+        if self.policy.zero_stage == 0 and ranks > 1:
+            raise ValueError(
+                f"policy.ranks = {ranks} with policy.zero_stage = 0: stage 0 is one rank of plain torch; choose stage 1, 2 or 3"
+            )
+        if ranks > tasks:
+            raise ValueError(
+                f"policy.ranks = {ranks}, but a step has only {tasks} chunks to share among them: "
+                "raise rollout.prompts_per_step or lower rollout.chunk"
+            )
+        if self.cluster.heartbeat_timeout_s <= self.cluster.heartbeat_s:
+            raise ValueError(
+                f"cluster.heartbeat_timeout_s = {self.cluster.heartbeat_timeout_s} must be above "
+                f"cluster.heartbeat_s = {self.cluster.heartbeat_s}"
+            )
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -6,18 +6,23 @@ It touches small dicts and handles only: images and latents stay where they were
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from actors.messages import Prompt, Scores
 from actors.policy.advantages import group_advantages
-from cluster.tasks import Executor, Failure, Outcome, Task
-from pipelines.checkpoints import Checkpointer
+from cluster.tasks import Executor, Failure, Outcome, PayloadLostError, Task
+from pipelines.checkpointer import Checkpointer
+from pipelines.checkpoints import Found
 from pipelines.config import Recipe
-from pipelines.digest import FIRST, next_digest
+from pipelines.control import Control
+from pipelines.deadlines import Deadlines
+from pipelines.digest import next_digest
 from pipelines.display import Display
 from pipelines.evaluation import HeldoutPlan
 from pipelines.loop import Loop
@@ -38,30 +43,30 @@ from pipelines.loop_messages import (
     Unit,
 )
 from pipelines.prompts import PromptOrder
-from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group, update_group
+from pipelines.recovery import Recovery, RunFailed, Start
+from pipelines.requests import (
+    Chunk,
+    Group,
+    draw_request,
+    group_samples,
+    loop_plan,
+    noise_seeds,
+    open_group,
+    update_shares,
+)
 from pipelines.run_folder import RunFolder
 from pipelines.showcase import Showcase
 from pipelines.step_log import StepLog
 
-
-class RunFailed(RuntimeError):
-    """The run cannot go on; the text says why."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """From where a run begins: version 0, or a checkpoint. `adapters`: policy version -> (sha256, handle)."""
-
-    adapters: dict[int, tuple[str, Any]]
-    step: int = 0
-    digest: str = FIRST
-    images: int = 0
-    seconds: float = 0.0
-    evaluated: tuple[int, ...] = ()
+FINISHED_ANYWAY = {"write", "remove"}  # the storage's work is good even if the policy is lost meanwhile
 
 
 class Driver:
-    """Runs one training run on an executor with the pools `rollout`, `reward` and `policy`."""
+    """Runs one training run on an executor with the pools `rollout`, `reward`, `policy` and `storage`.
+
+    When the policy is lost, everything begins again from a checkpoint: that is a new era, and what was asked for in an
+    earlier one is let go when it comes back.
+    """
 
     def __init__(
         self,
@@ -71,46 +76,86 @@ class Driver:
         executor: Executor,
         folder: RunFolder,
         display: Display,
-        start: Start,
+        recovery: Recovery,
+        prompts_sha256: str,
     ) -> None:
         self.recipe, self.order, self.heldout = recipe, order, heldout
         self.executor, self.folder, self.display = executor, folder, display
-        self.loop = Loop(loop_plan(recipe, heldout, start.step, start.evaluated))
-        self.log = StepLog(start.digest, start.images, start.seconds)
-        self.showcase = Showcase(heldout, folder, executor)
-        self.checkpointer = Checkpointer(recipe, folder, start.step)
-        self.adapters = dict(start.adapters)
-        self.groups: dict[GroupKey, Group] = {}
-        self.evaluated = list(start.evaluated)
-        self.training: Train | None = None
-        self.figures: dict[str, float] = {}
+        self.recovery = recovery
+        self.checkpointer = Checkpointer(recipe, prompts_sha256, folder, recovery.root, self.submit)
+        limits = recipe.cluster
+        self.deadlines = Deadlines(limits.task_timeout_s, limits.deadline_floor_s, limits.deadline_factor)
+        self.log = StepLog()
+        self.control = Control(recipe, executor, folder, self.log, display.note, self.stop)
+        self.era = 0
         self.stopping = False
         self.take: dict[str, Callable[[Outcome], None]] = {
             "draw": self.drawn,
             "score": self.scored,
             "update": self.updated,
             "export": self.exported,
-            "save": self.saved,
-            "explain": self.showcase.explained,
+            "snapshot": self.snapshot_taken,
+            "write": self.written,
+            "remove": self.checkpointer.removed,
+            "explain": lambda outcome: self.showcase.explained(outcome),
         }
 
-    def run(self) -> str:
-        """Returns "done", or "stopped" after `stop`, with a checkpoint. Raises RunFailed."""
+    def begin(self, start: Start) -> None:
+        """Begins, or begins again, from a checkpoint or from version 0."""
+        self.checkpointer.go_on_from(start.step)
+        self.take_up(start)
+
+    def take_up(self, start: Start) -> None:
+        """Goes on from this state of the policy, with nothing drawn for what comes after it."""
+        self.era += 1
+        self.checkpointer.let_go()
+        store_bytes = self.executor.object_store_bytes()
+        self.loop = Loop(loop_plan(self.recipe, self.heldout, start.step, start.evaluated, store_bytes))
+        self.log.take_up(start)
+        self.showcase = Showcase(self.heldout, self.folder, self.executor, partial(self.submit, "reward", "explain"))
+        self.adapters = dict(start.adapters)
+        self.groups: dict[GroupKey, Group] = {}
+        self.evaluated = list(start.evaluated)
+        self.training: Train | None = None
+        self.figures: dict[str, float] = {}
+
+    def run(self, found: Found | None) -> str:
+        """From a checkpoint, or the beginning, to the end. Returns "done", or "stopped" after `stop`. Raises RunFailed."""
+        self.begin(self.recovery.start_from(found))
         while not self.finished():
+            if self.checkpointer.overdue and not self.checkpointer.saving and not self.training:
+                self.save()
             if self.stopping and self.ready_to_stop():
                 return "stopped"
             if not self.stopping:
                 free = {pool: self.executor.free(pool) for pool in ("rollout", "reward")}
                 for decision in self.loop.decide(free):
                     self.carry_out(decision)
-            for outcome in self.executor.wait(timeout_s=1.0):
-                self.take[outcome.key[0]](outcome)
-            self.display.pools(self.executor.status())
+            began = time.monotonic()
+            outcomes = self.executor.wait(timeout_s=1.0)
+            progress = self.loop.progress()
+            if progress.admission_paused:
+                self.log.paused(time.monotonic() - began)
+            for outcome in outcomes:
+                self.returned(outcome)
+            pools = self.executor.status()
+            self.display.pools(pools)
+            self.control.tick(progress, pools, self.deadlines, self.stopping)
         return "done"
+
+    def returned(self, outcome: Outcome) -> None:
+        """A task came back: its time is noted, and it is taken if it is of this era."""
+        kind, what, era = outcome.key
+        if era != self.era and kind not in FINISHED_ANYWAY:
+            return
+        if outcome.failure is None:
+            self.deadlines.took(duration_of(kind, what), outcome.seconds)
+        self.take[kind](outcome)
 
     def finished(self) -> bool:
         """All is trained and evaluated, and nothing beside the loop (a checkpoint, captions to explain) is under way."""
-        return self.loop.done and not self.checkpointer.saving and not self.showcase.waiting
+        checkpointer = self.checkpointer
+        return self.loop.done and not (checkpointer.saving or checkpointer.overdue or self.showcase.waiting)
 
     def stop(self) -> None:
         """Asks the run to end: no new work; the update in flight finishes and a checkpoint is written."""
@@ -126,11 +171,11 @@ class Driver:
             return False
         return True
 
-    def submit(self, pool: str, kind: str, what: Any, args: tuple, **options: Any) -> None:
-        """Gives a task to the executor; its outcome comes back under the key (kind, what)."""
-        method = options.pop("method", kind)
-        deadline = self.recipe.cluster.task_timeout_s
-        self.executor.submit(Task(pool, method, (kind, what), args, deadline_s=deadline, **options))
+    def submit(self, pool: str, kind: str, what: Any, args: tuple, method: str | None = None, **options: Any) -> None:
+        """Gives a task to the executor; its outcome comes back under the key (kind, what, era)."""
+        deadline_s = self.deadlines.of(duration_of(kind, what), late_before=len(options.get("avoid", ())))
+        key = (kind, what, self.era)
+        self.executor.submit(Task(pool, method or kind, key, args, deadline_s=deadline_s, **options))
 
     # what the loop decides
 
@@ -180,9 +225,8 @@ class Driver:
         )
         advantages_PK = group_advantages(rewards_PK, self.recipe.objective.advantage_std) if groups else rewards_PK
         self.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK)
-        shares = tuple(update_group(self.recipe, *pair) for pair in zip(groups, advantages_PK, strict=True))
-        latents = tuple(chunk.latents for group in groups for chunk in group.in_order())
-        self.submit("policy", "update", train.step, (train.step, shares, *latents))
+        shards = update_shares(self.recipe, groups, advantages_PK)
+        self.submit("policy", "update", train.step, (train.step,), shards=shards)
         self.submit("policy", "export", train.step, (train.step,), returns=2)
 
     def finish_evaluation(self, version: int) -> None:
@@ -194,11 +238,14 @@ class Driver:
 
     def quarantine(self, decision: Quarantined) -> None:
         """A group is left out: with its record, and said aloud."""
-        prompt = self.groups[GroupKey(decision.purpose, decision.step, decision.group)].prompt
+        group = self.groups[GroupKey(decision.purpose, decision.step, decision.group)]
+        prompt = group.prompt
         self.log.quarantined += 1
         where = {"purpose": decision.purpose, "step": decision.step, "group": decision.group}
         why = {"cause": decision.cause, "message": decision.message, "tries": decision.tries}
-        self.folder.event("quarantine", **where, **why, prompt_id=prompt.id, caption=prompt.caption)
+        seeds = noise_seeds(self.recipe, group, group_samples(self.recipe, self.heldout, group))
+        what = {"prompt_id": prompt.id, "caption": prompt.caption, "noise_seeds": seeds}
+        self.folder.event("quarantine", **where, **why, **what, policy_version=group.version)
         reason = decision.message.strip().splitlines()[-1]
         self.display.note(
             f"quarantined group {decision.group} of step {decision.step} ({prompt.caption[:60]}): {reason}"
@@ -231,33 +278,35 @@ class Driver:
             if not math.isfinite(reward):
                 failure = Failure("raised", f"a reward of prompt {group.prompt.id} is {reward}")
                 return self.failed(unit, outcome, failure, retry=False)
-        self.log.scored(unit, scores, outcome.seconds)
         chunk = group.chunks[unit.chunk]
-        group.chunks[unit.chunk] = replace(chunk, images=None, scores=scores)
         if unit.purpose == "heldout":
-            self.showcase.add(
-                unit, group.drawn_prompt(), chunk.images, scores, self.executor.fetch(outcome.payloads[0])
-            )
+            try:
+                self.showcase.add(unit, group.drawn_prompt(), chunk.images, scores, outcome.payloads[0])
+            except PayloadLostError as error:
+                return self.failed(unit, outcome, Failure("object_lost", str(error)))
+        self.log.scored(unit, scores, outcome.seconds)
+        group.chunks[unit.chunk] = replace(chunk, images=None, scores=scores)
         self.loop.handle(Scored(unit))
 
     def failed(self, unit: Unit, outcome: Outcome, failure: Failure, retry: bool = True) -> None:
         """A draw or a score failed: it is written down, and the loop decides what follows."""
         where = {"purpose": unit.purpose, "step": unit.step, "group": unit.group, "chunk": unit.chunk}
         why = {"cause": failure.cause, "message": failure.message}
+        self.log.retries[failure.cause] += 1
         self.folder.event("failure", task=outcome.key[0], worker=outcome.worker, **where, **why)
         self.loop.handle(Failed(unit, outcome.worker, failure.cause, failure.message, retry))
 
     def updated(self, outcome: Outcome) -> None:
         """The ranks have updated; the export that follows makes the new version exist."""
         if outcome.failure:
-            raise RunFailed(f"the update of step {outcome.key[1]} failed: {outcome.failure.message}")
+            return self.recover(outcome, outcome.failure)
         self.figures = outcome.value
 
     def exported(self, outcome: Outcome) -> None:
         """A new policy version exists: the step is complete."""
-        step, train = outcome.key[1], self.training
         if outcome.failure:
-            raise RunFailed(f"the export of version {step} failed: {outcome.failure.message}")
+            return self.recover(outcome, outcome.failure)
+        step, train = outcome.key[1], self.training
         assert train is not None
         sha256, seconds = outcome.value["sha256"], outcome.value["seconds"]
         self.adapters[step] = (sha256, outcome.payloads[0])
@@ -268,6 +317,7 @@ class Driver:
         record = self.log.step_ends(digest, self.figures, seconds, self.executor.status(), self.loop.progress())
         self.folder.metric(record)
         self.display.step(record)
+        self.recovery.losses.trained(step)
         self.loop.handle(Trained(step))
         oldest = self.loop.oldest_version_needed()
         self.adapters = {version: adapter for version, adapter in self.adapters.items() if version >= oldest}
@@ -277,16 +327,48 @@ class Driver:
     # checkpoints
 
     def save(self) -> None:
-        """Asks the ranks to write a checkpoint of the version that exists now."""
-        args = self.checkpointer.begin(self.loop.version, self.log, self.adapters, self.evaluated)
-        self.submit("policy", "save", self.loop.version, args)
+        """Begins a checkpoint of the version that exists now."""
+        unevaluated = set(self.heldout.versions()) - set(self.evaluated)
+        self.checkpointer.begin(self.adapters, self.evaluated, unevaluated, **self.log.counters())
 
-    def saved(self, outcome: Outcome) -> None:
-        """A checkpoint is complete, or could not be written: that is said, and ends the run only if it was to stop here."""
-        if outcome.failure is None:
-            return self.checkpointer.finish(outcome.value)
-        self.checkpointer.give_up(outcome.failure.message)
-        message = f"the checkpoint of step {outcome.key[1]} failed: {outcome.failure.message}"
-        if self.stopping:
-            raise RunFailed(message)
-        self.display.note(message)
+    def snapshot_taken(self, outcome: Outcome) -> None:
+        """The bytes of a checkpoint are there."""
+        if outcome.failure:
+            return self.recover(outcome, outcome.failure)
+        self.checkpointer.snapshot_taken(outcome)
+
+    def written(self, outcome: Outcome) -> None:
+        """A checkpoint is whole, or could not be written: that is said, and ends the run only if it was to stop here."""
+        if outcome.failure:
+            self.log.retries[outcome.failure.cause] += 1
+        if message := self.checkpointer.written(outcome):
+            if self.stopping:
+                raise RunFailed(message)
+            self.display.note(f"warning: {message}; the run goes on, and the last whole checkpoint stays")
+
+    # when the policy is lost
+
+    def recover(self, outcome: Outcome, failure: Failure) -> None:
+        """Goes back to where the policy is known: its ranks are started again, and the steps since the checkpoint replayed."""
+        doing = outcome.key[0]
+        self.log.retries[failure.cause] += 1
+        if failure.cause == "object_lost" and self.recipe.policy.ranks == 1:
+            return self.draw_again(failure)
+        self.log.policy_restarts += 1
+        self.recovery.lost(doing, self.loop.version + (doing == "update"), failure)
+        while self.checkpointer.writing:
+            for other in self.executor.wait(timeout_s=1.0):
+                if other.key[0] in FINISHED_ANYWAY:
+                    self.returned(other)
+        self.begin(self.recovery.start_again())
+
+    def draw_again(self, failure: Failure) -> None:
+        """A payload of the update is gone with its node, but the policy is well: what is open is drawn again, by the same versions."""
+        self.folder.event("payloads_lost", step=self.loop.version + 1, message=failure.message)
+        self.display.note("payloads were lost with their node: the open groups are drawn again")
+        self.take_up(Start(self.adapters, **self.log.counters(), evaluated=tuple(self.evaluated)))
+
+
+def duration_of(kind: str, what: Any) -> str:
+    """The kind under which a task's time is remembered: held-out groups are of another size."""
+    return f"{kind} {what.purpose}" if isinstance(what, Unit) else kind

@@ -30,7 +30,6 @@ from pipelines.loop_messages import (
     Scored,
     Train,
     Trained,
-    TrainFailed,
     Unit,
 )
 from pipelines.loop_order import ORDERS
@@ -107,8 +106,6 @@ class Loop:
                 self._failed(event)
             case Trained(step):
                 self._trained(step)
-            case TrainFailed(step, message):
-                self._abort(f"the update of step {step} failed: {message}")
 
     def decide(self, free: Mapping[str, int]) -> list[Decision]:
         """What to do now with this many idle workers per pool ("rollout", "reward"). A decision is given once."""
@@ -256,7 +253,7 @@ class Loop:
             failures.lost += 1
         if event.cause != "object_lost":
             failures.workers |= {event.worker}
-        if not event.retry or failures.own > self.plan.retries or failures.lost > self.plan.retries + 2:
+        if not event.retry or failures.own > self.plan.retries or failures.lost > self.plan.lost_retries:
             self._quarantine(group, unit, event, failures.own + failures.lost)
         elif group.stages[unit.chunk] is _Stage.DRAWING or event.cause == "object_lost":
             self._move(unit, _Stage.TO_DRAW)

@@ -39,7 +39,7 @@ class LoopPlan:
     `first_version` is 0, or the version of the checkpoint that a run is resumed from; evaluations of it and of older
     versions are those that are still to be done.
 
-    `retries` is how often a chunk that raised is tried again; one that lost its worker or payload gets two tries more.
+    `retries` is how often a chunk that raised is tried again, `lost_retries` one that lost its worker or payload.
     More than `max_failures_in_row` quarantined training groups without a good one between them end the run.
     """
 
@@ -49,6 +49,7 @@ class LoopPlan:
     staleness: int = 0
     order: Literal["strict", "ready"] = "strict"
     retries: int = 2
+    lost_retries: int = 10
     max_failures_in_row: int = 8
     max_groups_in_flight: int | None = None
     max_bytes_in_flight: int | None = None
@@ -90,15 +91,7 @@ class Trained:
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class TrainFailed:
-    """The update of `step` failed."""
-
-    step: int
-    message: str
-
-
-Event = Drawn | Scored | Failed | Trained | TrainFailed
+Event = Drawn | Scored | Failed | Trained
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
-"""From a recipe to what is asked of workers: the loop's plan, the request that decides a chunk's bytes, a group's share of an update."""
+"""From a recipe to what is asked of workers: the loop's plan, the request that decides a chunk's bytes, the ranks' shares of an update."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from pipelines.config import Recipe
 from pipelines.evaluation import HeldoutPlan
 from pipelines.loop_messages import GroupKey, LoopPlan, Unit
 from pipelines.prompts import PromptOrder
+
+STORE_SHARE = 0.6  # the rest is for what is not counted: adapters, snapshots, copies on other nodes
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,18 @@ class Group:
         return [reward for chunk in self.in_order() if chunk.scores for reward in chunk.scores.rewards_K]
 
 
-def loop_plan(recipe: Recipe, heldout: HeldoutPlan, first_version: int, evaluated: tuple[int, ...]) -> LoopPlan:
-    """What the loop is told: the recipe, the version to begin from, and the evaluations that are still to be done."""
+def loop_plan(
+    recipe: Recipe,
+    heldout: HeldoutPlan,
+    first_version: int,
+    evaluated: tuple[int, ...],
+    object_store_bytes: int | None = None,
+) -> LoopPlan:
+    """What the loop is told: the recipe, the version to begin from, and the evaluations that are still to be done.
+
+    Without a limit in the recipe, admission pauses when payloads in flight fill STORE_SHARE of the cluster's object store.
+    """
+    store_share = int(STORE_SHARE * object_store_bytes) if object_store_bytes else None
     return LoopPlan(
         steps=recipe.loop.steps,
         first_version=first_version,
@@ -59,9 +73,10 @@ def loop_plan(recipe: Recipe, heldout: HeldoutPlan, first_version: int, evaluate
         staleness=recipe.loop.staleness,
         order=recipe.loop.order,
         retries=recipe.loop.retries,
+        lost_retries=recipe.loop.lost_retries,
         max_failures_in_row=recipe.loop.max_failures_in_row,
         max_groups_in_flight=recipe.loop.max_groups_in_flight,
-        max_bytes_in_flight=recipe.loop.max_bytes_in_flight,
+        max_bytes_in_flight=recipe.loop.max_bytes_in_flight or store_share,
         evaluations={
             version: len(heldout.groups(version)) for version in heldout.versions() if version not in evaluated
         },
@@ -81,24 +96,37 @@ def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, .
     return tuple(seed_of(recipe.run.seed, "training", group.epoch, group.prompt.id, sample) for sample in samples)
 
 
+def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
+    """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
+    purpose = "noise" if group.key.purpose == "train" else "heldout"
+    return tuple(seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, sample) for sample in samples)
+
+
+def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
+    """The numbers of a group's samples, of all its chunks."""
+    if group.key.purpose == "train":
+        return range(recipe.rollout.group_size)
+    first = heldout.groups(group.key.step)[group.key.group].first_sample
+    return range(first, first + recipe.heldout.chunk)
+
+
 def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group, adapter_sha256: str) -> DrawRequest:
-    """Everything that decides the bytes of a chunk. Held-out noise is the same at every version, so that pictures compare."""
+    """Everything that decides the bytes of a chunk."""
     training = unit.purpose == "train"
+    samples = group_samples(recipe, heldout, group)
     if training:
-        samples = range(unit.chunk * recipe.chunk, (unit.chunk + 1) * recipe.chunk)
+        samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
         num_steps, guidance_scale = recipe.rollout.steps, recipe.rollout.guidance_scale
     else:
-        shown = heldout.groups(unit.step)[unit.group]
-        samples = range(shown.first_sample, shown.first_sample + recipe.heldout.chunk)
-        num_steps, guidance_scale = recipe.heldout.steps, shown.guidance_scale
-    noise = (recipe.run.seed, "noise" if training else "heldout", group.epoch, group.prompt.id)
+        num_steps = recipe.heldout.steps
+        guidance_scale = heldout.groups(unit.step)[unit.group].guidance_scale
     return DrawRequest(
         purpose=unit.purpose,
         step=unit.step,
         group=unit.group,
         chunk=unit.chunk,
         caption=group.prompt.caption,
-        noise_seeds=tuple(seed_of(*noise, sample) for sample in samples),
+        noise_seeds=noise_seeds(recipe, group, samples),
         sample_seeds=training_seeds(recipe, group, samples),
         policy_version=group.version,
         adapter_sha256=adapter_sha256,
@@ -111,14 +139,27 @@ def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group,
     )
 
 
-def update_group(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> UpdateGroup:
-    """What the learner is told of a group."""
-    return UpdateGroup(
-        step=group.key.step,
-        group=group.key.group,
-        prompt_id=group.prompt.id,
-        caption=group.drawn_prompt().caption,
-        policy_version=group.version,
-        advantages_K=tuple(map(float, advantages_K)),
-        sample_seeds=training_seeds(recipe, group, range(recipe.rollout.group_size)),
-    )
+def update_shares(recipe: Recipe, groups: Sequence[Group], advantages_PK: np.ndarray) -> tuple[tuple, ...]:
+    """For each policy rank (its pieces of groups, and the handles of their latents): the chunks in order, cut evenly."""
+    pairs = zip(groups, advantages_PK, strict=True)
+    pieces = [piece for group, advantages_K in pairs for piece in _pieces(recipe, group, advantages_K)]
+    ranks = recipe.policy.ranks
+    cuts = [len(pieces) * rank // ranks for rank in range(ranks + 1)]
+    shares = [pieces[first:last] for first, last in pairwise(cuts)]
+    return tuple((tuple(piece for piece, _ in share), *(latents for _, latents in share)) for share in shares)
+
+
+def _pieces(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[UpdateGroup, Any]]:
+    """What the learner is told of each chunk of a group, with the handle of its latents."""
+    for number in sorted(group.chunks):
+        samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
+        piece = UpdateGroup(
+            step=group.key.step,
+            group=group.key.group,
+            prompt_id=group.prompt.id,
+            caption=group.drawn_prompt().caption,
+            policy_version=group.version,
+            advantages_K=tuple(float(advantages_K[sample]) for sample in samples),
+            sample_seeds=training_seeds(recipe, group, samples),
+        )
+        yield piece, group.chunks[number].latents

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from pipelines.config import UserError
 from pipelines.grids import draw_grid
 
 Record = dict[str, Any]
+RECORDS = ("metrics.jsonl", "heldout.jsonl")
 
 
 class RunFolder:
-    """One run's folder. `create` begins one, `open` takes one up to read it, or after `rewind` to go on."""
+    """One run's folder. `create` begins one, `open` takes one up to read it, or after `restore` to go on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,17 +78,16 @@ class RunFolder:
         """Add a held-out evaluation to heldout.jsonl."""
         self._append("heldout.jsonl", record)
 
-    def rewind(self, step: int, evaluated: Collection[int]) -> None:
-        """Make the folder ready to go on after `step`: what will be made again is dropped.
+    def records(self) -> dict[str, bytes]:
+        """The records of steps and evaluations so far, by file name: what a checkpoint carries so that `restore` can go back to it."""
+        paths = [self.path / name for name in RECORDS]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
-        That is the records of later steps, of evaluations of versions that are not in `evaluated`, and lines that were
-        cut when their writer died.
-        """
+    def restore(self, records: Mapping[str, bytes]) -> None:
+        """Makes the folder go on from `records`: what came later is dropped, events stay (but for a line that was cut)."""
         _drop_cut_line(self.path / "events.jsonl")
-        for name, kept in (("metrics.jsonl", range(1, step + 1)), ("heldout.jsonl", evaluated)):
-            path = self.path / name
-            records = [record for record in read_lines(path) if record["step"] in kept]
-            _replace(path, "".join(to_json(record) + "\n" for record in records))
+        for name in RECORDS:
+            _replace(self.path / name, records.get(name, b"").decode())
 
     def tokens(self, records: Sequence[Record]) -> None:
         """Write tokens.json: per-token log-probs of the groups that the report shows."""

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from actors.messages import Prompt, Scores, TokenLogProbs
-from cluster.tasks import Executor, Outcome, Task
+from cluster.tasks import Executor, Outcome, PayloadLostError
 from pipelines.evaluation import HeldoutPlan, Tally, extremes
 from pipelines.loop_messages import Unit
 from pipelines.run_folder import RunFolder
 
 EXPLAINED = 3
+EXPLAIN_TRIES = 5  # in vain, of each
 
 
 class Showcase:
     """Gathers the scored held-out groups of each evaluation and writes what is to be looked at."""
 
-    def __init__(self, plan: HeldoutPlan, folder: RunFolder, executor: Executor) -> None:
-        self.plan, self.folder, self.executor = plan, folder, executor
+    def __init__(
+        self, plan: HeldoutPlan, folder: RunFolder, executor: Executor, explain: Callable[[Any, tuple], None]
+    ) -> None:
+        """`explain(what, args)` asks a reward worker; its outcome comes back to `explained`, with `what` in its key."""
+        self.plan, self.folder, self.executor, self.explain = plan, folder, executor, explain
         self.waiting = 0
         self._tallies: dict[tuple[int, float], Tally] = defaultdict(Tally)
         self._images: dict[int, dict[int, tuple[str, np.ndarray]]] = defaultdict(dict)  # of the groups in the grid
         self._scored: list[tuple[float, int]] = []  # (mean reward, group) of the last evaluation
         self._held: dict[int, tuple[Prompt, Any, Scores]] = {}
         self._tokens: list[dict[str, Any]] = []
+        self._tries: Counter[tuple[str, int]] = Counter()
 
-    def add(self, unit: Unit, prompt: Prompt, images: Any, scores: Scores, checks: dict[str, list[float]]) -> None:
-        """A held-out group was scored; `images` is a handle, `prompt` has the caption that was drawn."""
-        scale = self.plan.groups(unit.step)[unit.group].guidance_scale
-        self._tallies[unit.step, scale].add(prompt.category, scores.rewards_K, checks)
+    def add(self, unit: Unit, prompt: Prompt, images: Any, scores: Scores, checks: Any) -> None:
+        """A held-out group was scored; `images` and `checks` are handles, `prompt` has the caption that was drawn.
+
+        Raises PayloadLostError, before anything is counted, if what is to be looked at is gone.
+        """
+        found = self.executor.fetch(checks)
         if unit.group in self.plan.shown(unit.step):
             self._images[unit.step][unit.group] = (prompt.caption, self.executor.fetch(images))
+        scale = self.plan.groups(unit.step)[unit.group].guidance_scale
+        self._tallies[unit.step, scale].add(prompt.category, scores.rewards_K, found)
         if self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
             self._hold_extremes(unit.group, prompt, images, scores)
 
@@ -51,27 +61,36 @@ class Showcase:
         return records
 
     def explained(self, outcome: Outcome) -> None:
-        """The tokens' log-probs of a group came back."""
-        self.waiting -= 1
+        """The tokens' log-probs of a group came back. A lost worker is tried again; what cannot be had is left out, and said."""
         which, group = outcome.key[1]
-        prompt, images, scores = self._held[group]
-        if outcome.failure is None:
-            tokens: TokenLogProbs = outcome.value
-            picture = self.folder.save_grid(f"tokens-{which}-{group}", [(prompt.caption, self.executor.fetch(images))])
-            self._tokens.append(
-                {
-                    "which": which,
-                    "step": self.plan.steps,
-                    "prompt_id": prompt.id,
-                    "caption": prompt.caption,
-                    "tokens": list(tokens.tokens),
-                    "log_probs_KT": tokens.log_probs_KT.tolist(),
-                    "rewards_K": list(scores.rewards_K),
-                    "image": str(picture.relative_to(self.folder.path)),
-                }
-            )
+        prompt, images, _ = self._held[group]
+        failure = outcome.failure
+        if failure and failure.cause in ("worker_lost", "deadline") and self._tries[which, group] < EXPLAIN_TRIES:
+            self._tries[which, group] += 1
+            return self.explain((which, group), (prompt, images))
+        self.waiting -= 1
+        try:
+            if failure:
+                raise PayloadLostError(failure.message)
+            self._tokens.append(self._explanation(which, group, outcome.value))
+        except PayloadLostError as error:
+            self.folder.event("not_explained", which=which, group=group, message=str(error))
         if self.waiting == 0:
             self.folder.tokens(sorted(self._tokens, key=lambda record: (record["which"], sum(record["rewards_K"]))))
+
+    def _explanation(self, which: str, group: int, tokens: TokenLogProbs) -> dict[str, Any]:
+        prompt, images, scores = self._held[group]
+        picture = self.folder.save_grid(f"tokens-{which}-{group}", [(prompt.caption, self.executor.fetch(images))])
+        return {
+            "which": which,
+            "step": self.plan.steps,
+            "prompt_id": prompt.id,
+            "caption": prompt.caption,
+            "tokens": list(tokens.tokens),
+            "log_probs_KT": tokens.log_probs_KT.tolist(),
+            "rewards_K": list(scores.rewards_K),
+            "image": str(picture.relative_to(self.folder.path)),
+        }
 
     def _hold_extremes(self, group: int, prompt: Prompt, images: Any, scores: Scores) -> None:
         """Keeps the handles of the best and the worst groups so far, and of no others."""
@@ -87,4 +106,4 @@ class Showcase:
         for which, group in named:
             prompt, images, _ = self._held[group]
             self.waiting += 1
-            self.executor.submit(Task("reward", "explain", ("explain", (which, group)), (prompt, images)))
+            self.explain((which, group), (prompt, images))

@@ -11,7 +11,9 @@ import numpy as np
 
 from actors.messages import DrawReport, Scores
 from cluster.tasks import PoolStatus
+from pipelines.digest import FIRST
 from pipelines.loop_messages import Progress, Train, Unit
+from pipelines.recovery import Start
 
 POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
 
@@ -19,30 +21,63 @@ POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
 class StepLog:
     """Gathers figures between the end of one step and the end of the next.
 
-    `images` counts the images trained on since the run's first start, `seconds()` the time of all its starts.
+    `images` counts the images trained on since the run's first start, `seconds()` the time of all its starts. `retries`
+    counts failed tasks by cause since this start, those of the policy included; `policy_restarts` is how often it was lost.
     """
 
-    def __init__(self, digest: str, images: int, seconds: float) -> None:
-        self.digest = digest
-        self.images = images
+    def __init__(self) -> None:
+        self.step = 0
+        self.digest = FIRST
+        self.digest_since = 0
+        self.images = 0
         self.quarantined = 0
-        self._earlier_seconds = seconds
+        self.retries: Counter[str] = Counter()
+        self.policy_restarts = 0
+        self.last: dict[str, Any] = {}
+        self._earlier_seconds: float | None = None
         self._began = self._step_began = time.monotonic()
+        self._paused_s = 0.0
         self._stage_seconds: dict[str, float] = defaultdict(float)
         self._tasks: Counter[str] = Counter()
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._cut_captions: set[tuple[int, int]] = set()
+        self._effects: dict[int, float] = {}  # by policy version
         self._record: dict[str, Any] = {}
+
+    def take_up(self, start: Start) -> None:
+        """Goes on from a start. The clock of this process and its retries go on; a later start of it takes no time back."""
+        self.step, self.digest, self.digest_since = start.step, start.digest, start.digest_since
+        self.images, self.quarantined = start.images, start.quarantined
+        if self._earlier_seconds is None:
+            self._earlier_seconds = start.seconds
+        self._begin_gathering(time.monotonic())
 
     def seconds(self) -> float:
         """Time spent on the run, earlier starts included."""
-        return self._earlier_seconds + time.monotonic() - self._began
+        return (self._earlier_seconds or 0.0) + time.monotonic() - self._began
+
+    def counters(self) -> dict[str, Any]:
+        """How far the run is, by the names of a checkpoint's manifest."""
+        return {
+            "step": self.step,
+            "digest": self.digest,
+            "digest_since": self.digest_since,
+            "images": self.images,
+            "seconds": self.seconds(),
+            "quarantined": self.quarantined,
+        }
+
+    def paused(self, seconds: float) -> None:
+        """Admission was paused for so long."""
+        self._paused_s += seconds
 
     def drawn(self, unit: Unit, report: DrawReport, seconds: float) -> None:
         """A chunk was drawn in `seconds` as seen by the driver."""
         self._count("draw", seconds)
-        if unit.purpose == "train" and report.cut:
-            self._cut_captions.add((unit.step, unit.group))
+        if unit.purpose == "train":
+            self._effects[report.policy_version] = report.adapter_effect
+            if report.cut:
+                self._cut_captions.add((unit.step, unit.group))
 
     def scored(self, unit: Unit, scores: Scores, seconds: float) -> None:
         """A chunk was scored."""
@@ -84,6 +119,7 @@ class StepLog:
     ) -> dict[str, Any]:
         """The record of the step that was trained; counting begins anew."""
         self.digest = digest
+        self.step = self._record["step"]
         now = time.monotonic()
         wall = now - self._step_began
         figures = dict(figures)
@@ -103,13 +139,22 @@ class StepLog:
             "bytes_in_flight": progress.bytes_in_flight,
             "images_per_s": self._record["images"] / wall,
             "cut_captions": len(self._cut_captions),
+            "adapter_effect": self._effects.get(max(self._effects, default=0)),
+            "paused_s": self._paused_s,
             "quarantined": self.quarantined,
+            "retries": dict(self.retries),
+            "policy_restarts": self.policy_restarts,
             "digest": digest,
         }
-        self._step_began = now
-        for gathered in (self._stage_seconds, self._tasks, self._metrics, self._cut_captions):
-            gathered.clear()
+        self.last = record
+        self._begin_gathering(now)
         return record
+
+    def _begin_gathering(self, now: float) -> None:
+        self._step_began = now
+        self._paused_s = 0.0
+        for gathered in (self._stage_seconds, self._tasks, self._metrics, self._cut_captions, self._effects):
+            gathered.clear()
 
     def _count(self, stage: str, seconds: float) -> None:
         self._stage_seconds[stage] += seconds

@@ -1,8 +1,9 @@
 """The main job: draw images of prompts, let a frozen judge score them, make the better ones more likely; again and again.
 
-    python -m pipelines.train RECIPE [--out DIR] [--set key=value ...] [--executor ray|local] [--resume]
+    python -m pipelines.train RECIPE [--out DIR] [--set key=value ...] [--executor ray|local] [--resume [CHECKPOINT]]
 
-Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped by Ctrl-C with a folder that --resume continues.
+Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped (Ctrl-C, SIGTERM, `python -m cluster stop`) with a
+checkpoint that --resume continues.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.placement import PlacementError
-from cluster.tasks import Executor, WorkerStartError
+from cluster.storage import folders
+from cluster.tasks import WorkerStartError
 from pipelines import checks, workers
-from pipelines.checkpoints import check_recipe, newest
-from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
+from pipelines.checkpoints import Found, check_fits, named, newest, root_of, sha256_of_prompts, step_of
+from pipelines.config import UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
-from pipelines.driver import Driver, RunFailed, Start
+from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.heldout import summarise
 from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.recovery import Recovery, RunFailed, report_damage
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
 from pipelines.startup import check_packages
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, PlacementError) as error:
         Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
-    except (WorkerStartError, RunFailed) as error:
+    except (WorkerStartError, RunFailed, OSError) as error:  # OSError: such as a full disk under the run folder
         Console(stderr=True).print(f"[bold red]failed[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -63,7 +68,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="continue the run in --out from its newest checkpoint, if it has one"
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue the run in --out from its newest checkpoint, if it has one, or from this one (a folder or a URL)",
     )
     return parser.parse_args(arguments)
 
@@ -78,19 +87,23 @@ def train(options: argparse.Namespace, console: Console) -> int:
     order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
     out = options.out or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    resume = options.resume and RunFolder.holds_run(out)
-    if not resume:
-        RunFolder.check_new(out)
+    prompts_sha256 = sha256_of_prompts(prompts, heldout_prompts)
+    root = root_of(recipe, out)
+    found, problems = choose_checkpoint(options.resume, out, root)
+    if found:
+        check_fits(found, recipe, prompts_sha256)
 
     with console.status("starting workers"):
         executor = workers.make_executor(recipe, options.executor, f"{out.name}-{os.getpid()}")
     try:
         with console.status("starting workers: they load their models"):
             executor.start()
-        folder = RunFolder.open(out) if resume else RunFolder.create(out, dump_recipe(recipe))
-        start = take_up(recipe, folder, executor) if resume else workers.first_version(executor)
+        folder = RunFolder.open(out) if RunFolder.holds_run(out) else RunFolder.create(out, dump_recipe(recipe))
         with Display(recipe.loop.steps, recipe.run.name or out.name) as display:
-            status = run(Driver(recipe, order, heldout, executor, folder, display, start), folder)
+            report_damage(folder, display.note, problems)
+            recovery = Recovery(recipe, executor, folder, root, display.note)
+            driver = Driver(recipe, order, heldout, executor, folder, display, recovery, prompts_sha256)
+            status = run(driver, found, folder)
     finally:
         executor.close()
     if status == "done":
@@ -108,13 +121,28 @@ def train(options: argparse.Namespace, console: Console) -> int:
     return {"done": 0, "stopped": 130}.get(status, 1)
 
 
-def run(driver: Driver, folder: RunFolder) -> str:
+def choose_checkpoint(resume: str | None, out: Path, root: str) -> tuple[Found | None, list[str]]:
+    """Where the run begins: the checkpoint (None: version 0), and what was wrong with newer ones. Raises UserError.
+
+    Without --resume neither the folder nor the place of checkpoints may hold a run.
+    """
+    if resume is None:
+        RunFolder.check_new(out)
+        if any(step_of(place) is not None for place in folders(root)):
+            raise UserError(f"{root} holds checkpoints of a run: continue it with --resume, or give another place")
+        return None, []
+    return newest(root) if resume == "auto" else (named(resume), [])
+
+
+def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     """Drives the run to its end; whatever the end, the folder says how it ended and what was reached."""
     folder.state("running")
-    previous = signal.signal(signal.SIGINT, lambda *_: interrupt(driver))
+    if found:
+        folder.event("resumed", step=found.manifest.step, checkpoint=found.place)
+    previous = {number: signal.signal(number, lambda *_: interrupt(driver)) for number in SIGNALS}
     status = "failed"
     try:
-        status = driver.run()
+        status = driver.run(found)
     except KeyboardInterrupt:
         status = "stopped"
     except RunFailed as error:
@@ -124,14 +152,15 @@ def run(driver: Driver, folder: RunFolder) -> str:
         folder.event("run_failed", message=repr(error))
         raise
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         write_summary(driver, folder, status)
         folder.state(status)
     return status
 
 
 def interrupt(driver: Driver) -> None:
-    """The first Ctrl-C stops the run cleanly, the second at once."""
+    """The first Ctrl-C (or SIGTERM) stops the run cleanly, the second at once."""
     if driver.stopping:
         raise KeyboardInterrupt
     driver.stop()
@@ -146,28 +175,20 @@ def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
             "status": status,
             "digest": log.digest,
             "reproducible": driver.recipe.loop.order == "strict",
-            "steps": driver.loop.version,
+            "digest_since": log.digest_since,
+            "steps": log.step,
             "seconds": seconds,
             "images": log.images,
             "images_per_s": log.images / seconds,
             "quarantined": log.quarantined,
+            "retries": dict(log.retries),
+            "policy_restarts": log.policy_restarts,
+            "checkpoint": driver.checkpointer.saved_step,
+            "best_checkpoint": driver.checkpointer.best_step(),
             "heldout": summarise(folder.read_heldout()),
             "notes": list(driver.recipe.run.notes),
         }
     )
-
-
-def take_up(recipe: Recipe, folder: RunFolder, executor: Executor) -> Start:
-    """Where a resumed run begins: its newest whole checkpoint, or the beginning if it has none. Later records are dropped."""
-    found = newest(folder.path)
-    if found is None:
-        folder.rewind(0, ())
-        return workers.first_version(executor)
-    checkpoint, manifest = found
-    check_recipe(manifest, recipe, folder.read_recipe())
-    folder.rewind(manifest.step, manifest.evaluated)
-    folder.event("resumed", step=manifest.step)
-    return workers.load_checkpoint(executor, checkpoint, manifest)
 
 
 if __name__ == "__main__":

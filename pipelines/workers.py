@@ -1,21 +1,19 @@
-"""Which actors a recipe needs, on which executor, and how the policy's first version comes to be."""
+"""Which actors a recipe needs, and on which executor."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from actors.policy.actor import PolicyActor
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
-from cluster.tasks import Executor, Outcome, PoolSpec, Task
-from pipelines.checkpoints import Manifest
+from cluster.storage import Storage
+from cluster.tasks import Executor, PoolSpec
 from pipelines.config import Policy, Pool, Recipe
-from pipelines.driver import RunFailed, Start
 
 
 def pool_specs(recipe: Recipe) -> list[PoolSpec]:
-    """The three pools: rollout and reward workers, and the policy's gang."""
+    """The pools: rollout and reward workers, the policy's gang, and one worker that writes checkpoints beside the driver."""
     run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
     reward_settings = reward.model_dump(exclude=set(Pool.model_fields))
     learner = {
@@ -35,19 +33,23 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "objective": recipe.objective.model_dump(),
     }
     return [
-        PoolSpec(
-            "rollout", RolloutActor, {"num_threads": run.threads, **generator}, rollout.size, **_resources(rollout)
-        ),
+        PoolSpec("rollout", RolloutActor, {"num_threads": run.threads, **generator}, rollout.size, **_elastic(rollout)),
         PoolSpec(
             "reward",
             RewardActor,
             {"settings": reward_settings, "checker": recipe.heldout.checker, "num_threads": run.threads},
             reward.size,
-            **_resources(reward),
+            **_elastic(reward),
         ),
         PoolSpec(
-            "policy", PolicyActor, {"num_threads": run.threads, "settings": learner}, 1, gang=True, **_resources(policy)
+            "policy",
+            PolicyActor,
+            {"num_threads": run.threads, "settings": learner},
+            policy.ranks,
+            gang=True,
+            **_resources(policy),
         ),
+        PoolSpec("storage", Storage, num_cpus=0, beside_driver=True),
     ]
 
 
@@ -67,37 +69,18 @@ def make_executor(recipe: Recipe, kind: str, run: str) -> Executor:
     megabytes = recipe.cluster.object_store_mb
     connect(object_store_bytes=megabytes and megabytes * 2**20, dashboard=recipe.cluster.dashboard)
     preflight(specs, ray.cluster_resources())
-    return RayExecutor(specs, run=run, start_timeout_s=recipe.cluster.start_timeout_s)
+    limits = recipe.cluster
+    return RayExecutor(
+        specs,
+        run=run,
+        start_timeout_s=limits.start_timeout_s,
+        heartbeat_s=limits.heartbeat_s,
+        heartbeat_timeout_s=limits.heartbeat_timeout_s,
+    )
 
 
-def first_version(executor: Executor) -> Start:
-    """Version 0: the LoRA as it is initialised, exported by the policy."""
-    outcome = call_policy(executor, "export", 0, returns=2)
-    return Start({0: (outcome.value["sha256"], outcome.payloads[0])})
-
-
-def load_checkpoint(executor: Executor, folder: Path, manifest: Manifest) -> Start:
-    """Restores the policy, and the adapters that work after the checkpoint may need."""
-    place = str(folder.absolute())
-    call_policy(executor, "load", place)
-    adapters = {}
-    for version, sha256 in manifest.adapters.items():
-        outcome = call_policy(executor, "load_adapter", place, int(version), returns=2)
-        if outcome.value["sha256"] != sha256:
-            raise RunFailed(f"{folder}: adapter {version} does not have the hash that the manifest gives")
-        adapters[int(version)] = (sha256, outcome.payloads[0])
-    return Start(adapters, manifest.step, manifest.digest, manifest.images, manifest.seconds, tuple(manifest.evaluated))
-
-
-def call_policy(executor: Executor, method: str, *args: Any, returns: int = 1) -> Outcome:
-    """One call of every policy rank before the loop begins. Raises RunFailed with the rank's own error."""
-    executor.submit(Task("policy", method, (method, args), args, returns=returns))
-    outcomes: list[Outcome] = []
-    while not outcomes:
-        outcomes = executor.wait(timeout_s=10.0)
-    if outcomes[0].failure:
-        raise RunFailed(f"the policy could not {method}: {outcomes[0].failure.message}")
-    return outcomes[0]
+def _elastic(table: Pool) -> dict[str, Any]:
+    return {**_resources(table), "min_size": table.min, "max_size": table.max}
 
 
 def _resources(table: Pool | Policy) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Fixtures that several rooms share: a tiny image model and a tiny world, made once."""
 
+import os
 from collections.abc import Iterator
 
+import fsspec
 import pytest
 import ray
 import torch
@@ -33,3 +35,29 @@ def ray_cluster() -> Iterator[str]:
     connect(num_cpus=8, object_store_bytes=150_000_000)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of an empty bucket of an S3 server on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    fsspec.filesystem("s3").mkdir("runs")
+    yield "s3://runs"
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    server.stop()

@@ -38,6 +38,7 @@ num_cpus = 0.2
 
 [policy]
 model = "{folder}/image"
+zero_stage = 0
 max_sequence_length = 2
 lora_rank = 4
 lora_alpha = 8.0

@@ -116,8 +116,3 @@ def load_family(model: str, options: LoadOptions) -> Family:
     module, name = FAMILIES[pipeline_class].split(":")
     load: Callable[[str, LoadOptions], Family] = getattr(importlib.import_module(module), name)
     return load(model, options)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU that this process may see, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

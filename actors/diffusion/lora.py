@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from actors.messages import Adapter
@@ -20,10 +21,18 @@ EMA = "ema"
 A, B = ".lora_A.weight", ".lora_B.weight"
 
 
+class MasterLinear(nn.Linear):
+    """A linear layer without bias whose float32 weight is used in the type of its input; its gradient is float32 again."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, self.weight.to(input.dtype))
+
+
 def attach(transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, ...], seed: int) -> None:
     """Adds the trained adapter and its moving average to a diffusers transformer, the average equal to the trained at first.
 
     A is Gaussian with standard deviation 1 / rank, each matrix from its own seed; B is zero, so the model is unchanged.
+    Both are float32 whatever the type of the model, and compute in the type of what flows through it.
     """
     for name in (TRAINED, EMA):
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")
@@ -32,6 +41,12 @@ def attach(transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, 
                 "ignore", message="Already found a `peft_config` attribute"
             )  # two adapters are meant
             transformer.add_adapter(config, adapter_name=name)  # type: ignore[operator]
+    for layer in transformer.modules():
+        if isinstance(layer, LoraLayer):
+            layer.cast_input_dtype_enabled = False
+            for linear in (*layer.lora_A.values(), *layer.lora_B.values()):
+                linear.__class__ = MasterLinear
+                linear.weight.data = linear.weight.data.float()
     with torch.no_grad():
         for name, parameter in tensors(transformer, TRAINED).items():
             if name.endswith(A):
@@ -134,6 +149,7 @@ class Merger:
                 + (f"; unknown: {', '.join(unknown[:3])}" if unknown else "")
                 + ": it was made for another model"
             )
+        self.sha256 = ""  # should a write fail, the weights are no adapter's
         for name in self.base.keys() - set(modules):
             self.weights[name].copy_(self.base.pop(name))
         for name in modules:

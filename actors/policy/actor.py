@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+
+import numpy as np
 
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.process import prepare
 
 
 class PolicyActor:
-    """Every rank is called for every method; rank 0's return value counts."""
+    """Every rank is called for every method, in the same order; rank 0's return value counts.
 
-    def __init__(self, num_threads: int, settings: dict) -> None:
+    A rank is made, then rank 0 says where to meet, then all of them join there; from then on they train.
+    """
+
+    def __init__(self, rank: int, ranks: int, num_threads: int | None, settings: dict) -> None:
         prepare(num_threads)
-        from actors.policy.learner import Learner, LearnerSettings
+        from actors.policy.learner import LearnerSettings, load_model
+        from actors.policy.meeting import Meeting
 
-        self.learner = Learner(LearnerSettings(**settings))
+        self.meeting = Meeting(rank, ranks)
+        self.settings = LearnerSettings(**settings)
+        self.family = load_model(self.settings)
+
+    def address(self) -> str:
+        """Where this rank can be met, "host:port"; nowhere in stage 0, where there is no other."""
+        if self.settings.policy["zero_stage"] == 0:
+            return ""
+        import ray
+
+        return self.meeting.open(ray.util.get_node_ip_address())
+
+    def join(self, address: str) -> None:
+        """Meets the other ranks at rank 0's address; returns when all are there."""
+        from actors.policy.engine import start_engine
+        from actors.policy.learner import Learner
+
+        engine = start_engine(self.family.transformer, self.settings.policy, self.meeting, address)
+        self.learner = Learner(self.settings, self.family, engine)
 
     def update(self, step: int, groups: tuple[UpdateGroup, ...], *chunks: Latents) -> dict[str, float]:
-        """See `Learner.update`."""
+        """One step on the samples of all ranks; these are this rank's. See `Learner.update`."""
         return self.learner.update(step, groups, chunks)
 
     def export(self, policy_version: int) -> tuple[dict, Adapter]:
@@ -29,25 +52,33 @@ class PolicyActor:
         adapter = self.learner.export(policy_version)
         return {"sha256": adapter.sha256, "seconds": time.perf_counter() - start}, adapter
 
-    def save(self, folder: str, *adapters: Adapter) -> dict[str, str]:
-        """Writes the state of training and these adapters under `folder`; returns the files' sha256 by name."""
-        from actors.policy.checkpoint import save_state
+    def snapshot(self, *adapters: Adapter) -> tuple[dict, dict[str, np.ndarray]]:
+        """The policy's files of a checkpoint, with these adapters: (bytes and seconds, bytes by file name). Rank 0 has them."""
+        from actors.policy.checkpoint import snapshot
 
-        return save_state(self.learner, Path(folder), adapters)
+        start = time.perf_counter()
+        files = snapshot(self.learner, adapters)
+        num_bytes = sum(content.nbytes for content in files.values())
+        return {"bytes": num_bytes, "seconds": time.perf_counter() - start}, files
 
-    def load(self, folder: str) -> int:
-        """Restores what `save` wrote; returns the step."""
-        from actors.policy.checkpoint import load_state
+    def load(self, files: dict[str, np.ndarray]) -> int:
+        """Restores what `snapshot` gave, by any number of ranks in any stage; returns the step."""
+        from actors.policy.checkpoint import load
 
-        return load_state(self.learner, Path(folder))
+        return load(self.learner, files)
 
-    def load_adapter(self, folder: str, policy_version: int) -> tuple[dict, Adapter]:
-        """An adapter that `save` wrote: (sha256, the adapter)."""
+    def load_adapter(self, files: dict[str, np.ndarray], policy_version: int) -> tuple[dict, Adapter]:
+        """An adapter that `snapshot` was given: (sha256, the adapter)."""
         from actors.policy.checkpoint import load_adapter
 
-        adapter = load_adapter(self.learner, Path(folder), policy_version)
+        adapter = load_adapter(self.learner, files, policy_version)
         return {"sha256": adapter.sha256}, adapter
 
     def info(self) -> dict:
-        """Where this rank runs."""
-        return {"pid": os.getpid(), "device": str(self.learner.family.device)}
+        """Where and how this rank runs."""
+        return {
+            "pid": os.getpid(),
+            "rank": self.meeting.rank,
+            "device": str(self.family.device),
+            "dtype": str(self.family.transformer.dtype).removeprefix("torch."),
+        }

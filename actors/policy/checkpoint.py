@@ -1,41 +1,56 @@
-"""The policy's share of a checkpoint: LoRA, moving average and optimiser in one torch file, and the LoRA as diffusers reads it."""
+"""The policy's files of a checkpoint, as bytes in memory: whoever holds them writes them, to a disk or to a bucket.
+
+`policy.safetensors` has all that training continues from, whole, so that any number of ranks can take it up; `adapter/` the LoRA
+as diffusers reads it; `versions/` the adapters of earlier versions that work in flight may still need.
+"""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialise
 
 from actors.diffusion import lora
 from actors.messages import Adapter
 from actors.policy.learner import Learner
 
-STATE = "policy.pt"
-ADAPTER = "adapter"
-VERSIONS = "versions"
+STATE = "policy.safetensors"
+ADAPTER = "adapter/pytorch_lora_weights.safetensors"
 
 
-def save_state(learner: Learner, folder: Path, adapters: tuple[Adapter, ...]) -> dict[str, str]:
-    """Writes `policy.pt`, `adapter/` and `versions/`, the adapters that work in flight needs; returns sha256 by relative file name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(learner.state(), folder / STATE)
-    layers = {name: tensor.detach() for name, tensor in learner.trained.items()}
-    learner.family.save_lora(folder / ADAPTER, layers, lora.config_of(learner.transformer))
-    (folder / VERSIONS).mkdir()
-    for adapter in adapters:
-        save_file(dict(adapter.tensors), folder / VERSIONS / f"{adapter.policy_version:06d}.safetensors")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def version_file(policy_version: int) -> str:
+    """The name of the file that holds this version's adapter."""
+    return f"versions/{policy_version:06d}.safetensors"
 
 
-def load_state(learner: Learner, folder: Path) -> int:
-    """Restores training; returns the step that it continues from."""
-    learner.restore(torch.load(folder / STATE, weights_only=True, map_location="cpu"))
+def snapshot(learner: Learner, adapters: tuple[Adapter, ...]) -> dict[str, np.ndarray]:
+    """All files, uint8 [bytes] by name, on rank 0; nothing on the others, which are called all the same."""
+    state = learner.state()
+    if learner.engine.rank > 0:
+        return {}
+    files = {STATE: serialise(state), ADAPTER: _diffusers_file(learner, state)}
+    files |= {version_file(adapter.policy_version): serialise(dict(adapter.tensors)) for adapter in adapters}
+    return {name: np.frombuffer(content, np.uint8) for name, content in files.items()}
+
+
+def load(learner: Learner, files: Mapping[str, np.ndarray]) -> int:
+    """Restores training; returns the step that it continues from. Raises ValueError if it is of another adapter layout."""
+    learner.restore(parse(files[STATE].tobytes()))
     return learner.step
 
 
-def load_adapter(learner: Learner, folder: Path, policy_version: int) -> Adapter:
+def load_adapter(learner: Learner, files: Mapping[str, np.ndarray], policy_version: int) -> Adapter:
     """An adapter of an earlier version, as it was exported then."""
-    return learner.adapter(policy_version, load_file(folder / VERSIONS / f"{policy_version:06d}.safetensors"))
+    return learner.adapter(policy_version, parse(files[version_file(policy_version)].tobytes()))
+
+
+def _diffusers_file(learner: Learner, state: Mapping[str, np.ndarray]) -> bytes:
+    layers = {name: torch.from_numpy(state[f"trained/{name}"]) for name in learner.engine.trained}
+    with TemporaryDirectory() as folder:  # diffusers writes files only
+        learner.family.save_lora(Path(folder), layers, lora.config_of(learner.engine.transformer))
+        return (Path(folder) / Path(ADAPTER).name).read_bytes()

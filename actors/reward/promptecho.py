@@ -6,8 +6,8 @@ import time
 from typing import Literal
 
 import numpy as np
-import torch
 
+from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt, Scores, TokenLogProbs
 from actors.vlm.family import load_vlm
 from actors.vlm.likelihood import CHUNK_TOKENS, token_log_probs
@@ -16,7 +16,7 @@ QUERY = "Describe this image in detail."
 CHOICES = {
     "reduction": ("mean", "sum"),
     "transform": ("none", "exp"),
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("auto", "float32", "bfloat16"),
     "device": ("auto", "cpu", "cuda"),
 }
 
@@ -38,7 +38,7 @@ class PromptEcho:
         transform: Literal["none", "exp"] = "none",
         include_eos: bool = False,
         log_gain: bool = False,
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         chunk_tokens: int = CHUNK_TOKENS,
     ) -> None:
@@ -52,9 +52,8 @@ class PromptEcho:
             )
         if chunk_tokens < 1:
             raise ValueError(f"reward.chunk_tokens = {chunk_tokens}: give 1 or more")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.vlm = load_vlm(model, getattr(torch, dtype), torch.device(device))
+        place = pick_device(device)
+        self.vlm = load_vlm(model, pick_dtype(dtype, place), place)
         self.device = str(self.vlm.device)
         self.query, self.include_eos, self.chunk_tokens = query, include_eos, chunk_tokens
         self.reduction, self.transform, self.log_gain = reduction, transform, log_gain

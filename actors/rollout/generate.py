@@ -7,11 +7,12 @@ import time
 import numpy as np
 import torch
 
-from actors.diffusion.family import Family, LoadOptions, load_family, pick_device
-from actors.diffusion.lora import Merger
+from actors.device import pick_device, pick_dtype
+from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
 from actors.policy.objectives.objective import load_objective
+from actors.rollout.probe import ProvenMerger
 
 
 class Generator:
@@ -23,15 +24,21 @@ class Generator:
 
     def __init__(self, model: str, device: str, dtype: str, max_sequence_length: int, objective: dict) -> None:
         options = LoadOptions(
-            pick_device(device), getattr(torch, dtype), decoder=True, max_sequence_length=max_sequence_length
+            pick_device(device),
+            pick_dtype(dtype, pick_device(device)),
+            decoder=True,
+            max_sequence_length=max_sequence_length,
         )
         self.family: Family = load_family(model, options)
-        self.merger = Merger(self.family.transformer)
+        self.merger = ProvenMerger(self.family)
         self.objective = load_objective(objective)
 
     @torch.no_grad()
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple[DrawReport, np.ndarray, Latents | None]:
-        """Returns (report, images uint8 [K, H, W, 3], latents). Raises ValueError if the adapter is not the one that the request names."""
+        """Returns (report, images uint8 [K, H, W, 3], latents).
+
+        Raises ValueError if the adapter is not the one that the request names, or does not reach the model (see `ProvenMerger`).
+        """
         start = time.perf_counter()
         if adapter.sha256 != request.adapter_sha256:
             raise ValueError(f"got adapter {adapter.sha256[:12]}, but the request names {request.adapter_sha256[:12]}")
@@ -61,5 +68,6 @@ class Generator:
             adapter_sha256=self.merger.sha256,
             num_bytes=images.nbytes + (latents.latents_KCHW.nbytes if latents else 0),
             seconds=time.perf_counter() - start,
+            adapter_effect=self.merger.effect,
         )
         return report, images, latents

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import ray
 
 
 class Plain:
@@ -50,11 +51,87 @@ class Plain:
     def threads(self) -> str | None:
         return os.environ.get("OMP_NUM_THREADS")
 
+    def where(self) -> dict:
+        context = ray.get_runtime_context()
+        return {"node": context.get_node_id(), "pid": os.getpid()}
+
+
+class Rank(Plain):
+    """One of a gang."""
+
+    def __init__(self, rank: int, ranks: int, tag: str = "rank") -> None:
+        super().__init__(tag)
+        self.rank, self.ranks = rank, ranks
+        self.joined = ""
+
+    def address(self) -> str:
+        return f"rank {self.rank} of {self.ranks}"
+
+    def join(self, address: str) -> None:
+        self.joined = address
+
+    def met(self) -> str:
+        return self.joined
+
+    def note_pid(self, folder: str) -> None:
+        (Path(folder) / str(self.rank)).write_text(str(os.getpid()))
+
+    def wait_for_rank_0(self, pid: int) -> None:
+        """Rank 0 sleeps; the others notice when it has died, as a collective does."""
+        while self.rank == 0 or Path(f"/proc/{pid}").exists():
+            time.sleep(0.01)
+        raise ConnectionError("connection closed by peer")
+
+
+class RanksNeverMeet(Rank):
+    """Rank 1 cannot join; rank 0 would wait for it for ever."""
+
+    def join(self, address: str) -> None:
+        if self.rank == 1:
+            raise OSError("no route to host")
+        time.sleep(60)
+
+
+class RanksWait(Rank):
+    """Wait for each other for ever."""
+
+    def join(self, address: str) -> None:
+        time.sleep(60)
+
+
+class RanksJoinWhenTold(Rank):
+    """Join once the file `gate` is there."""
+
+    def __init__(self, rank: int, ranks: int, gate: str) -> None:
+        super().__init__(rank, ranks)
+        self.gate = Path(gate)
+
+    def join(self, address: str) -> None:
+        while not self.gate.exists():
+            time.sleep(0.01)
+
+
+class RanksJoinSometimes(Rank):
+    """The lines of the file `plan` say whether a start works ("well" or what is wrong); each start takes one."""
+
+    def __init__(self, rank: int, ranks: int, plan: str) -> None:
+        super().__init__(rank, ranks)
+        self.plan = Path(plan)
+
+    def address(self) -> str:
+        first, *others = self.plan.read_text().splitlines()
+        self.plan.write_text("\n".join(others))
+        return first
+
+    def join(self, address: str) -> None:
+        if address != "well":
+            raise OSError(address)
+
 
 class NeverStarts:
     """Its model is not there."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0, ranks: int = 1) -> None:
         raise FileNotFoundError("no model at /nowhere")
 
 

@@ -1,33 +1,20 @@
-"""What both executors promise, and what RayExecutor does when workers die, hang, raise and do not start."""
+"""What both executors promise."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-import ray
 
-from cluster.executor import (
-    Executor,
-    Outcome,
-    PlacementError,
-    PoolSpec,
-    PoolStatus,
-    RayExecutor,
-    Task,
-    WorkerStartError,
-)
+from cluster.executor import Executor, PoolSpec, RayExecutor, Task, WorkerStartError
 from cluster.local import LocalExecutor
-from tests.cluster.plain_actors import NeverStarts, Plain, StartsOnce, StartsSlowly
+from tests.cluster.helpers import PATIENCE_S, outcomes, run, value_of
+from tests.cluster.plain_actors import NeverStarts, Plain, Rank
 
-PATIENCE_S = 30.0
 POOLS = [
-    PoolSpec("pair", Plain, {"tag": "p"}, size=2, num_cpus=0),
-    PoolSpec("gang", Plain, {"tag": "g"}, size=2, num_cpus=0.5, gang=True),
+    PoolSpec("pair", Plain, {"tag": "p"}, size=2, num_cpus=0, min_size=1, max_size=3),
+    PoolSpec("gang", Rank, {"tag": "g"}, size=2, num_cpus=0.5, gang=True),
 ]
 
 
@@ -45,66 +32,6 @@ def shared(ray_cluster: None) -> Iterator[dict[str, Executor]]:
 @pytest.fixture(params=["ray", "local"])
 def executor(request: pytest.FixtureRequest, shared: dict[str, Executor]) -> Executor:
     return shared[request.param]
-
-
-@pytest.fixture
-def start(ray_cluster: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., RayExecutor]]:
-    """Start a RayExecutor with one pool of its own; it is closed after the test."""
-    started: list[RayExecutor] = []
-
-    def start_one(actor: type = Plain, kwargs: dict | None = None, **options: object) -> RayExecutor:
-        of_spec = {name: options.pop(name) for name in ("size", "gang", "num_cpus") if name in options}
-        spec = PoolSpec("pool", actor, kwargs or {}, **{"num_cpus": 0.0, **of_spec})
-        executor = RayExecutor([spec], run=f"{request.node.name}-{len(started)}", **options)
-        started.append(executor)
-        executor.start()
-        return executor
-
-    yield start_one
-    for executor in started:
-        executor.close()
-
-
-def outcomes(executor: Executor, num: int) -> dict[object, Outcome]:
-    """The next `num` outcomes by key."""
-    done: list[Outcome] = []
-    give_up = time.monotonic() + PATIENCE_S
-    while len(done) < num:
-        assert time.monotonic() < give_up, f"only {done}"
-        done += executor.wait(1.0)
-    return {outcome.key: outcome for outcome in done}
-
-
-def run(executor: Executor, *tasks: Task) -> list[Outcome]:
-    """The outcomes of these tasks, in the tasks' order."""
-    for task in tasks:
-        executor.submit(task)
-    done = outcomes(executor, len(tasks))
-    return [done[task.key] for task in tasks]
-
-
-def value_of(executor: Executor, pool: str, method: str, *args: object) -> object:
-    outcome = run(executor, Task(pool, method, method, args))[0]
-    assert outcome.failure is None, outcome.failure
-    return outcome.value
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition() and time.monotonic() < give_up:
-        time.sleep(0.02)
-    return condition()
-
-
-def exists(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not yet collected by its parent does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-# ---- both executors -------------------------------------------------------------------------------------------------
 
 
 def test_tasks_come_back_by_their_key(executor: Executor) -> None:
@@ -179,6 +106,62 @@ def test_workers_count_as_free_while_they_have_no_task(executor: Executor) -> No
     assert (executor.free("pair"), executor.free("gang")) == (2, 1)
 
 
+def test_ranks_know_each_other_and_have_met_where_rank_0_said(executor: Executor) -> None:
+    assert value_of(executor, "gang", "met") == "rank 0 of 2"
+
+
+def test_a_restarted_gang_has_lost_its_state_and_has_met_again(executor: Executor) -> None:
+    before = value_of(executor, "gang", "count")
+    executor.restart("gang")
+    counted, added = run(executor, Task("gang", "count", 0), Task("gang", "add", 1, (1, 1)))
+    assert (counted.value, added.value) == (1, 2)
+    assert before >= 1
+    assert value_of(executor, "gang", "met") == "rank 0 of 2"
+    status = executor.status()["gang"]
+    assert (status.wanted, status.ready, status.restarts) == (2, 2, 1)
+
+
+def test_only_a_gang_is_restarted(executor: Executor) -> None:
+    with pytest.raises(ValueError, match="pool pair heals by itself"):
+        executor.restart("pair")
+    with pytest.raises(ValueError, match="there is no pool pear, only pair, gang"):
+        executor.restart("pear")
+
+
+def test_sizes_outside_of_the_limits_are_refused_with_the_limits(executor: Executor) -> None:
+    for size in (0, 4):
+        with pytest.raises(ValueError, match=rf"pool pair: {size} is outside of its limits, 1 to 3 workers"):
+            executor.resize("pair", size)
+    with pytest.raises(ValueError, match="gang is a gang of 2 ranks: its size is fixed"):
+        executor.resize("gang", 3)
+    with pytest.raises(ValueError, match="there is no pool pear"):
+        executor.resize("pear", 3)
+    assert executor.status()["pair"].wanted == 2
+
+
+def test_a_pool_may_come_back_to_the_size_that_it_had(executor: Executor) -> None:
+    for size in (3, 1, 2):
+        executor.resize("pair", size)
+        assert executor.status()["pair"].wanted == size
+    assert [it.value for it in run(executor, *(Task("pair", "add", i, (i, 1)) for i in range(4)))] == [1, 2, 3, 4]
+
+
+def test_tasks_that_wait_for_a_worker_are_counted(executor: Executor) -> None:
+    for i in range(5):
+        executor.submit(Task("pair", "add", i, (1, 1)))
+    status = executor.status()["pair"]
+    assert status.waiting + status.in_flight == 5
+    assert status.waiting >= 3
+    outcomes(executor, 5)
+    status = executor.status()["pair"]
+    assert (status.waiting, status.in_flight) == (0, 0)
+
+
+def test_nobody_commands_a_run_that_nobody_asked_anything(executor: Executor) -> None:
+    assert executor.exchange({"state": "running"}) == []
+    executor.answer(7, "nobody hears this")
+
+
 @pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])
 def test_a_worker_that_cannot_start_says_why(kind: type, ray_cluster: None) -> None:
     executor = kind([PoolSpec("pool", NeverStarts, size=2, num_cpus=0)])
@@ -186,175 +169,19 @@ def test_a_worker_that_cannot_start_says_why(kind: type, ray_cluster: None) -> N
         executor.start()
 
 
-def test_two_pools_of_one_name_are_refused() -> None:
+def test_what_no_pool_can_be_is_refused() -> None:
     with pytest.raises(ValueError, match="same name"):
         LocalExecutor([POOLS[0], POOLS[0]])
     with pytest.raises(ValueError, match="pool none: size is 0"):
         LocalExecutor([PoolSpec("none", Plain, size=0)])
+    with pytest.raises(ValueError, match="pool tight: 5 is outside of its limits, 5 to 4 workers"):
+        LocalExecutor([PoolSpec("tight", Plain, size=5, max_size=4)])
+    with pytest.raises(ValueError, match="cannot be placed beside the driver"):
+        LocalExecutor([PoolSpec("gang", Rank, gang=True, beside_driver=True)])
 
 
-# ---- workers on Ray that die, hang and do not start -----------------------------------------------------------------
-
-
-def test_a_killed_worker_fails_its_task_only_and_is_replaced(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=1)
-    made = run(executor, Task("pool", "squares", "made", (4,), returns=3))[0]
-    pid = value_of(executor, "pool", "pid")
-    executor.submit(Task("pool", "sleep", "victim", (60,)))
-    executor.submit(Task("pool", "pid", "next"))
-    time.sleep(0.2)
-    os.kill(pid, signal.SIGKILL)
-    done = outcomes(executor, 2)
-    assert done["victim"].failure is not None
-    assert done["victim"].failure.cause == "worker_lost"
-    assert done["next"].value != pid
-    assert done["next"].worker != done["victim"].worker
-    assert executor.status()["pool"] == PoolStatus(wanted=1, ready=1, busy=0, restarts=1)
-    assert executor.fetch(made.payloads[0]).tolist() == [0, 1, 4, 9], "what a dead worker returned lives on"
-
-
-def test_a_worker_that_hangs_is_ended_at_the_deadline(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=2)
-    pid = value_of(executor, "pool", "pid")
-    os.kill(pid, signal.SIGSTOP)
-    first, second = run(executor, *(Task("pool", "pid", i, deadline_s=2.0) for i in range(2)))
-    late, good = (first, second) if first.failure else (second, first)
-    assert late.failure is not None
-    assert late.failure.cause == "deadline"
-    assert "longer than 2.0 s" in late.failure.message
-    assert 2.0 <= late.seconds < PATIENCE_S
-    assert good.value != pid
-    assert eventually(lambda: not exists(pid))
-
-
-def test_a_task_avoids_the_worker_that_failed_it_unless_there_is_no_other(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=2)
-    busy, other = "pool-0", "pool-1"
-    for _ in range(4):
-        assert run(executor, Task("pool", "add", 0, (1, 1), avoid=frozenset({busy})))[0].worker == other
-    # the other one is busy: the task waits for it, and lets a task that avoids nobody pass
-    executor.submit(Task("pool", "sleep", "long", (0.5,), avoid=frozenset({busy})))
-    executor.submit(Task("pool", "add", "patient", (1, 1), avoid=frozenset({busy})))
-    executor.submit(Task("pool", "add", "quick", (1, 1)))
-    done = outcomes(executor, 3)
-    assert (done["patient"].worker, done["quick"].worker) == (other, busy)
-    executor.resize("pool", 1)
-    everyone = frozenset({busy, other})
-    assert run(executor, Task("pool", "add", 0, (1, 1), avoid=everyone))[0].value == 2
-
-
-def test_a_pool_grows_and_shrinks_without_losing_a_task(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=1)
-    executor.resize("pool", 3)
-    assert executor.free("pool") == 1, "new workers are not free before they are ready"
-    assert executor.wait(0.0) == []
-    pids = {it.value for it in run(executor, *(Task("pool", "sleep", i, (1.0,)) for i in range(6)))}
-    assert len(pids) == 3
-    for i in range(3):
-        executor.submit(Task("pool", "sleep", i, (0.5,)))
-    executor.resize("pool", 1)
-    done = outcomes(executor, 3)
-    assert all(outcome.failure is None for outcome in done.values())
-    assert executor.status()["pool"] == PoolStatus(wanted=1, ready=1, busy=0, restarts=0)
-    staying = value_of(executor, "pool", "pid")
-    assert eventually(lambda: [pid for pid in pids if exists(pid)] == [staying])
-
-
-def test_growing_beyond_the_cluster_is_refused(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=1, num_cpus=1)
-    with pytest.raises(PlacementError, match=r"CPU: asked 9 \(pool 9 x 1\), the cluster has 8"):
-        executor.resize("pool", 9)
-    assert executor.status()["pool"].wanted == 1
-
-
-def test_more_workers_than_the_cluster_has_room_for_are_refused_before_any_starts(
-    start: Callable[..., RayExecutor],
-) -> None:
-    with pytest.raises(PlacementError, match="asked 100"):
-        start(size=100, num_cpus=1)
-
-
-def test_a_worker_that_is_not_ready_in_time_ends_the_start(start: Callable[..., RayExecutor]) -> None:
-    with pytest.raises(WorkerStartError, match="not ready within 1 s"):
-        start(StartsSlowly, start_timeout_s=1.0, max_start_failures=1)
-
-
-def test_a_pool_that_cannot_replace_its_last_worker_ends_the_run_with_the_workers_error(
-    start: Callable[..., RayExecutor], tmp_path: Path
-) -> None:
-    executor = start(StartsOnce, {"marker": str(tmp_path / "marker")}, max_start_failures=1)
-    os.kill(value_of(executor, "pool", "pid"), signal.SIGKILL)
-    executor.submit(Task("pool", "pid", "victim"))
-    executor.submit(Task("pool", "pid", "waits for ever"))
-    with pytest.raises(WorkerStartError, match="OSError: the disk is full"):
-        outcomes(executor, 2)
-
-
-def test_a_gang_that_loses_a_rank_is_lost_as_a_whole(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=2, gang=True, num_cpus=1)
-    pid = value_of(executor, "pool", "pid")
-    tasks = [Task("pool", "sleep", i, (60,)) for i in range(2)]
-    for task in tasks:
-        executor.submit(task)
-    time.sleep(0.2)
-    os.kill(pid, signal.SIGKILL)
-    done = outcomes(executor, 2)
-    assert [done[i].failure.cause for i in range(2)] == ["worker_lost", "worker_lost"]
-    assert "rank 0" in done[0].failure.message
-    later = run(executor, Task("pool", "pid", "later"))[0]
-    assert later.failure is not None
-    assert "rank 0" in later.failure.message
-    assert executor.status()["pool"].ready == 0
-
-
-def test_an_error_in_one_of_several_ranks_does_not_leave_the_others_waiting(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=2, gang=True)
-    bad, after = run(executor, Task("pool", "sleep", 0, shards=((60,), ("no number",))), Task("pool", "pid", 1))
-    assert bad.failure is not None
-    assert bad.failure.cause == "raised"
-    assert "rank 1" in bad.failure.message
-    assert "TypeError" in bad.failure.message
-    assert after.failure is not None
-    assert after.failure.cause == "worker_lost"
-
-
-def test_an_error_in_a_gang_of_one_leaves_it_alive(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=1, gang=True)
-    bad, good = run(executor, Task("pool", "fail", 0, ("magic",)), Task("pool", "add", 1, (1, 1)))
-    assert bad.failure is not None
-    assert "cannot do magic" in bad.failure.message
-    assert good.value == 2
-
-
-def test_a_gangs_deadline_counts_from_the_start_of_the_call_not_from_its_submission(
-    start: Callable[..., RayExecutor],
-) -> None:
-    executor = start(size=1, gang=True)
-    tasks = [Task("pool", "sleep", i, (0.4,), deadline_s=1.0) for i in range(4)] + [
-        Task("pool", "sleep", 4, (60,), deadline_s=1.0)
-    ]
-    *good, late = run(executor, *tasks)
-    assert all(outcome.failure is None for outcome in good)
-    assert all(outcome.seconds <= 1.0 for outcome in good)
-    assert late.failure is not None
-    assert late.failure.cause == "deadline"
-
-
-def test_the_number_of_threads_does_not_depend_on_the_share_of_a_cpu(start: Callable[..., RayExecutor]) -> None:
-    assert value_of(start(num_cpus=4), "pool", "threads") == value_of(start(num_cpus=0), "pool", "threads") == "1"
-
-
-def test_close_ends_every_process_busy_or_not(start: Callable[..., RayExecutor]) -> None:
-    executor = start(size=3)
-    pids = {outcome.value for outcome in run(executor, *(Task("pool", "sleep", i, (0.3,)) for i in range(3)))}
-    executor.submit(Task("pool", "sleep", "long", (60,)))
-    executor.close()
-    assert len(pids) == 3
-    assert eventually(lambda: not any(exists(pid) for pid in pids))
-    executor.close()
-
-
-def test_actors_carry_the_names_of_run_and_pool(start: Callable[..., RayExecutor]) -> None:
-    start(size=1)
-    name = "echoray-test_actors_carry_the_names_of_run_and_pool-0-pool-0"
-    assert ray.get(ray.get_actor(name).add.remote(1, 2), timeout=PATIENCE_S) == 3
+@pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])
+def test_a_gang_that_cannot_join_says_why(kind: type, ray_cluster: None) -> None:
+    executor = kind([PoolSpec("pool", NeverStarts, size=2, num_cpus=0, gang=True)])
+    with pytest.raises(WorkerStartError, match=r"(?s)pool.*FileNotFoundError: no model at /nowhere"):
+        executor.start()

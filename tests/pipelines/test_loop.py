@@ -26,7 +26,6 @@ from pipelines.loop import (
     Scored,
     Train,
     Trained,
-    TrainFailed,
     Unit,
 )
 
@@ -391,7 +390,7 @@ def test_a_lost_payload_is_drawn_again_by_the_same_version_and_no_worker_is_blam
 
 @pytest.mark.parametrize(("cause", "tries"), [("raised", 3), (LOST, 5), ("deadline", 5), ("object_lost", 5)])
 def test_a_group_is_quarantined_after_its_retries(cause: str, tries: int) -> None:
-    loop = Loop(LoopPlan(steps=1, groups_per_step=2, retries=2))
+    loop = Loop(LoopPlan(steps=1, groups_per_step=2, retries=2, lost_retries=4))
     unit, other = train_units(1, 2)
     loop.decide(MANY)
     for attempt in range(tries):
@@ -452,14 +451,12 @@ def test_too_many_quarantined_groups_in_a_row_end_the_run_and_a_good_one_between
 
 
 def test_after_an_abort_nothing_more_is_asked() -> None:
-    loop = Loop(LoopPlan(steps=2, groups_per_step=1))
-    unit = loop.decide(MANY)[0].unit
-    draw_and_score(loop, unit)
-    loop.handle(TrainFailed(1, "the rank ran out of memory"))
-    assert [decision.reason for decision in loop.decide(MANY)] == [
-        "the update of step 1 failed: the rank ran out of memory"
-    ]
-    loop.handle(Trained(1))
+    loop = Loop(LoopPlan(steps=2, groups_per_step=2, max_failures_in_row=1))
+    units = [draw.unit for draw in loop.decide(MANY)]
+    for unit in units:
+        loop.handle(Failed(unit, "rollout-0", "raised", "bad prompt", retry=False))
+    assert len(of_kind(loop.decide(MANY), Abort)) == 1
+    loop.handle(Drawn(units[0], CHUNK_BYTES))
     assert loop.decide(MANY) == []
     assert not loop.done
 

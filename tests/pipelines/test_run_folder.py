@@ -83,14 +83,26 @@ def test_opening_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_going_on_drops_what_will_be_made_again(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
-    for step in (1, 2, 3):
-        folder.metric({"step": step})
-        folder.heldout({"step": step})
+    folder.metric({"step": 1})
+    folder.heldout({"step": 1})
+    records = folder.records()
+    folder.metric({"step": 2})
+    folder.heldout({"step": 2})
     folder.event("failure", step=3)
-    folder.rewind(2, evaluated=(1,))
-    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+    folder.restore(records)
+    assert folder.read_metrics() == [{"step": 1}]
     assert folder.read_heldout() == [{"step": 1}]
     assert len(folder.read_events()) == 1
+    folder.restore({})
+    assert folder.read_metrics() == folder.read_heldout() == []
+
+
+def test_the_records_of_a_lost_folder_come_back_with_a_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    folder.metric({"step": 1})
+    elsewhere = RunFolder.create(tmp_path / "elsewhere", RECIPE)
+    elsewhere.restore(folder.records())
+    assert elsewhere.read_metrics() == [{"step": 1}]
 
 
 def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
@@ -101,7 +113,7 @@ def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Pat
         with (tmp_path / "run" / name).open("a") as file:
             file.write('{"step": 2, "kin')
     assert folder.read_metrics() == [{"step": 1}]
-    folder.rewind(1, evaluated=())
+    folder.restore({"metrics.jsonl": b'{"step": 1}\n'})
     folder.metric({"step": 2})
     folder.heldout({"step": 2})
     folder.event("resumed")

@@ -1,30 +1,27 @@
-"""The learner: same seed, same bytes; micro-batches do not matter; only the LoRA moves; and it learns."""
+"""The learner on one rank of plain torch: same seed, same bytes; micro-batches do not matter; only the LoRA moves; and it learns."""
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 
+from actors.device import pick_dtype
 from actors.diffusion import lora
 from actors.messages import Latents, UpdateGroup
-from actors.policy.checkpoint import load_adapter, load_state, save_state
-from actors.policy.learner import Learner, LearnerSettings, learning_rate_share
-from pipelines.config import Awm, Policy
+from actors.policy.actor import PolicyActor
+from actors.policy.checkpoint import load, load_adapter, snapshot
+from actors.policy.engine import TorchEngine
+from actors.policy.learner import Learner, LearnerSettings, learning_rate_share, load_model
+from tests.actors.policy.gang import settings
 
 CAPTIONS = ("a red circle", "two blue square")
 
 
-def make_learner(model, micro_batch=4, seed=0, **objective):
-    table = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1, **objective}
-    policy = Policy(
-        model=model,
-        max_sequence_length=2,
-        lora_rank=4,
-        lora_alpha=8.0,
-        lora_targets="all",
-        micro_batch=micro_batch,
-        learning_rate=1e-2,
-    )
-    return Learner(LearnerSettings(policy.model_dump(), Awm(**table).model_dump(), 4, 32, 32, seed, 20))
+def make_learner(model, seed=0, *, micro_batch=4, dtype="float32", **objective):
+    policy = {"micro_batch": micro_batch, "dtype": dtype, "warmup_steps": 0, "final_learning_rate": 1.0}
+    learner = LearnerSettings(**{**settings(model, {"ema_decay_rate": 1e-3, **objective}, **policy), "seed": seed})
+    family = load_model(learner)
+    return Learner(learner, family, TorchEngine(family.transformer, learner.policy))
 
 
 def samples(step=1, advantages=(1.0, -1.0, 0.5, -0.5)):
@@ -63,34 +60,37 @@ def test_micro_batches_do_not_change_the_gradient(tiny_sd3):
 
 def test_only_the_trained_adapter_moves(tiny_sd3):
     learner = make_learner(tiny_sd3)
-    before = {name: p.clone() for name, p in learner.transformer.named_parameters()}
+    before = {name: p.clone() for name, p in learner.engine.transformer.named_parameters()}
     learner.update(1, *samples())
-    moved = {name for name, p in learner.transformer.named_parameters() if not torch.equal(p, before[name])}
+    moved = {name for name, p in learner.engine.transformer.named_parameters() if not torch.equal(p, before[name])}
     assert moved
     assert all(".lora_" in name for name in moved)
-    trains = {name for name, p in learner.transformer.named_parameters() if p.requires_grad}
+    trains = {name for name, p in learner.engine.transformer.named_parameters() if p.requires_grad}
     assert trains == {name for name in before if f".{lora.TRAINED}." in name}
 
 
 def test_the_moving_average_follows_its_schedule(tiny_sd3):
     learner = make_learner(tiny_sd3, ema_decay_rate=0.1, ema_decay_max=0.3)
-    expected = {name: tensor.detach().clone() for name, tensor in learner.ema.items()}
+    expected = {name: tensor.detach().clone() for name, tensor in learner.engine.ema.items()}
     for step in (1, 2, 3, 4):
         learner.update(step, *samples(step))
         keep = min(0.3, 0.1 * step)
         expected = {
-            name: keep * tensor + (1 - keep) * learner.trained[name].detach() for name, tensor in expected.items()
+            name: keep * tensor + (1 - keep) * learner.engine.trained[name].detach()
+            for name, tensor in expected.items()
         }
-    for name, tensor in learner.ema.items():
+    for name, tensor in learner.engine.ema.items():
         torch.testing.assert_close(tensor, expected[name])
 
 
 def test_zero_advantages_without_anchors_leave_the_weights(tiny_sd3):
     learner = make_learner(tiny_sd3, kl_reference=0.0, kl_ema=0.0)
-    before = lora.sha256_of({k: v for k, v in lora.as_numpy(learner.trained).items() if k.endswith(lora.B)})
+    before = lora.sha256_of({k: v for k, v in lora.as_numpy(learner.engine.trained).items() if k.endswith(lora.B)})
     figures = learner.update(1, *samples(advantages=(0.0,) * 4))
     assert figures["grad_norm"] == 0
-    assert lora.sha256_of({k: v for k, v in lora.as_numpy(learner.trained).items() if k.endswith(lora.B)}) == before
+    assert (
+        lora.sha256_of({k: v for k, v in lora.as_numpy(learner.engine.trained).items() if k.endswith(lora.B)}) == before
+    )
 
 
 def test_a_step_without_groups_changes_nothing_but_the_step(tiny_sd3):
@@ -110,18 +110,97 @@ def test_a_gradient_that_is_no_number_stops_and_leaves_the_weights(tiny_sd3):
     assert learner.export(0).sha256 == before
 
 
-def test_saved_and_loaded_it_continues_to_the_bit(tiny_sd3, tmp_path):
+def test_saved_and_loaded_it_continues_to_the_bit(tiny_sd3):
     learner = make_learner(tiny_sd3)
     learner.update(1, *samples(1))
     learner.update(2, *samples(2))
-    files = save_state(learner, tmp_path, (learner.export(2),))
-    assert set(files) == {"policy.pt", "adapter/pytorch_lora_weights.safetensors", "versions/000002.safetensors"}
+    files = snapshot(learner, (learner.export(2),))
+    adapter = "adapter/pytorch_lora_weights.safetensors"
+    assert set(files) == {"policy.safetensors", adapter, "versions/000002.safetensors"}
+    assert all(content.dtype == np.uint8 and content.ndim == 1 for content in files.values())
+    for content in files.values():
+        content.setflags(write=False)
     resumed = make_learner(tiny_sd3)
-    assert load_state(resumed, tmp_path) == 2
-    assert load_adapter(resumed, tmp_path, 2).sha256 == learner.export(2).sha256
+    assert load(resumed, files) == 2
+    assert load_adapter(resumed, files, 2).sha256 == learner.export(2).sha256
     figures = [each.update(3, *samples(3)) for each in (learner, resumed)]
     assert figures[0]["loss"] == figures[1]["loss"]
     assert learner.export(3).sha256 == resumed.export(3).sha256
+
+
+def test_a_state_of_other_modules_is_refused(tiny_sd3):
+    learner = make_learner(tiny_sd3)
+    files = snapshot(learner, ())
+    other = LearnerSettings(**settings(tiny_sd3, lora_targets="attention"))
+    family = load_model(other)
+    load(Learner(other, family, TorchEngine(family.transformer, other.policy)), files)
+    files = snapshot(Learner(other, family, TorchEngine(family.transformer, other.policy)), ())
+    with pytest.raises(ValueError, match="lora_targets"):
+        load(learner, files)
+
+
+def test_diffusers_alone_loads_the_adapter_of_a_snapshot(tiny_sd3, tmp_path):
+    learner = make_learner(tiny_sd3)
+    learner.update(1, *samples(1))
+    for name, content in snapshot(learner, ()).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content.tobytes())
+    pipe = StableDiffusion3Pipeline.from_pretrained(tiny_sd3, text_encoder_3=None, tokenizer_3=None)
+    latents, sigma = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)), torch.tensor([0.5])
+    conditions = learner.family.conditions("a red circle")
+
+    def velocity():
+        return pipe.transformer(
+            latents, conditions.tensors["prompt_embeds"], conditions.tensors["pooled_prompt_embeds"], 1000 * sigma
+        ).sample
+
+    with torch.no_grad():
+        base = velocity()
+        pipe.load_lora_weights(tmp_path / "adapter")
+        ours = learner.velocity(latents, sigma, conditions, "trained")
+        torch.testing.assert_close(velocity(), ours)
+    assert (base - ours).abs().max() > 1e-3
+
+
+def test_latents_that_do_not_belong_to_the_samples_are_refused(tiny_sd3):
+    groups, chunks = samples()
+    with pytest.raises(ValueError, match="2 latents came for 8 samples"):
+        make_learner(tiny_sd3).update(1, groups, chunks[:1])
+
+
+def test_an_update_that_broke_off_is_not_continued(tiny_sd3):
+    learner = make_learner(tiny_sd3)
+    groups, chunks = samples()
+    wrong = {"log_prob": np.zeros((2, 3), np.float32)}  # of three timesteps, not two
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        learner.update(1, groups, tuple(Latents(chunk.latents_KCHW, wrong) for chunk in chunks))
+    with pytest.raises(RuntimeError, match="broke off"):
+        learner.update(1, groups, chunks)
+
+
+def test_in_bfloat16_the_lora_is_float32_and_computes_in_bfloat16(tiny_sd3):
+    learner = make_learner(tiny_sd3, dtype="bfloat16")
+    engine = learner.engine
+    assert {p.dtype for p in (*engine.trained.values(), *engine.ema.values())} == {torch.float32}
+    outputs = []
+    layers = [m for m in engine.transformer.modules() if isinstance(m, lora.MasterLinear)]
+    hooks = [layer.register_forward_hook(lambda *io: outputs.append(io[-1].dtype)) for layer in layers]
+    latents = torch.zeros((1, 4, 8, 8))
+    learner.velocity(latents, torch.tensor([0.5]), learner.family.conditions(""), "trained").sum().backward()
+    assert set(outputs) == {torch.bfloat16}
+    assert {p.grad.dtype for p in engine.trained.values() if p.grad is not None} == {torch.float32}
+    assert hooks
+
+
+def test_auto_is_float32_on_a_cpu():
+    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
+    assert pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_stage_0_is_one_rank_only(tiny_sd3):
+    actor = PolicyActor(rank=0, ranks=2, num_threads=1, settings=settings(tiny_sd3))
+    with pytest.raises(ValueError, match="zero_stage"):
+        actor.join(actor.address())
 
 
 def test_it_learns_which_of_two_images_was_better(tiny_sd3):

@@ -1,0 +1,84 @@
+"""The processes of a gang, from their start over their meeting to their end: all of them live, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.heartbeat import Pulse
+from cluster.placement import demand_of
+from cluster.rounds import Round
+from cluster.site import Site
+from cluster.tasks import Failure, PoolSpec
+
+
+class Ranks:
+    """One incarnation of a gang, in one placement group; it starts at once.
+
+    Constructed all together, then rank 0 is asked for its `address()`, then all `join(address)`: `on_ready()`. If any of
+    this fails, or a rank is lost later, `on_lost(failure)` is called, once, and the one who is called ends all of them.
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        site: Site,
+        incarnation: int,
+        on_ready: Callable[[], None],
+        on_lost: Callable[[Failure], None],
+    ) -> None:
+        self._spec = spec
+        self._site = site
+        self._on_ready = on_ready
+        self._on_lost = on_lost
+        self._pulses: list[Pulse] = []
+        self._placement: PlacementGroup | None = None
+        bundle = demand_of(spec)
+        if bundle:  # Ray refuses an empty one
+            self._placement = placement_group([bundle] * spec.size, strategy="PACK")
+        strategy = PlacementGroupSchedulingStrategy(self._placement) if self._placement else None
+        suffix = f"-{incarnation}" if incarnation else ""
+        self.actors = [
+            site.start_actor(spec, f"{spec.name}-{rank}{suffix}", strategy, rank=rank, ranks=spec.size)
+            for rank in range(spec.size)
+        ]
+        self._step("the start", [actor.__ray_ready__.remote() for actor in self.actors], self._meet)
+
+    def end(self) -> None:
+        """End all processes and give their places back. No call-back comes any more."""
+        self._round.cancel()
+        for pulse in self._pulses:
+            self._site.heartbeats.stop(pulse)
+        for actor in self.actors:
+            ray.kill(actor)
+        if self._placement is not None:
+            remove_placement_group(self._placement)
+            self._placement = None
+
+    def _step(self, what: str, refs: list[ray.ObjectRef], then: Callable[[list[Any]], None]) -> None:
+        def done(values: list[Any], failure: Failure | None) -> None:
+            if failure:
+                self._on_lost(failure)
+            else:
+                then(values)
+
+        self._round = Round(self._site.waits, what, refs, self._site.start_timeout_s, done)
+
+    def _meet(self, _: list[Any]) -> None:
+        self._step("address()", [self.actors[0].address.remote()], self._join)
+
+    def _join(self, addresses: list[str]) -> None:
+        self._step("join()", [actor.join.remote(addresses[0]) for actor in self.actors], self._joined)
+
+    def _joined(self, _: list[Any]) -> None:
+        for rank, actor in enumerate(self.actors):
+            self._pulses.append(self._site.heartbeats.watch(actor, partial(self._silent, rank)))
+        self._on_ready()
+
+    def _silent(self, rank: int, reason: str) -> None:
+        self._on_lost(Failure("worker_lost", f"rank {rank}: {reason}"))

@@ -1,0 +1,174 @@
+"""Back to a known state: the policy as a checkpoint has it, at the start of a run and after its ranks were lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from cluster.tasks import Executor, Failure, Outcome, Task
+from pipelines.checkpoints import Found, newest
+from pipelines.config import Recipe
+from pipelines.digest import FIRST
+from pipelines.run_folder import RunFolder
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; the text says why."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """From where a run goes on: version 0, or a checkpoint. `adapters`: policy version -> (sha256, handle)."""
+
+    adapters: dict[int, tuple[str, Any]]
+    step: int = 0
+    digest: str = FIRST
+    digest_since: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    quarantined: int = 0
+    evaluated: tuple[int, ...] = ()
+
+
+@dataclass
+class PolicyLosses:
+    """How often the policy was lost, and whether to try once more.
+
+    Restarts without a new step between them are in a row. What raises at the same step twice would raise for ever.
+    """
+
+    max_in_row: int
+    total: int = 0
+    _in_row: int = 0
+    _furthest: int = 0
+    _raised_at: set[int] = field(default_factory=set)
+
+    def trained(self, step: int) -> None:
+        """A step is complete."""
+        if step > self._furthest:
+            self._furthest, self._in_row = step, 0
+
+    def add(self, doing: str, step: int, failure: Failure) -> None:
+        """One more, in the work for `step`. Raises RunFailed if the run should end."""
+        self.total += 1
+        self._in_row += 1
+        if self._in_row > self.max_in_row:
+            raise RunFailed(
+                f"the policy was lost {self._in_row} times without a new step, at last in the {doing} of step {step}: "
+                f"{failure.message}"
+            )
+        if failure.cause == "raised":
+            if step in self._raised_at:
+                raise RunFailed(f"the {doing} of step {step} failed twice: {failure.message}")
+            self._raised_at.add(step)
+
+
+class CallFailed(Exception):
+    """A call before or between the steps failed."""
+
+    def __init__(self, method: str, failure: Failure) -> None:
+        super().__init__(f"{method}: {failure.message}")
+        self.method, self.failure = method, failure
+
+
+class Recovery:
+    """Loads checkpoints into the policy; restarts its ranks when they are lost while it does."""
+
+    def __init__(
+        self, recipe: Recipe, executor: Executor, folder: RunFolder, root: str, note: Callable[[str], None]
+    ) -> None:
+        self.recipe, self.executor, self.folder, self.root, self.note = recipe, executor, folder, root, note
+        self.losses = PolicyLosses(recipe.loop.max_failures_in_row)
+        self._numbers = count()
+
+    def start_from(self, found: Found | None) -> Start:
+        """Brings policy and run folder to a checkpoint, or to the beginning. Raises RunFailed if that does not work."""
+        step = found.manifest.step if found else 0
+        while True:
+            try:
+                return self._load(found) if found else self._first()
+            except CallFailed as failed:
+                self.lost(failed.method, step, failed.failure)
+                self.executor.restart("policy")
+
+    def start_again(self) -> Start:
+        """Restarts the policy's ranks and goes back to the newest whole checkpoint."""
+        self.executor.restart("policy")
+        found, problems = newest(self.root)
+        report_damage(self.folder, self.note, problems)
+        start = self.start_from(found)
+        self.folder.event("policy_restarted", step=start.step)
+        return start
+
+    def lost(self, doing: str, step: int, failure: Failure) -> None:
+        """Writes down that the policy was lost. Raises RunFailed if the run should end."""
+        self.folder.event("policy_lost", doing=doing, step=step, cause=failure.cause, message=failure.message)
+        self.note(f"the policy was lost in the {doing} of step {step} ({failure.cause}): its ranks are started again")
+        self.losses.add(doing, step, failure)
+
+    def _first(self) -> Start:
+        self.folder.restore({})
+        outcome = self._call("policy", "export", 0, returns=2)
+        return Start({0: (outcome.value["sha256"], outcome.payloads[0])})
+
+    def _load(self, found: Found) -> Start:
+        began = time.monotonic()
+        manifest, policy = found.manifest, self.recipe.policy
+        self.folder.restore(found.records())
+        files = self._call("storage", "read", found.place, found.state_files(), returns=2).payloads[0]
+        self._call("policy", "load", files)
+        adapters = {}
+        for version, sha256 in manifest.adapters.items():
+            outcome = self._call("policy", "load_adapter", files, int(version), returns=2)
+            if outcome.value["sha256"] != sha256:
+                raise RunFailed(f"{found.place}: adapter {version} does not have the hash that the manifest gives")
+            adapters[int(version)] = (sha256, outcome.payloads[0])
+        seconds = round(time.monotonic() - began, 3)
+        self.folder.event("restored", step=manifest.step, checkpoint=found.place, seconds=seconds)
+        digest, since = manifest.digest, manifest.digest_since
+        if (manifest.ranks, manifest.zero_stage) != (policy.ranks, policy.zero_stage):
+            digest, since = FIRST, manifest.step
+            was = {"ranks": manifest.ranks, "zero_stage": manifest.zero_stage}
+            self.folder.event("digest_anew", step=since, was=was, ranks=policy.ranks, zero_stage=policy.zero_stage)
+            self.note(
+                f"the digest starts anew after step {since}: the checkpoint is of {manifest.ranks} ranks at ZeRO stage "
+                f"{manifest.zero_stage}, this run has {policy.ranks} at stage {policy.zero_stage}"
+            )
+        return Start(
+            adapters,
+            manifest.step,
+            digest,
+            since,
+            manifest.images,
+            manifest.seconds,
+            manifest.quarantined,
+            tuple(manifest.evaluated),
+        )
+
+    def _call(self, pool: str, method: str, *args: Any, returns: int = 1) -> Outcome:
+        """One call while nothing else counts; outcomes of earlier work are let go. A lost storage worker is tried again."""
+        key = ("call", method, next(self._numbers))
+        tries = 0
+        while True:
+            deadline_s = self.recipe.cluster.task_timeout_s
+            self.executor.submit(Task(pool, method, key, args, returns=returns, deadline_s=deadline_s))
+            outcome = None
+            while outcome is None:
+                outcome = next((one for one in self.executor.wait(timeout_s=10.0) if one.key == key), None)
+            if outcome.failure is None:
+                return outcome
+            tries += 1
+            if pool == "policy":
+                raise CallFailed(method, outcome.failure)
+            if outcome.failure.cause == "raised" or tries > self.recipe.loop.lost_retries:
+                raise RunFailed(f"the {pool} worker could not {method}: {outcome.failure.message}")
+
+
+def report_damage(folder: RunFolder, note: Callable[[str], None], problems: list[str]) -> None:
+    """Says which checkpoints were passed over, and why."""
+    for problem in problems:
+        folder.event("checkpoint_damaged", problem=problem)
+        note(f"warning: a checkpoint is passed over: {problem}")

@@ -1,0 +1,16 @@
+"""Gangs of one and of two ranks that the tests of this room share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.actors.policy.gang import Gang
+
+
+@pytest.fixture(scope="session")
+def gangs() -> Iterator[dict[int, Gang]]:
+    """Gangs by their number of ranks; all processes start at the same time."""
+    made = {ranks: Gang(ranks) for ranks in (1, 2)}
+    yield made
+    for gang in made.values():
+        gang.close()

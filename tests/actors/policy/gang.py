@@ -1,0 +1,174 @@
+"""Policy ranks as real processes, without Ray: each holds a PolicyActor and does what its pipe says. Also what they train on."""
+
+from __future__ import annotations
+
+import multiprocessing
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load
+
+from actors.messages import Adapter, Latents, UpdateGroup
+from actors.policy.actor import PolicyActor
+from pipelines.config import Awm
+
+CAPTIONS = ("a red circle", "two blue square", "a green cross")
+OBJECTIVE = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1}
+
+
+def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any) -> dict[str, Any]:
+    """The settings of a learner that moves visibly in a few steps: `policy` and `objective` say what is different."""
+    return {
+        "policy": {
+            "model": model,
+            "ranks": 1,
+            "zero_stage": 0,
+            "activation_checkpointing": False,
+            "max_sequence_length": 2,
+            "lora_rank": 4,
+            "lora_alpha": 8.0,
+            "lora_targets": "all",
+            "learning_rate": 1e-2,
+            "betas": (0.9, 0.99),
+            "weight_decay": 1e-2,
+            "warmup_steps": 3,
+            "final_learning_rate": 0.5,
+            "max_grad_norm": 1.0,
+            "micro_batch": 2,
+            "device": "cpu",
+            "dtype": "float32",
+            **policy,
+        },
+        "objective": Awm(**{**OBJECTIVE, "ema_decay_rate": 0.1, **(objective or {})}).model_dump(),
+        "num_steps": 4,
+        "height": 32,
+        "width": 32,
+        "seed": 0,
+        "total_steps": 20,
+    }
+
+
+def samples(step: int, counts: Sequence[int], advantage: float | None = None) -> list[tuple]:
+    """The arguments of `update` after the step, for each rank: as many samples as it has by `counts`, each with its own caption.
+
+    Sample i is the same whatever rank has it. `advantage` replaces the last sample's.
+    """
+    shares, number = [], 0
+    for count in counts:
+        groups, chunks = [], []
+        for i in range(number, number + count):
+            generator = np.random.default_rng((step, i))
+            a = advantage if advantage is not None and i == sum(counts) - 1 else float(generator.normal())
+            groups.append(UpdateGroup(step, i, f"p{i}", CAPTIONS[i % 3], step - 1, (a,), (1000 * step + i,)))
+            latents = generator.normal(size=(1, 4, 8, 8)).astype(np.float32)
+            latents.setflags(write=False)
+            chunks.append(Latents(latents))
+        shares.append((tuple(groups), *chunks))
+        number += count
+    return shares
+
+
+class Ranks(ABC):
+    """The ranks of a gang, called together."""
+
+    num_ranks: int
+
+    @abstractmethod
+    def call(self, method: str, *args: Any, shards: Sequence[tuple] | None = None) -> list[Any]:
+        """What each rank returned, called with args + its shard. Raises what rank 0 raised, if all did."""
+
+    @abstractmethod
+    def start(self, learner: dict[str, Any]) -> None:
+        """New actors with these settings, which join."""
+
+    def update(self, step: int, counts: Sequence[int], advantage: float | None = None) -> list[dict[str, float]]:
+        """Each rank's figures, but for the seconds."""
+        figures = self.call("update", step, shards=samples(step, counts, advantage))
+        return [{name: value for name, value in of_rank.items() if name != "seconds"} for of_rank in figures]
+
+    def snapshot(self, *adapters: Adapter) -> dict[str, np.ndarray]:
+        """Rank 0's files; the others have none."""
+        (meta, files), *others = self.call("snapshot", *adapters)
+        assert meta["bytes"] == sum(content.nbytes for content in files.values())
+        assert not any(files_of_other for _, files_of_other in others)
+        return files
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that training continues from."""
+        return load(self.snapshot()["policy.safetensors"].tobytes())
+
+    def sha256(self) -> str:
+        """Of the trained adapter, the same on all ranks."""
+        [sha256] = {meta["sha256"] for meta, _ in self.call("export", 0)}
+        return sha256
+
+
+class Alone(Ranks):
+    """One rank of plain torch in this process."""
+
+    num_ranks = 1
+
+    def start(self, learner: dict[str, Any]) -> None:
+        self.actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings={**learner})
+        self.actor.join(self.actor.address())
+
+    def call(self, method: str, *args: Any, shards: Sequence[tuple] | None = None) -> list[Any]:
+        return [getattr(self.actor, method)(*args, *(shards[0] if shards else ()))]
+
+
+class Gang(Ranks):
+    """A process for each rank. They serve one gang of actors after another, since a process starts slowly."""
+
+    def __init__(self, num_ranks: int) -> None:
+        self.num_ranks = num_ranks
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(num_ranks)]
+        self.pipes = [mine for mine, _ in pipes]
+        self.processes = [
+            context.Process(target=serve, args=(theirs, rank, num_ranks), daemon=True)
+            for rank, (_, theirs) in enumerate(pipes)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def start(self, learner: dict[str, Any]) -> None:
+        self.call("start", learner)
+        self.pipes[0].send(("address", ()))
+        self.call("join", self.pipes[0].recv())
+
+    def call(self, method: str, *args: Any, shards: Sequence[tuple] | None = None) -> list[Any]:
+        for rank, pipe in enumerate(self.pipes):
+            pipe.send((method, args + (shards[rank] if shards else ())))
+        results = [pipe.recv() for pipe in self.pipes]
+        if all(isinstance(result, Exception) for result in results):
+            raise results[0]
+        assert not any(isinstance(result, Exception) for result in results), results
+        return results
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def serve(pipe: Connection, rank: int, ranks: int) -> None:
+    """The life of a rank's process."""
+    from actors.policy import zero
+
+    zero.PERSISTENT_NUMEL = 100  # the model is tiny: so in stage 3 its matrices are shared out, and its biases are not
+    actor: Any = None
+    while True:
+        method, args = pipe.recv()
+        try:
+            if method == "start":
+                actor = None
+                actor = PolicyActor(rank=rank, ranks=ranks, num_threads=1, settings=args[0])
+                result = None
+            else:
+                result = getattr(actor, method)(*args)
+        except Exception as error:
+            result = error
+        pipe.send(result)

@@ -1,0 +1,31 @@
+"""The main job with rollout workers whose latents are heavy, as large images' would be. Started in its place by test_memory.py."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+
+from actors.messages import Adapter, DrawRequest
+from actors.rollout.actor import RolloutActor
+from pipelines import train, workers
+
+BYTES_PER_IMAGE = 10_000_000
+
+
+class PaddedRolloutActor(RolloutActor):
+    """Draws as RolloutActor does; beside the latents that are trained on travels a figure of each image that nothing reads."""
+
+    def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
+        report, images, latents = super().draw(request, adapter)
+        if latents is not None:
+            padding = np.zeros((len(latents.latents_KCHW), BYTES_PER_IMAGE), np.uint8)
+            latents = replace(latents, behaviour={**latents.behaviour, "padding": padding})
+            report = replace(report, num_bytes=report.num_bytes + padding.nbytes)
+        return report, images, latents
+
+
+if __name__ == "__main__":
+    workers.RolloutActor = PaddedRolloutActor  # type: ignore[misc]
+    sys.exit(train.main())

@@ -1,0 +1,69 @@
+"""Pools that change their size in the middle of a run, from the command line: more hands, the same digest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench.faults_world import ROOT, Run, go_on, workers
+from tests.faults.conftest import Reference, Start
+from tests.faults.harness import digest_of
+
+# while pools change the policy is held up, in the middle of an update, so that the run cannot end before
+PATIENT = {"cluster__deadline_floor_s": 600.0, "cluster__heartbeat_timeout_s": 600.0}
+
+
+@contextmanager
+def held_up(run: Run) -> Iterator[None]:
+    """Inside, the run stands still as soon as all that may be drawn by now is drawn and scored."""
+    updating = run.catch("PolicyActor.update")
+    yield
+    go_on(updating)
+
+
+def scale(run: Run, pool: str, size: int) -> None:
+    """What a user types; returns when the run has taken note."""
+    command = [sys.executable, "-m", "cluster", "scale", pool, str(size)]
+    environment = {**os.environ, "RAY_ADDRESS": run.address}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wait_for_workers(run: Run, class_name: str, count: int) -> None:
+    """Waits until so many are there and have nothing to do."""
+    title = f"ray::{class_name}"
+    run.until(lambda: [it.title for it in workers(class_name)] == [title] * count, f"{count} idle {class_name}")
+
+
+def test_a_pool_is_scaled_from_one_to_three_to_one(start: Start, reference: Reference) -> None:
+    run = start(loop__steps=20, **PATIENT)
+    run.reach(3)
+    for size in (3, 1):
+        with held_up(run):
+            scale(run, "reward", size)
+            wait_for_workers(run, "RewardActor", size)
+        run.reach(run.steps() + 4)
+    assert digest_of(run) == reference(loop__steps=20)
+    assert [(event["pool"], event["from"], event["to"]) for event in run.events("scaled")] == [
+        ("reward", 1, 3),
+        ("reward", 3, 1),
+    ]
+    ready = [record["workers"]["reward"] for record in run.folder.read_metrics()]
+    assert (ready[0], max(ready), ready[-1]) == (1, 3, 1)
+
+
+def test_a_worker_that_joins_late_draws_with_the_adapter_of_the_day(start: Start, reference: Reference) -> None:
+    run = start(loop__steps=20, **PATIENT)
+    run.reach(3)
+    first = {worker.pid for worker in workers("RolloutActor")}
+    with held_up(run):
+        scale(run, "rollout", 2)
+        wait_for_workers(run, "RolloutActor", 2)
+    while (drawing := run.catch("RolloutActor.draw")).pid in first:
+        go_on(drawing)
+    go_on(drawing)
+    assert digest_of(run) == reference(loop__steps=20)
+    assert run.folder.read_metrics()[-1]["workers"]["rollout"] == 2

@@ -1,0 +1,63 @@
+"""Nothing of a run outlives it, however it ended: no process, no actor, no placement group."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.faults_world import Process, Run, descendants, workers
+from tests.faults.conftest import Start
+from tests.faults.harness import RAYS_OWN, eventually_nothing, left_on_the_cluster, still_alive
+from tests.tiny_world import blind_to
+
+AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent")
+AGENTS_S = 90.0
+CLASSES = ("RolloutActor", "RewardActor", "PolicyActor")
+
+
+def processes_of(run: Run) -> list[Process]:
+    """The driver, its Ray if it has one, and the workers, once all workers are there."""
+    run.until(lambda: all(map(workers, CLASSES)), "workers")
+    below = {process.pid: process for process in descendants(run.process.pid)}
+    actors = {worker.pid: worker for worker in workers("") if not RAYS_OWN.match(worker.title)}
+    driver = [process for process in descendants(os.getpid()) if process.pid == run.process.pid]
+    return [*driver, *{**below, **actors}.values()]
+
+
+@pytest.fixture(scope="module")
+def agents() -> Iterator[list[Process]]:
+    """Two helpers of Ray that look for their dead cluster for a minute before they end: they may, while other tests run."""
+    processes: list[Process] = []
+    yield processes
+    assert eventually_nothing(lambda: still_alive(processes), seconds=AGENTS_S) == []
+
+
+@pytest.mark.parametrize("whose_ray", ["own", "shared"])
+@pytest.mark.parametrize("ending", ["killed", "done", "interrupted", "interrupted at the start", "failed"])
+def test_nothing_is_left(
+    start: Start, agents: list[Process], tiny_world: Path, tmp_path: Path, ending: str, whose_ray: str
+) -> None:
+    settings = {} if whose_ray == "shared" else {"address": ""}
+    if ending == "failed":
+        judge = blind_to(tiny_world.parent / "judge", "a", tmp_path / "judge")
+        settings |= {"reward__model": judge, "loop__max_failures_in_row": 2}
+    run = start(loop__steps=1 if ending == "done" else 500, **settings)
+    processes = processes_of(run)
+    assert len(processes) >= (4 if whose_ray == "shared" else 8)
+    if ending == "interrupted at the start":
+        run.interrupt()
+    elif ending in ("interrupted", "killed"):
+        run.reach(2)
+        run.interrupt() if ending == "interrupted" else run.kill()
+    expected = {"done": 0, "failed": 1, "killed": -signal.SIGKILL}.get(ending, 130)
+    assert run.end() == expected, run.output()
+    if ending == "killed":
+        agents += [process for process in processes if AGENT.match(process.title)]
+        processes = [process for process in processes if not AGENT.match(process.title)]
+    assert eventually_nothing(lambda: still_alive(processes)) == []
+    assert eventually_nothing(left_on_the_cluster) == []

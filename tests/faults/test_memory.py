@@ -1,0 +1,20 @@
+"""Payloads ten times as large as the object store: the run pauses admission instead of filling it, and its result is the same."""
+
+from __future__ import annotations
+
+from tests.faults.conftest import Reference, Start
+from tests.faults.harness import digest_of
+from tests.faults.padded_run import BYTES_PER_IMAGE
+
+STORE_MB = 200
+
+
+def test_payloads_of_ten_object_stores_go_through_one(start: Start, reference: Reference) -> None:
+    length = {"loop__steps": 28, "loop__staleness": 2}
+    run = start(address="", program="tests.faults.padded_run", cluster__object_store_mb=STORE_MB, **length)
+    assert digest_of(run) == reference(**length)
+    store = STORE_MB * 2**20
+    assert run.folder.read_summary()["images"] * BYTES_PER_IMAGE > 10 * store
+    metrics = run.folder.read_metrics()
+    assert max(record["paused_s"] for record in metrics) > 0
+    assert 0 < max(record["bytes_in_flight"] for record in metrics) < store

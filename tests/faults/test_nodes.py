@@ -1,0 +1,106 @@
+"""A node dies with its worker and with what lies there: what is lost is drawn again on another node, to the same digest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from ray._private.node import Node
+from ray.cluster_utils import Cluster
+
+from bench.faults_world import Run, descendants, go_on, workers
+from tests.faults.conftest import Reference, Start
+from tests.faults.harness import digest_of, failures
+
+LENGTH = {
+    "loop__steps": 8,
+    "rollout__height": 192,  # so large that Ray leaves images and latents where they were made: above 100 kB a chunk
+    "rollout__width": 192,
+    "rollout__chunk": 4,
+    "rollout__steps": 2,
+}
+PLACES = {
+    "rollout__resources": "{easel = 1.0}",
+    "reward__resources": "{home = 1.0}",
+    "policy__resources": "{home = 1.0}",
+}
+STORE_BYTES = 150_000_000
+# Ray would miss a node after some seconds more
+NOTICED_SOON = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_cluster: str) -> Iterator[Cluster]:
+    """A second cluster on this machine, whose head has no place for rollout workers."""
+    head = {"num_cpus": 4, "resources": {"home": 4}, "object_store_memory": STORE_BYTES, "_system_config": NOTICED_SOON}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def easel(cluster: Cluster) -> Iterator[Node]:
+    """A node with a place for one rollout worker."""
+    yield add_easel(cluster)
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+
+
+def add_easel(cluster: Cluster) -> Node:
+    return cluster.add_node(num_cpus=2, resources={"easel": 1}, object_store_memory=STORE_BYTES)
+
+
+def lose(cluster: Cluster, node: Node) -> None:
+    """SIGKILL to a node and all below it, as when its power goes; another node takes its place."""
+    (raylet,) = (it.process.pid for it in node.all_processes["raylet"])
+    dead = [process for process in descendants(os.getpid()) if process.pid == raylet] + descendants(raylet)
+    assert "ray::RolloutActor" in {process.title for process in dead}
+    for process in dead:
+        process.kill()
+    add_easel(cluster)
+
+
+def wait_until_idle(run: Run, *classes: str) -> None:
+    """Waits until workers of these classes have had nothing to do for a second: what they may do is done."""
+    at_work = time.monotonic()
+
+    def idle() -> bool:
+        nonlocal at_work
+        if any("." in worker.title for name in classes for worker in workers(name)):
+            at_work = time.monotonic()
+        return time.monotonic() - at_work > 1.0
+
+    run.until(idle, f"{classes} with nothing to do")
+
+
+def test_images_that_waited_for_the_judge_are_lost(
+    start: Start, reference: Reference, cluster: Cluster, easel: Node
+) -> None:
+    run = start(address=cluster.address, **PLACES, **LENGTH)
+    run.reach(2)
+    scoring = run.catch("RewardActor.score")
+    wait_until_idle(run, "RolloutActor")
+    lose(cluster, easel)
+    go_on(scoring)
+    assert digest_of(run) == reference(**LENGTH)
+    assert "score" in {failure["task"] for failure in failures(run, "object_lost")}
+
+
+def test_latents_that_waited_for_the_policy_are_lost(
+    start: Start, reference: Reference, cluster: Cluster, easel: Node
+) -> None:
+    run = start(address=cluster.address, **PLACES, **LENGTH)
+    run.reach(2)
+    updating = run.catch("PolicyActor.update")
+    wait_until_idle(run, "RolloutActor", "RewardActor")
+    lose(cluster, easel)
+    go_on(updating)
+    assert digest_of(run) == reference(**LENGTH)
+    assert run.events("payloads_lost")
+    assert run.folder.read_metrics()[-1]["retries"]["object_lost"] >= 1

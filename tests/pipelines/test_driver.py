@@ -1,0 +1,92 @@
+"""The driver compares the adapter that a worker drew with to the one it asked for: images of another version never count."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+import pipelines.workers
+from actors.rollout.actor import RolloutActor
+from pipelines.train import main
+
+WHERE = {"purpose": "train", "step": 2, "group": 1}
+RETRIES = 2
+
+
+class StaleActor(RolloutActor):
+    """Draws the first `times` chunks asked for of one group with the adapter that it met first, and reports that one's hash."""
+
+    times = 0.0
+    drawn: list  # (request, hash reported) of that group's chunks
+    first = None
+
+    def draw(self, request, adapter):
+        self.first = self.first or adapter
+        watched = all(getattr(request, key) == value for key, value in WHERE.items())
+        stale = watched and len(self.drawn) < self.times
+        held = self.first if stale else adapter
+        report, *arrays = super().draw(replace(request, adapter_sha256=held.sha256), held)
+        if watched:
+            self.drawn.append((request, report.adapter_sha256))
+        return report, *arrays
+
+
+@pytest.fixture
+def train(tiny_world, tmp_path, monkeypatch):
+    """Runs the tiny recipe with an actor that is stale so many times; returns the run's folder and what the actor drew."""
+
+    def train(times):
+        monkeypatch.setattr(pipelines.workers, "RolloutActor", StaleActor)
+        monkeypatch.setattr(StaleActor, "times", times)
+        monkeypatch.setattr(StaleActor, "drawn", [], raising=False)
+        out = tmp_path / str(times)
+        options = ["--executor", "local", "--set", f"loop.retries={RETRIES}"]
+        assert main([str(tiny_world), "--out", str(out), *options]) == 0
+        return out, StaleActor.drawn
+
+    return train
+
+
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def events_of(out, kind):
+    return [event for event in lines_of(out / "events.jsonl") if event["kind"] == kind]
+
+
+def test_a_chunk_that_another_version_drew_is_drawn_again(train):
+    calm, drawn_calmly = train(0)
+    disturbed, drawn = train(1)
+    request, held = drawn[0]
+    assert held != request.adapter_sha256
+    assert [each for each, _ in drawn].count(request) == 2
+    assert len(drawn) == len(drawn_calmly) + 1
+    (failure,) = events_of(disturbed, "failure")
+    assert failure.items() >= {**WHERE, "chunk": request.chunk}.items()
+    assert request.adapter_sha256[:12] in failure["message"]
+    assert held[:12] in failure["message"]
+    assert not events_of(calm, "failure")
+    assert not events_of(disturbed, "quarantine")
+    assert summary_of(disturbed)["digest"] == summary_of(calm)["digest"]
+    assert summary_of(disturbed)["heldout"]["after"] == summary_of(calm)["heldout"]["after"]
+
+
+def test_a_prompt_that_another_version_always_draws_is_quarantined(train):
+    out, drawn = train(math.inf)
+    request, held = drawn[0]
+    (quarantine,) = events_of(out, "quarantine")
+    assert quarantine.items() >= {**WHERE, "caption": request.caption, "tries": RETRIES + 1}.items()
+    assert request.adapter_sha256[:12] in quarantine["message"]
+    assert held[:12] in quarantine["message"]
+    assert {event["group"] for event in events_of(out, "failure")} == {WHERE["group"]}
+    assert summary_of(out)["quarantined"] == 1
+    metrics = lines_of(out / "metrics.jsonl")
+    assert [(record["step"], record["images"]) for record in metrics] == [(1, 8), (2, 4), (3, 8)]
