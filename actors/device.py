@@ -1,8 +1,10 @@
-"""Where a model runs and in which type of number, from the recipe's words."""
+"""Where a model runs and in which type of number, from the recipe's words; and the way of arrays to it and back."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from torch import Tensor
 
 
 def pick_device(name: str) -> torch.device:
@@ -16,3 +18,19 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
     return getattr(torch, name)
+
+
+def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """The array on the device. A GPU gets it through pinned memory, without waiting for the copy."""
+    tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU; from a GPU through pinned memory, and there when this returns."""
+    if tensor.device.type != "cuda":
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return host

@@ -26,8 +26,8 @@ class Prompt:
 class DrawRequest:
     """Draw the images of one chunk of a group, by one policy version: everything that decides the bytes of the result.
 
-    `noise_seeds` gives the seed of each image's starting noise; `sample_seeds` the seed from which the learner will take each
-    image's (sigma, noise) pairs, so that with `measure_behaviour` the worker can measure the policy that drew at the same pairs.
+    `noise_seeds` gives the seed of each image's starting noise; `sample_seeds` that of everything else that is random about it: its
+    noise on the way, and the (sigma, noise) pairs at which the learner trains it and the worker may measure the policy that drew.
     """
 
     purpose: str
@@ -44,7 +44,6 @@ class DrawRequest:
     height: int
     width: int
     keep_latents: bool = True
-    measure_behaviour: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,15 @@ class DrawReport:
 
 @dataclass(frozen=True)
 class Latents:
-    """The final latents of a chunk, float32, and the behaviour policy's figures by name, each with a leading axis K."""
+    """The final latents of a chunk, float32, and what an objective kept of how they were drawn, each with a leading axis K."""
 
     latents_KCHW: np.ndarray
     behaviour: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all arrays."""
+        return self.latents_KCHW.nbytes + sum(array.nbytes for array in self.behaviour.values())
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from actors.messages import Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
 from actors.process import prepare
 from bench.reward import MB, machine, resident_bytes
-from pipelines.config import Awm, Policy
+from pipelines.tables import Awm, Policy
 from tests.tiny_sd3 import make_tiny_sd3
 
 WARMUP = 2
@@ -93,7 +93,7 @@ class Case:
             }
         )
         objective = Awm(timesteps="uniform", timesteps_per_sample=2)
-        size = {"num_steps": 8, "height": self.pixels, "width": self.pixels}
+        size = {"num_steps": 8, "guidance_scale": 1.0, "height": self.pixels, "width": self.pixels}
         return {
             "policy": policy.model_dump(),
             "objective": objective.model_dump(),

@@ -6,195 +6,30 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
+
+from pipelines.tables import (
+    TAGGED,
+    Awm,
+    Cluster,
+    Data,
+    FlowGrpo,
+    Heldout,
+    LoopTable,
+    Objective,
+    Policy,
+    Reward,
+    Rollout,
+    Run,
+    Table,
+)
 
 
 class UserError(ValueError):
     """A mistake in what the user gave; its text says what was given, what is allowed and what to do. Exit code 2."""
-
-
-class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, values are not coerced from other types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-Device = Literal["auto", "cpu", "cuda"]
-DType = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU that has it, else float32
-
-
-class Run(Table):
-    """What names the run and makes it repeatable."""
-
-    name: str = ""
-    seed: int = 0
-    threads: Count = 1  # of torch, in every worker: part of what decides the bytes on a CPU
-    notes: tuple[str, ...] = ()  # shown in summary.json and in the report
-
-
-class LoopTable(Table):
-    """The asynchronous loop."""
-
-    steps: Count
-    staleness: Annotated[int, Field(ge=0)] = 1
-    order: Literal["strict", "ready"] = "strict"
-    retries: Annotated[int, Field(ge=0)] = 2  # of a task that raised
-    lost_retries: Annotated[int, Field(ge=0)] = 10  # of a task whose worker or payload was lost
-    max_failures_in_row: Count = 8  # quarantined groups, or policy restarts without a new step
-    max_groups_in_flight: Count | None = None
-    max_bytes_in_flight: Count | None = None  # None: STORE_SHARE of the object store
-    checkpoint_every: Count = 50
-    keep_checkpoints: Count = 2  # the newest ones
-    keep_best: bool = True  # and the one with the best held-out figure
-    checkpoints: str = ""  # a folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder
-
-
-class Data(Table):
-    """The prompt sets (JSONL), and how many prompts of each category a step takes (empty: as they come)."""
-
-    train: str
-    heldout: str | None = None
-    mix: dict[str, Count] = {}
-
-
-class Pool(Table):
-    """A pool of interchangeable workers; the resources are those of one worker."""
-
-    size: Count = 1
-    min: Count = 1
-    max: Count | None = None
-    num_cpus: Fraction = 1.0
-    num_gpus: Fraction = 0.0
-    resources: dict[str, float] = {}
-
-
-class Rollout(Pool):
-    """How images are drawn for training."""
-
-    group_size: Annotated[int, Field(ge=2)] = 8
-    prompts_per_step: Count = 8
-    chunk: Count | None = None  # images per task; None: a whole group
-    steps: Count = 10
-    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
-    height: Count = 512
-    width: Count = 512
-    device: Device = "auto"
-    dtype: DType = "auto"
-
-
-class Reward(Pool):
-    """The frozen judge."""
-
-    type: Literal["promptecho"] = "promptecho"
-    model: str
-    query: str = "Describe this image in detail."
-    reduction: Literal["mean", "sum"] = "mean"
-    transform: Literal["none", "exp"] = "none"
-    include_eos: bool = False
-    log_gain: bool = False
-    device: Device = "auto"
-    dtype: DType = "auto"
-    chunk_tokens: Count = 4096
-
-
-class Policy(Table):
-    """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""
-
-    model: str
-    ranks: Count = 1
-    zero_stage: Literal[0, 1, 2, 3] = 2  # of DeepSpeed; 0: one rank of plain torch
-    activation_checkpointing: bool = False
-    max_sequence_length: Annotated[int, Field(ge=0)] = 256
-    lora_rank: Count = 32
-    lora_alpha: Annotated[float, Field(gt=0)] = 64.0
-    lora_targets: Literal["attention", "all"] = "attention"
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = (
-        1.0  # as a share of learning_rate, reached linearly at the last step
-    )
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    micro_batch: Count = 8  # samples of a rank per backward; gradients accumulate over a step
-    device: Device = "auto"
-    dtype: DType = "auto"
-    num_cpus: Fraction = 1.0
-    num_gpus: Fraction = 0.0
-    resources: dict[str, float] = {}
-
-
-class Awm(Table):
-    """Advantage weighted matching (docs/objectives/awm.md)."""
-
-    type: Literal["awm"] = "awm"
-    advantage_std: Literal["none", "group", "global"] = "global"
-    advantage_clip: Annotated[float, Field(gt=0)] = 5.0
-    advantage_max: Annotated[float, Field(gt=0)] = 1.0
-    weighting: Literal["uniform", "t", "t2", "huber", "ghuber", "elbo"] = "ghuber"
-    ghuber_power: Annotated[float, Field(gt=0)] = 0.25
-    clip_range: Annotated[float, Field(gt=0)] = 1.0
-    ratio: Literal["exp_first", "sum_first"] = "exp_first"
-    kl_reference: Annotated[float, Field(ge=0)] = 1e-3
-    kl_ema: Annotated[float, Field(ge=0)] = 1.0
-    ema_decay_rate: Annotated[float, Field(ge=0)] = 1e-3
-    ema_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.3
-    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = (
-        "discrete_wo_init"
-    )
-    timesteps_per_sample: Count = 6
-    timestep_shift: Annotated[float, Field(gt=0)] = 3.0
-    timestep_min: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
-    behaviour: Literal["current", "measured"] = "current"
-
-
-class Heldout(Table):
-    """Evaluation on prompts that training never sees. `checker` is "module:function"; its figures are shown and never trained on."""
-
-    every: Count = 50
-    images_per_category: Count = 100
-    images_per_category_during: Count = 30
-    chunk: Count = 5
-    steps: Count = 16
-    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
-    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
-        1.0,
-    )  # at which the result is; the first also on the way
-    checker: str | None = None
-
-
-class Autoscale(Table):
-    """When pools grow and shrink by themselves, between their min and max (cluster/autoscale.py)."""
-
-    enabled: bool = False
-    queue_s: Seconds = 10.0
-    grow_after_s: Seconds = 15.0
-    shrink_after_s: Seconds = 60.0
-
-
-class Cluster(Table):
-    """How to reach or start Ray, and when a worker counts as lost.
-
-    A task is late after deadline_factor times the longest of its kind so far, but not before deadline_floor_s; until one is
-    measured, after task_timeout_s.
-    """
-
-    start_timeout_s: Seconds = 600.0
-    task_timeout_s: Seconds = 1800.0
-    deadline_floor_s: Seconds = 60.0
-    deadline_factor: Annotated[float, Field(ge=1)] = 10.0
-    heartbeat_s: Seconds = 10.0
-    heartbeat_timeout_s: Seconds = 60.0
-    autoscale: Autoscale = Autoscale()
-    dashboard: bool = False
-    object_store_mb: Annotated[int, Field(ge=75)] | None = None  # of a Ray that this run starts itself
 
 
 class Recipe(Table):
@@ -206,7 +41,7 @@ class Recipe(Table):
     rollout: Rollout
     reward: Reward
     policy: Policy
-    objective: Awm = Awm()
+    objective: Objective = Awm()
     heldout: Heldout = Heldout()
     cluster: Cluster = Cluster()
 
@@ -239,14 +74,24 @@ class Recipe(Table):
             raise ValueError(
                 f"data.mix takes {wanted} prompts a step but rollout.prompts_per_step = {self.rollout.prompts_per_step}: make them equal"
             )
-        if self.objective.timesteps.startswith("discrete"):
-            usable = int(self.rollout.steps * self.objective.timestep_fraction)
-            if self.objective.timesteps_per_sample > usable:
-                raise ValueError(
-                    f"objective.timesteps_per_sample = {self.objective.timesteps_per_sample} buckets need as many sampling steps, but "
-                    f"rollout.steps * timestep_fraction leaves {usable}: lower the first or raise rollout.steps"
-                )
+        self._check_timesteps()
         return self
+
+    def _check_timesteps(self) -> None:
+        objective, steps = self.objective, self.rollout.steps
+        usable = int(steps * objective.timestep_fraction)
+        if isinstance(objective, FlowGrpo):
+            usable = min(usable, steps - 1)  # the last step ends at sigma 0
+            if objective.window > usable:
+                raise ValueError(
+                    f"objective.window = {objective.window} steps are to be trained, but rollout.steps = {steps} and "
+                    f"objective.timestep_fraction leave {usable}: lower the first or raise rollout.steps"
+                )
+        elif objective.timesteps.startswith("discrete") and objective.timesteps_per_sample > usable:
+            raise ValueError(
+                f"objective.timesteps_per_sample = {objective.timesteps_per_sample} buckets need as many sampling steps, but "
+                f"rollout.steps * timestep_fraction leaves {usable}: lower the first or raise rollout.steps"
+            )
 
     def _check_ranks(self) -> None:
         ranks, tasks = self.policy.ranks, self.rollout.prompts_per_step * self.rollout.group_size // self.chunk
@@ -322,9 +167,11 @@ def _lists_to_tuples(value: Any) -> Any:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        location = ".".join(str(part) for part in problem["loc"])
+        location = ".".join(str(part) for part in _without_tags(problem["loc"]))
         if problem["type"] == "extra_forbidden":
             yield f"{location}: no such key{_nearest(problem['loc'])}"
+        elif problem["type"] == "union_tag_invalid":
+            yield f"{location}.type = {problem['ctx']['tag']!r}: allowed are {problem['ctx']['expected_tags']}"
         elif problem["type"] == "missing":
             yield f"{location}: missing, and it has no default"
         elif problem["type"] == "value_error":
@@ -337,10 +184,17 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     """A hint that names the nearest valid key of the table that holds `location`, or lists all of them."""
     model: type[BaseModel] = Recipe
     for part in location[:-1]:
-        model = _model_of(model.model_fields[str(part)].annotation)
+        model = TAGGED.get(str(part)) or _model_of(model.model_fields[str(part)].annotation)
     names = list(model.model_fields)
     near = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(names)}"
+
+
+def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a value stands in the file: pydantic also names which kind of a table it took."""
+    return tuple(
+        part for i, part in enumerate(location) if not (i and location[i - 1] == "objective" and part in TAGGED)
+    )
 
 
 def _model_of(annotation: Any) -> type[BaseModel]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.messages import Prompt
 from actors.seeds import seed_of
-from pipelines.config import Heldout
+from pipelines.tables import Heldout
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def open_group(unit: Unit, version: int, order: PromptOrder, heldout: HeldoutPla
 
 
 def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
-    """The seed of each sample's (sigma, noise) pairs in the loss."""
+    """The seed of what is random about each sample beside its starting noise: its points in the loss, its stochastic steps."""
     return tuple(seed_of(recipe.run.seed, "training", group.epoch, group.prompt.id, sample) for sample in samples)
 
 
@@ -135,7 +135,6 @@ def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group,
         height=recipe.rollout.height,
         width=recipe.rollout.width,
         keep_latents=training,
-        measure_behaviour=training and recipe.objective.behaviour == "measured",
     )
 
 

@@ -9,7 +9,8 @@ from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
 from cluster.storage import Storage
 from cluster.tasks import Executor, PoolSpec
-from pipelines.config import Policy, Pool, Recipe
+from pipelines.config import Recipe
+from pipelines.tables import Policy, Pool
 
 
 def pool_specs(recipe: Recipe) -> list[PoolSpec]:
@@ -20,6 +21,7 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "policy": policy.model_dump(),
         "objective": recipe.objective.model_dump(),
         "num_steps": rollout.steps,
+        "guidance_scale": rollout.guidance_scale,
         "height": rollout.height,
         "width": rollout.width,
         "seed": run.seed,
@@ -30,6 +32,8 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "device": rollout.device,
         "dtype": rollout.dtype,
         "max_sequence_length": policy.max_sequence_length,
+        "text_encoders": policy.text_encoders,
+        "compile": rollout.compile,
         "objective": recipe.objective.model_dump(),
     }
     return [

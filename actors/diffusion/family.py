@@ -5,25 +5,32 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
+
+from actors.device import to_host
 
 FAMILIES: dict[str, str] = {
     "StableDiffusion3Pipeline": "actors.diffusion.sd3:StableDiffusion3",
 }
 
 CACHED_CAPTIONS = 256
+PIXELS_AT_ONCE = 2**22  # decoded by the VAE in one call: four images of 1024 x 1024
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the network is told beside latents and sigma: tensors by name, each with a leading axis B."""
+    """What the network is told beside latents and sigma: tensors by name, each with a leading axis B.
+
+    Where captions have different lengths, axis 1 is padded with zeros and a tensor of the family says how much is real.
+    """
 
     tensors: dict[str, Tensor]
 
@@ -31,10 +38,52 @@ class Conditions:
         """Each row `count` times, in order: B rows become B * count."""
         return Conditions({name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.tensors.items()})
 
+    def rows(self, first: int, last: int) -> Conditions:
+        """The rows first .. last - 1."""
+        return Conditions({name: tensor[first:last] for name, tensor in self.tensors.items()})
+
     @staticmethod
     def concatenate(parts: list[Conditions]) -> Conditions:
-        """All rows of all parts."""
-        return Conditions({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+        """All rows of all parts, padded with zeros to the longest."""
+        names = parts[0].tensors
+        return Conditions({name: _padded_cat([part.tensors[name] for part in parts]) for name in names})
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """What images are drawn for: the conditions of their captions and, where guidance needs them, those of the empty caption."""
+
+    conditions: Conditions
+    unconditional: Conditions | None = None
+    guidance_scale: float = 1.0
+
+    def repeat(self, count: int) -> Prompted:
+        """Each row `count` times, in order."""
+        return self._each(lambda conditions: conditions.repeat(count))
+
+    def rows(self, first: int, last: int) -> Prompted:
+        """The rows first .. last - 1."""
+        return self._each(lambda conditions: conditions.rows(first, last))
+
+    def _each(self, change: Callable[[Conditions], Conditions]) -> Prompted:
+        unconditional = self.unconditional and change(self.unconditional)
+        return Prompted(change(self.conditions), unconditional, self.guidance_scale)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a family.
+
+    `decoder=False` leaves out the VAE, which the policy does not need. `text_encoders` "park" keeps them on the CPU while nothing
+    is encoded. `compile` runs the transformer through torch.compile; on a CPU it is off.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    decoder: bool
+    max_sequence_length: int
+    text_encoders: Literal["keep", "park"] = "keep"
+    compile: bool = False
 
 
 class Family(ABC):
@@ -42,14 +91,27 @@ class Family(ABC):
 
     To the outside: `sigma` in [0, 1] with 1 = pure noise; x_sigma = (1 - sigma) * clean + sigma * noise;
     `velocity` = noise - clean; latents are float32 and normalised as the transformer wants them.
+    `guidance_scale` means what the family's diffusers pipeline means by it.
     """
 
     pipeline: DiffusionPipeline
     transformer: nn.Module
-    device: torch.device
+    encoder_parts: ClassVar[tuple[str, ...]]
     lora_targets: ClassVar[dict[str, tuple[str, ...]]]
+    empty_caption: ClassVar[str] = ""
 
-    def __init__(self) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, options: LoadOptions) -> None:
+        self.pipeline, self.device, self.dtype = pipeline, options.device, options.dtype
+        self.max_sequence_length = options.max_sequence_length
+        self.transformer = pipeline.transformer
+        self.parked = options.text_encoders == "park"
+        for name, part in pipeline.components.items():
+            if isinstance(part, nn.Module):
+                part.eval().requires_grad_(False)
+                if not (self.parked and name in self.encoder_parts):
+                    part.to(options.device)
+        if options.compile and options.device.type == "cuda":
+            self.transformer.compile()
         self._captions: OrderedDict[str, Conditions] = OrderedDict()
 
     @abstractmethod
@@ -58,7 +120,7 @@ class Family(ABC):
 
     @abstractmethod
     def encode(self, captions: list[str]) -> Conditions:
-        """Conditions for the captions, one row each."""
+        """Conditions for the captions, one row each. The encoders are on the device."""
 
     @abstractmethod
     def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions) -> Tensor:
@@ -73,12 +135,78 @@ class Family(ABC):
         """(C, H, W) of the latents of an image of this size in pixels. Raises ValueError for a size the model cannot draw."""
 
     @abstractmethod
+    def picture(self, latents_BCHW: Tensor) -> Tensor:
+        """What the VAE makes of the latents: float [B, 3, H, W], about -1 to 1."""
+
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Images, uint8 [B, H, W, 3] on the CPU."""
+        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once."""
+        rows = max(1, PIXELS_AT_ONCE // (latents_BCHW[0, 0].numel() * self.pipeline.vae_scale_factor**2))
+        with torch.no_grad():
+            images_BCHW = torch.cat([self.picture(part).float() for part in latents_BCHW.split(rows)])
+        unit_BHWC = (images_BCHW / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        return to_host((unit_BHWC * 255).round().to(torch.uint8))
 
     def guide(self, unconditional_BCHW: Tensor, conditional_BCHW: Tensor, guidance_scale: float) -> Tensor:
-        """Classifier-free guidance: u + g (c - u); 1 means no guidance."""
+        """Classifier-free guidance: u + g (c - u)."""
         return unconditional_BCHW + guidance_scale * (conditional_BCHW - unconditional_BCHW)
+
+    def tell_guidance(self, conditions: Conditions, guidance_scale: float) -> Conditions:
+        """The conditions with the guidance scale among them, for a network that was distilled to be told it; else unchanged."""
+        return conditions
+
+    def needs_unconditional(self, guidance_scale: float) -> bool:
+        """Whether guidance at this scale mixes in the velocity of the empty caption; as in diffusers, up to 1 means none."""
+        return guidance_scale > 1
+
+    def guided_velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, prompted: Prompted) -> Tensor:
+        """The velocity that images are drawn with, float32 [B, C, H, W]; with guidance both halves are one batch."""
+        if prompted.unconditional is None:
+            return self.velocity(latents_BCHW, sigma_B, prompted.conditions)
+        both = Conditions.concatenate([prompted.unconditional, prompted.conditions])
+        doubled = self.velocity(latents_BCHW.repeat(2, 1, 1, 1), sigma_B.repeat(2), both)
+        unconditional, conditional = doubled.chunk(2)
+        return self.guide(unconditional, conditional, prompted.guidance_scale)
+
+    def prompted(self, caption: str, guidance_scale: float) -> Prompted:
+        """One row for this caption. Captions are encoded once and kept while among the last few hundred asked for."""
+        conditions = self.tell_guidance(self._encoded(caption), guidance_scale)
+        if not self.needs_unconditional(guidance_scale):
+            return Prompted(conditions)
+        return Prompted(conditions, self._encoded(self.empty_caption), guidance_scale)
+
+    def together(self, parts: list[Prompted]) -> Prompted:
+        """All rows of all parts, which are of one guidance scale."""
+        conditions = Conditions.concatenate([part.conditions for part in parts])
+        unconditional = [part.unconditional for part in parts if part.unconditional is not None]
+        return Prompted(
+            conditions, Conditions.concatenate(unconditional) if unconditional else None, parts[0].guidance_scale
+        )
+
+    def prepare(self, captions: list[str]) -> None:
+        """Encodes those captions that are not kept yet, with one stay of the encoders on the device."""
+        missing = [caption for caption in dict.fromkeys(captions) if caption not in self._captions]
+        with self._encoders_here(bool(missing)), torch.no_grad():
+            for caption in missing:  # one by one: a row's bits do not depend on the rows beside it
+                self._captions[caption] = self.encode([caption])
+
+    def _encoded(self, caption: str) -> Conditions:
+        self.prepare([caption])
+        self._captions.move_to_end(caption)
+        while len(self._captions) > CACHED_CAPTIONS:
+            self._captions.popitem(last=False)
+        return self._captions[caption]
+
+    @contextmanager
+    def _encoders_here(self, needed: bool) -> Iterator[None]:
+        parts = [getattr(self.pipeline, name) for name in self.encoder_parts] if needed and self.parked else []
+        modules = [part for part in parts if part is not None]
+        for module in modules:
+            module.to(self.device)
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.to("cpu")
 
     def save_lora(self, folder: Path, layers: dict[str, Tensor], metadata: dict) -> None:
         """Writes the LoRA so that the diffusers pipeline's `load_lora_weights(folder)` reads it, rank and alpha included."""
@@ -86,24 +214,24 @@ class Family(ABC):
             folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=metadata
         )
 
-    def conditions(self, caption: str) -> Conditions:
-        """Conditions of one caption (one row), encoded once and kept while it is among the last few hundred asked for."""
-        if caption not in self._captions:
-            self._captions[caption] = self.encode([caption])
-            if len(self._captions) > CACHED_CAPTIONS:
-                self._captions.popitem(last=False)
-        self._captions.move_to_end(caption)
-        return self._captions[caption]
+
+def cut_at_word(caption: str, fits: Callable[[str], bool]) -> str:
+    """The caption if it fits, else as many of its words as do."""
+    if fits(caption):
+        return caption
+    words = caption.split()
+    low, high = 0, len(words)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle)
+    return " ".join(words[:low])
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """How to load a family: `decoder=False` leaves out the VAE, which the policy does not need."""
-
-    device: torch.device
-    dtype: torch.dtype
-    decoder: bool
-    max_sequence_length: int
+def pipeline_parts(model: str, optional: tuple[str, ...], decoder: bool) -> dict[str, None]:
+    """The parts to leave out when the pipeline is loaded: those that the folder does not have, and the VAE if it is not wanted."""
+    components: Mapping[str, Any] = DiffusionPipeline.load_config(model)
+    absent = dict.fromkeys(part for part in optional if components.get(part, [None])[0] is None)
+    return absent if decoder else {**absent, "vae": None}
 
 
 def load_family(model: str, options: LoadOptions) -> Family:
@@ -116,3 +244,19 @@ def load_family(model: str, options: LoadOptions) -> Family:
     module, name = FAMILIES[pipeline_class].split(":")
     load: Callable[[str, LoadOptions], Family] = getattr(importlib.import_module(module), name)
     return load(model, options)
+
+
+def _padded_cat(tensors: list[Tensor]) -> Tensor:
+    if tensors[0].ndim == 1:
+        return torch.cat(tensors)
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([_padded(tensor, longest) for tensor in tensors])
+
+
+def _padded(tensor: Tensor, length: int) -> Tensor:
+    missing = length - tensor.shape[1]
+    return (
+        tensor
+        if missing == 0
+        else torch.cat([tensor, tensor.new_zeros(tensor.shape[0], missing, *tensor.shape[2:])], dim=1)
+    )

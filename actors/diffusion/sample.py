@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family
+from actors.diffusion.family import Family, Prompted
 
 
 def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -16,27 +16,13 @@ def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def draw_latents(
-    family: Family,
-    noise_BCHW: Tensor,
-    sigmas: Tensor,
-    conditions: Conditions,
-    unconditional: Conditions,
-    guidance_scale: float,
-) -> Tensor:
+def draw_latents(family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted) -> Tensor:
     """Integrates dx/dsigma = velocity from sigma = 1 to 0: x <- x + (sigma_next - sigma) * velocity.
 
-    noise [B, C, H, W] float32, sigmas [S + 1] descending, conditions with B rows; returns the clean latents, float32.
-    With guidance_scale 1 the unconditional half is not computed.
+    noise [B, C, H, W] float32, sigmas [S + 1] descending, `prompted` with B rows; returns the clean latents, float32.
     """
     latents_BCHW = noise_BCHW
-    both = Conditions.concatenate([unconditional, conditions]) if guidance_scale != 1.0 else conditions
-    batch = len(noise_BCHW)
     for sigma, sigma_next in pairwise(sigmas):
-        if guidance_scale == 1.0:
-            velocity_BCHW = family.velocity(latents_BCHW, sigma.expand(batch), both)
-        else:
-            doubled = family.velocity(latents_BCHW.repeat(2, 1, 1, 1), sigma.expand(2 * batch), both)
-            velocity_BCHW = family.guide(doubled[:batch], doubled[batch:], guidance_scale)
+        velocity_BCHW = family.guided_velocity(latents_BCHW, sigma.expand(len(noise_BCHW)), prompted)
         latents_BCHW = latents_BCHW + (sigma_next - sigma) * velocity_BCHW
     return latents_BCHW

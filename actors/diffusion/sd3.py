@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
+from diffusers import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family, LoadOptions
+from actors.diffusion.family import Conditions, Family, LoadOptions, cut_at_word, pipeline_parts
 
 OPTIONAL_PARTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
 
@@ -29,27 +28,12 @@ class StableDiffusion3(Family):
         ),
     }
 
+    encoder_parts = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
     def __init__(self, model: str, options: LoadOptions) -> None:
-        super().__init__()
-        components = DiffusionPipeline.load_config(model)
-        absent = {part: None for part in OPTIONAL_PARTS if components.get(part, [None])[0] is None}
-        if not options.decoder:
-            absent["vae"] = None
+        absent = pipeline_parts(model, OPTIONAL_PARTS, options.decoder)
         pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtype, **absent)
-        self.pipeline = pipeline.to(options.device)
-        self.device = options.device
-        self.dtype = options.dtype
-        self.max_sequence_length = options.max_sequence_length
-        self.transformer = pipeline.transformer
-        for part in (
-            pipeline.transformer,
-            pipeline.text_encoder,
-            pipeline.text_encoder_2,
-            pipeline.text_encoder_3,
-            pipeline.vae,
-        ):
-            if part is not None:
-                part.eval().requires_grad_(False)
+        super().__init__(pipeline, options)
 
     def fit_caption(self, caption: str) -> str:
         """Cut to the encoder that reads most: T5 where there is one, else the first CLIP."""
@@ -57,20 +41,8 @@ class StableDiffusion3(Family):
             tokenizer, limit = self.pipeline.tokenizer_3, self.max_sequence_length
         else:
             tokenizer, limit = self.pipeline.tokenizer, self.pipeline.tokenizer_max_length
+        return cut_at_word(caption, lambda text: len(tokenizer(text).input_ids) <= limit)
 
-        def fits(text: str) -> bool:
-            return len(tokenizer(text).input_ids) <= limit
-
-        if fits(caption):
-            return caption
-        words = caption.split()
-        low, high = 0, len(words)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle)
-        return " ".join(words[:low])
-
-    @torch.no_grad()
     def encode(self, captions: list[str]) -> Conditions:
         prompt_embeds, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=captions,
@@ -117,10 +89,7 @@ class StableDiffusion3(Family):
         scale = self.pipeline.vae_scale_factor
         return int(self.pipeline.transformer.config.in_channels), height // scale, width // scale
 
-    @torch.no_grad()
-    def decode(self, latents_BCHW: Tensor) -> Tensor:
+    def picture(self, latents_BCHW: Tensor) -> Tensor:
         vae = self.pipeline.vae
         latents = latents_BCHW / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-        images_BCHW = vae.decode(latents.to(vae.dtype), return_dict=False)[0].float()
-        unit_BHWC = (images_BCHW / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        return (unit_BHWC * 255).round().to(torch.uint8).cpu()
+        return vae.decode(latents.to(vae.dtype), return_dict=False)[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.device import pick_device, pick_dtype
+from actors.device import pick_device, pick_dtype, to_device
 from actors.diffusion import lora
-from actors.diffusion.family import Conditions, Family, LoadOptions, load_family
+from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.policy.engine import Engine
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
 
 STEP = "step"
+LATENTS = "latents"
+Shapes = dict[str, tuple[int, tuple[int, ...], str]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class LearnerSettings:
     policy: dict[str, Any]
     objective: dict[str, Any]
     num_steps: int
+    guidance_scale: float
     height: int
     width: int
     seed: int
@@ -47,7 +51,12 @@ def load_model(settings: LearnerSettings) -> Family:
     """The image model with the LoRA attached, ready for an engine."""
     policy = settings.policy
     device = pick_device(policy["device"])
-    options = LoadOptions(device, pick_dtype(policy["dtype"], device), False, policy["max_sequence_length"])
+    options = LoadOptions(
+        device,
+        pick_dtype(policy["dtype"], device),
+        decoder=False,
+        **{name: policy[name] for name in ("max_sequence_length", "text_encoders", "compile")},
+    )
     family = load_family(policy["model"], options)
     targets = family.lora_targets[policy["lora_targets"]]
     lora.attach(family.transformer, policy["lora_rank"], policy["lora_alpha"], targets, settings.seed)
@@ -73,10 +82,15 @@ class Learner:
 
     def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions, adapter: AdapterName) -> Tensor:
         """The velocity under the adapter `trained` (with gradient), `ema`, or `none`: the reference."""
-        if adapter == lora.TRAINED:
+        with self._under(adapter):
             return self.family.velocity(latents_BCHW, sigma_B, conditions)
-        with torch.no_grad(), lora.active(self.engine.transformer, adapter):
-            return self.family.velocity(latents_BCHW, sigma_B, conditions)
+
+    def guided_velocity(
+        self, latents_BCHW: Tensor, sigma_B: Tensor, prompted: Prompted, adapter: AdapterName
+    ) -> Tensor:
+        """The velocity that images are drawn with, under an adapter."""
+        with self._under(adapter):
+            return self.family.guided_velocity(latents_BCHW, sigma_B, prompted)
 
     def update(self, step: int, groups: tuple[UpdateGroup, ...], chunks: tuple[Latents, ...]) -> dict[str, float]:
         """One optimiser step on the samples of all ranks; `groups` are this rank's, `chunks` their latents in order.
@@ -88,7 +102,7 @@ class Learner:
         start = time.perf_counter()
         policy = self.settings.policy
         samples = self._samples(groups, chunks)
-        shapes = self.engine.gather(tuple(samples.latents_BCHW.shape))
+        shapes = self.engine.gather(_shapes(samples))
         share = learning_rate_share(
             step, policy["warmup_steps"], self.settings.total_steps, policy["final_learning_rate"]
         )
@@ -98,9 +112,7 @@ class Learner:
         self.step = step
         return figures | {"seconds": time.perf_counter() - start}
 
-    def _train(
-        self, step: int, samples: Batch, shapes: list[tuple[int, ...]], learning_rate: float
-    ) -> dict[str, float]:
+    def _train(self, step: int, samples: Batch, shapes: list[Shapes], learning_rate: float) -> dict[str, float]:
         if self._broken:
             raise RuntimeError(
                 "an update broke off and left its gradient behind: start this rank anew and load a checkpoint"
@@ -122,26 +134,26 @@ class Learner:
             self.engine.average(self.objective.ema_decay(step))
         return figures
 
-    def _accumulate(self, samples: Batch, shapes: list[tuple[int, ...]]) -> list[_Part]:
-        """The gradient of this rank's samples; `shapes` are those of every rank's latents.
+    def _accumulate(self, samples: Batch, shapes: list[Shapes]) -> list[_Part]:
+        """The gradient of this rank's samples; `shapes` are those of every rank's samples.
 
         Ranks communicate in a backward, so all do as many: those with fewer samples add blanks of weight 0.
         """
         size, parts = self.settings.policy["micro_batch"], []
-        count, *shape_CHW = max(shapes)
-        rounds = math.ceil(count / size)
+        largest = max(shapes, key=lambda of_rank: of_rank[LATENTS][0])
+        rounds = math.ceil(largest[LATENTS][0] / size)
         for i in range(rounds):
-            batch = _rows(samples, i * size, (i + 1) * size)
-            share = len(batch.sample_seeds) / _count(shapes)
-            loss = self.objective.loss(self, batch if share else self._blank(shape_CHW))
+            batch = samples.rows(i * size, (i + 1) * size) if i * size < len(samples.sample_seeds) else None
+            share = len(batch.sample_seeds) / _count(shapes) if batch else 0.0
+            loss = self.objective.loss(self, batch or self._blank(largest))
             self.engine.backward(loss.total * share, last=i == rounds - 1)
             if share:
                 parts.append(_Part.of(loss, share))
         return parts
 
     def export(self, policy_version: int) -> Adapter:
-        """The trained adapter as numpy."""
-        return self.adapter(policy_version, lora.as_numpy(self.engine.whole(lora.TRAINED)))
+        """The adapter that draws, as numpy."""
+        return self.adapter(policy_version, lora.as_numpy(self.engine.whole(self.objective.drawn_by)))
 
     def adapter(self, policy_version: int, tensors: dict[str, np.ndarray]) -> Adapter:
         """The message that carries these tensors, with their hash."""
@@ -161,52 +173,59 @@ class Learner:
 
     def _samples(self, groups: tuple[UpdateGroup, ...], chunks: tuple[Latents, ...]) -> Batch:
         """The samples of a step that are this rank's, as one batch. Numpy from the object store is read-only: it is copied."""
-        device = self.family.device
+        family, guidance_scale = self.family, self.settings.guidance_scale
         if not groups:
-            return Batch(torch.empty(0), Conditions({}), torch.empty(0), (), self.sigmas)
-        latents = torch.cat([torch.from_numpy(chunk.latents_KCHW.copy()) for chunk in chunks])
-        behaviour = {
-            name: torch.cat([torch.from_numpy(chunk.behaviour[name].copy()) for chunk in chunks])
-            for name in chunks[0].behaviour
-        }
+            return Batch(torch.empty(0), Prompted(Conditions({})), torch.empty(0), (), self.sigmas)
+        arrays = {LATENTS: np.concatenate([chunk.latents_KCHW for chunk in chunks])}
+        for name in chunks[0].behaviour:
+            arrays[name] = np.concatenate([chunk.behaviour[name] for chunk in chunks])
+        tensors = {name: to_device(array, family.device) for name, array in arrays.items()}
         sample_seeds = tuple(seed for group in groups for seed in group.sample_seeds)
-        if len(latents) != len(sample_seeds):
-            raise ValueError(f"{len(latents)} latents came for {len(sample_seeds)} samples")
-        conditions = Conditions.concatenate(
-            [self.family.conditions(group.caption).repeat(len(group.advantages_K)) for group in groups]
-        )
+        if len(arrays[LATENTS]) != len(sample_seeds):
+            raise ValueError(f"{len(arrays[LATENTS])} latents came for {len(sample_seeds)} samples")
+        family.prepare([group.caption for group in groups])
+        prompted = [family.prompted(group.caption, guidance_scale).repeat(len(group.advantages_K)) for group in groups]
+        advantages = torch.tensor([a for group in groups for a in group.advantages_K], dtype=torch.float64)
         return Batch(
-            latents_BCHW=latents.to(device),
-            conditions=conditions,
-            advantages_B=torch.tensor(
-                [a for group in groups for a in group.advantages_K], dtype=torch.float64, device=device
-            ),
+            latents_BCHW=tensors.pop(LATENTS),
+            prompted=family.together(prompted),
+            advantages_B=to_device(advantages, family.device),
             sample_seeds=sample_seeds,
             sigmas=self.sigmas,
-            behaviour={name: value.to(device) for name, value in behaviour.items()},
+            behaviour=tensors,
         )
 
-    def _blank(self, shape_CHW: list[int]) -> Batch:
-        """One made-up sample."""
+    def _blank(self, shapes: Shapes) -> Batch:
+        """One made-up sample with the shapes of a real one."""
         device = self.family.device
+        tensors = {
+            name: torch.zeros((1, *shape), dtype=getattr(torch, dtype), device=device)
+            for name, (_, shape, dtype) in shapes.items()
+        }
         advantage = torch.zeros(1, dtype=torch.float64, device=device)
-        latents = torch.zeros((1, *shape_CHW), device=device)
-        return Batch(latents, self.family.conditions(""), advantage, (0,), self.sigmas)
+        prompted = self.family.prompted("", self.settings.guidance_scale)
+        return Batch(tensors.pop(LATENTS), prompted, advantage, (0,), self.sigmas, tensors)
+
+    @contextmanager
+    def _under(self, adapter: AdapterName) -> Iterator[None]:
+        if adapter == lora.TRAINED:
+            yield
+            return
+        with torch.no_grad(), lora.active(self.engine.transformer, adapter):
+            yield
 
 
-def _count(shapes: list[tuple[int, ...]]) -> int:
-    return sum(shape[0] for shape in shapes)
+def _shapes(samples: Batch) -> Shapes:
+    """(how many, shape of one, type) of the latents and of each figure of the policy that drew."""
+    tensors = {LATENTS: samples.latents_BCHW, **samples.behaviour}
+    return {
+        name: (len(tensor), tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in tensors.items()
+    }
 
 
-def _rows(batch: Batch, first: int, last: int) -> Batch:
-    return Batch(
-        batch.latents_BCHW[first:last],
-        Conditions({name: tensor[first:last] for name, tensor in batch.conditions.tensors.items()}),
-        batch.advantages_B[first:last],
-        batch.sample_seeds[first:last],
-        batch.sigmas,
-        {name: value[first:last] for name, value in batch.behaviour.items()},
-    )
+def _count(shapes: list[Shapes]) -> int:
+    return sum(of_rank[LATENTS][0] for of_rank in shapes)
 
 
 @dataclass(frozen=True)
@@ -227,12 +246,14 @@ class _Part:
 
 
 def _summarise(parts: list[_Part]) -> dict[str, float]:
-    """Means over samples of the loss and its terms, quantiles of all ratios, share of clipped ones."""
-    ratios = torch.cat([part.ratio for part in parts])
-    quantiles = torch.quantile(ratios, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
+    """Means over samples of the loss and its terms; where there are ratios, their quantiles and the share of clipped ones."""
     figures = {"loss": sum(part.loss * part.share for part in parts)}
     for name in parts[0].terms:
         figures[name] = sum(part.terms[name] * part.share for part in parts)
+    ratios = torch.cat([part.ratio for part in parts])
+    if len(ratios) == 0:
+        return figures
+    quantiles = torch.quantile(ratios, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
     figures |= dict(zip(("ratio_p05", "ratio_p50", "ratio_p95"), quantiles, strict=True))
     figures["clip_fraction"] = float(torch.cat([part.clipped for part in parts]).double().mean())
     return figures

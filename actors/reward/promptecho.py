@@ -25,7 +25,8 @@ class PromptEcho:
     """R(X) = (1/T) sum_t log p(c_t | X, q, c_<t), in nats per token: the negative of the cross-entropy of caption C after (X, q).
 
     `reduction` "sum" leaves out 1/T; `transform` "exp" gives exp(R), in (0, 1]; `include_eos` counts the end token as a label;
-    `log_gain` also reports R minus the mean log p of C without any image. Figures beside the rewards: mean_log_prob, gain.
+    `log_gain` also reports R minus the mean log p of C without any image; `image_pixels` is the budget to which the VLM shrinks
+    images, the same for all (None: its processor's). Figures beside the rewards: mean_log_prob, gain.
     Source: the README of roooobotx/prompt_echo, R_j = -L_CE(C | X_j, q). Mean, labels and end token are decided in
     docs/rewards/promptecho.md, where the sources leave them open.
     """
@@ -41,6 +42,7 @@ class PromptEcho:
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         chunk_tokens: int = CHUNK_TOKENS,
+        image_pixels: int | None = None,
     ) -> None:
         given = {"reduction": reduction, "transform": transform, "dtype": dtype, "device": device}
         for name, value in given.items():
@@ -53,7 +55,7 @@ class PromptEcho:
         if chunk_tokens < 1:
             raise ValueError(f"reward.chunk_tokens = {chunk_tokens}: give 1 or more")
         place = pick_device(device)
-        self.vlm = load_vlm(model, pick_dtype(dtype, place), place)
+        self.vlm = load_vlm(model, pick_dtype(dtype, place), place, image_pixels)
         self.device = str(self.vlm.device)
         self.query, self.include_eos, self.chunk_tokens = query, include_eos, chunk_tokens
         self.reduction, self.transform, self.log_gain = reduction, transform, log_gain

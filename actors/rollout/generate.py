@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
 
-from actors.device import pick_device, pick_dtype
+from actors.device import pick_device, pick_dtype, to_device, to_host
 from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
@@ -18,18 +19,14 @@ from actors.rollout.probe import ProvenMerger
 class Generator:
     """Holds an image model and draws what requests say.
 
-    model: path or hub name; dtype: a torch type's name; objective: the recipe's [objective] table, needed for requests
-    that ask for the behaviour policy's figures.
+    model: path or hub name; objective: the recipe's [objective] table, which says how samples for training are drawn; dtype: a
+    torch type's name; options: further `LoadOptions`.
     """
 
-    def __init__(self, model: str, device: str, dtype: str, max_sequence_length: int, objective: dict) -> None:
-        options = LoadOptions(
-            pick_device(device),
-            pick_dtype(dtype, pick_device(device)),
-            decoder=True,
-            max_sequence_length=max_sequence_length,
-        )
-        self.family: Family = load_family(model, options)
+    def __init__(self, model: str, objective: dict[str, Any], device: str, dtype: str, **options: Any) -> None:
+        where = pick_device(device)
+        load = LoadOptions(where, pick_dtype(dtype, where), decoder=True, **options)
+        self.family: Family = load_family(model, load)
         self.merger = ProvenMerger(self.family)
         self.objective = load_objective(objective)
 
@@ -45,28 +42,25 @@ class Generator:
         self.merger.load(adapter)
         family = self.family
         caption = family.fit_caption(request.caption)
-        batch = len(request.noise_seeds)
+        prompted = family.prompted(caption, request.guidance_scale).repeat(len(request.noise_seeds))
         shape = family.latent_shape(request.height, request.width)
-        noise_BCHW = torch.stack([noise_of(seed, shape) for seed in request.noise_seeds]).to(family.device)
-        conditions = family.conditions(caption).repeat(batch)
-        unconditional = family.conditions("").repeat(batch)
+        noise_BCHW = to_device(torch.stack([noise_of(seed, shape) for seed in request.noise_seeds]), family.device)
         sigmas = family.sigmas(request.num_steps, request.height, request.width).to(family.device)
-        latents_BCHW = draw_latents(family, noise_BCHW, sigmas, conditions, unconditional, request.guidance_scale)
-        images = family.decode(latents_BCHW).contiguous().numpy()
         latents = None
         if request.keep_latents:
-            behaviour = {}
-            if request.measure_behaviour:
-                behaviour = self.objective.measure(family, latents_BCHW, conditions, request.sample_seeds, sigmas)
+            latents_BCHW, behaviour = self.objective.draw(family, noise_BCHW, sigmas, prompted, request.sample_seeds)
             latents = Latents(
-                latents_BCHW.cpu().numpy(), {name: value.cpu().numpy() for name, value in behaviour.items()}
+                to_host(latents_BCHW).numpy(), {name: to_host(value).numpy() for name, value in behaviour.items()}
             )
+        else:
+            latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
+        images = family.decode(latents_BCHW).contiguous().numpy()
         report = DrawReport(
             caption=caption,
             cut=caption != request.caption,
             policy_version=request.policy_version,
             adapter_sha256=self.merger.sha256,
-            num_bytes=images.nbytes + (latents.latents_KCHW.nbytes if latents else 0),
+            num_bytes=images.nbytes + (latents.num_bytes if latents else 0),
             seconds=time.perf_counter() - start,
             adapter_effect=self.merger.effect,
         )

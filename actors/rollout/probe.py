@@ -26,7 +26,7 @@ class ProvenMerger(Merger):
         super().__init__(family.transformer)
         self.family = family
         self.noise_BCHW = noise_of(seed_of("probe", "noise"), (1, *smallest_latents(family))).to(family.device)
-        self.conditions = family.encode([CAPTION])
+        self.conditions = family.prompted(CAPTION, guidance_scale=1.0).conditions
         self.base_velocity_BCHW = self.velocity()
         self.effect = 0.0
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:  # the registry can be read without torch
     import torch
 
 VLMS: dict[str, str] = {
+    "idefics3": "actors.vlm.idefics3:Idefics3",
     "llava": "actors.vlm.llava:Llava",
+    "qwen2_5_vl": "actors.vlm.qwen_vl:QwenVl",
+    "qwen3_vl": "actors.vlm.qwen_vl:QwenVl",
+    "smolvlm": "actors.vlm.idefics3:Idefics3",
 }
 
 
@@ -22,7 +26,7 @@ VLMS: dict[str, str] = {
 class VlmBatch:
     """K rows that differ in their image alone, as the model wants them: no padding, and the answer at the same place in each.
 
-    `inputs` are the model's own keyword arguments. Tokens answer_start .. answer_start + T of every row are `answer_ids_T`
+    `inputs` are tensors with a row per image, `input_ids` [K, L] among them. Tokens answer_start .. answer_start + T of every row are `answer_ids_T`
     (int64). `tokens` are the answer's T pieces for a reader; joined they give the answer (and the end token, if it was asked for).
     """
 
@@ -46,25 +50,27 @@ class Vlm(Protocol):
     """The output embedding [V, D]."""
 
     @property
-    def image_tokens(self) -> int:
-        """How many tokens an image takes, at most."""
-
-    @property
     def device(self) -> torch.device:
         """Where the model is."""
 
     def batch(self, images_KHWC: np.ndarray | None, query: str, answer: str, include_eos: bool) -> VlmBatch:
         """The inputs of K uint8 RGB images of one size, or of one row without an image (None).
 
-        Raises ValueError for an empty answer, and for a query that contains a special token's text.
+        Raises ValueError for an empty answer, for a query that contains a special token's text, and for more tokens than the
+        model's context.
         """
 
     def states(self, batch: VlmBatch) -> torch.Tensor:
         """The final hidden states [K, T, D] at the positions that predict the answer's tokens, in the model's dtype."""
 
 
-def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device) -> Vlm:
-    """The VLM in a folder or on the hub, frozen. Raises ValueError where there is none, or none that a family covers."""
+def load_vlm(
+    path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None
+) -> Vlm:
+    """The VLM in a folder or on the hub, frozen; `image_pixels` is the budget to which it shrinks images (None: its own).
+
+    Raises ValueError where there is no model, or none that a family covers, and for a budget that the family cannot keep.
+    """
     check_model(path_or_name, VLM_MARKER)
     import transformers
 
@@ -74,5 +80,5 @@ def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device) -> Vlm
         raise ValueError(f"the VLM {path_or_name} cannot be read: {error}") from error
     if config.model_type not in VLMS:
         raise ValueError(f"{path_or_name} is a {config.model_type}; EchoRay reads VLMs of the types {', '.join(VLMS)}")
-    family: Callable[[str, torch.dtype, torch.device], Vlm] = pkgutil.resolve_name(VLMS[config.model_type])
-    return family(path_or_name, dtype, device)
+    family: Callable[[str, torch.dtype, torch.device, int | None], Vlm] = pkgutil.resolve_name(VLMS[config.model_type])
+    return family(path_or_name, dtype, device, image_pixels)

@@ -204,7 +204,11 @@ def test_diffusers_alone_draws_what_the_run_evaluated(runs, tiny_world, tmp_path
     pipeline.load_lora_weights(place / "adapter")
     heldout = HeldoutPlan(load_prompts(recipe.data.heldout, "data.heldout"), recipe.heldout, STEPS)
     generator = Generator(
-        recipe.policy.model, "cpu", "float32", recipe.policy.max_sequence_length, recipe.objective.model_dump()
+        recipe.policy.model,
+        recipe.objective.model_dump(),
+        "cpu",
+        "float32",
+        max_sequence_length=recipe.policy.max_sequence_length,
     )
     adapter = adapter_of(place)
     for number in range(2):

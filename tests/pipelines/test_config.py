@@ -54,7 +54,15 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
     [
         ("rollout.chunck=2", "rollout.chunck: no such key; did you mean chunk?"),
         ("rollouts.size=2", "rollouts: no such key; did you mean rollout?"),
-        ("objective.zzz=1", "objective.zzz: no such key; allowed are type, "),
+        ("objective.zzz=1", "objective.zzz: no such key; allowed are advantage_std, "),
+        ("objective.clip_rang=1.0", "objective.clip_rang: no such key; did you mean clip_range?"),
+        ("objective={type = 'nft', bet = 1.0}", "objective.bet: no such key; did you mean beta?"),
+        ("objective={type = 'grpo'}", "objective.type = 'grpo': allowed are 'awm', 'flow_grpo', 'nft'"),
+        ("objective={type = 'nft', beta = 0.0}", "objective.beta = 0.0: Input should be greater than 0"),
+        (
+            "objective={type = 'flow_grpo', window = 10}",
+            "objective.window = 10 steps are to be trained, but rollout.steps = 10",
+        ),
         ("policy.lora_rank=many", "policy.lora_rank = 'many': Input should be a valid integer"),
         ("rollout.group_size=1", "rollout.group_size = 1: Input should be greater than or equal to 2"),
         ("rollout.group_size=8.0", "valid integer"),

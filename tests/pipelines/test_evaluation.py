@@ -3,10 +3,10 @@
 from collections import Counter
 
 from actors.messages import Prompt
-from pipelines.config import Heldout
 from pipelines.digest import FIRST, next_digest
 from pipelines.evaluation import HeldoutPlan, Tally, extremes
 from pipelines.heldout import summarise
+from pipelines.tables import Heldout
 
 PROMPTS = [Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in (("few", 2), ("many", 9)) for i in range(count)]
 SETTINGS = Heldout(

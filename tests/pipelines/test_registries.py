@@ -8,7 +8,8 @@ from typing import get_args
 
 from actors.policy.objectives.objective import OBJECTIVES, load_objective
 from actors.reward.reward import REWARDS
-from pipelines.config import Awm, Pool, Recipe, Reward
+from pipelines.config import Recipe
+from pipelines.tables import TAGGED, Awm, Pool, Reward
 
 
 def types_of(table) -> set[str]:
@@ -23,7 +24,10 @@ def test_a_recipe_can_name_every_reward_and_no_other():
 
 
 def test_a_recipe_can_name_every_objective_and_no_other():
-    assert types_of(Awm) == set(OBJECTIVES)
+    assert set(TAGGED) == set(OBJECTIVES)
+    for name, table in TAGGED.items():
+        assert types_of(table) == {name}
+        assert load_objective(table().model_dump()).drawn_by in {"trained", "ema"}
     assert load_objective(Awm(kl_ema=0.5).model_dump()).ema_used
 
 

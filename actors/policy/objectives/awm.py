@@ -6,14 +6,12 @@ for log p in PPO's clipped objective. docs/objectives/awm.md has the equations, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family
-from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy
-from actors.policy.objectives.timesteps import training_pairs
+from actors.diffusion.family import Family, Prompted
+from actors.diffusion.sample import draw_latents
+from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy, clipped_objective
+from actors.policy.objectives.timesteps import Points, training_points
 
 ANCHORS: dict[str, AdapterName] = {"kl_reference": "none", "kl_ema": "ema"}
 
@@ -47,45 +45,42 @@ def log_prob(error: Tensor, sigma: Tensor, weighting: str, power: float) -> Tens
     raise ValueError(f"unknown weighting {weighting!r}")
 
 
-def clipped_objective(advantages: Tensor, ratio: Tensor, clip_range: float) -> Tensor:
-    """max(-A rho, -A clip(rho, 1 - c, 1 + c)), elementwise: PPO's loss before the mean."""
-    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
-
-
 def ema_decay(step: int, rate: float, most: float) -> float:
     """min(most, rate * step): the moving average follows closely at first."""
     return min(most, rate * step)
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """The B * N training points of a batch: noised latents, their sigma and noise, and the repeated conditions."""
-
-    noised: Tensor
-    clean: Tensor
-    sigma: Tensor
-    noise: Tensor
-    conditions: Conditions
-
-
 class Awm:
     """The objective; `settings` are the recipe's [objective] keys."""
+
+    drawn_by: AdapterName = "trained"
 
     def __init__(self, settings: dict) -> None:
         self.settings = settings
         self.ema_used = settings["kl_ema"] > 0
 
+    def draw(
+        self, family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted, sample_seeds: tuple[int, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Drawn by the ODE. With behaviour "measured" also `log_prob` [B, N] at the points that the learner will use."""
+        latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
+        if self.settings["behaviour"] == "current":
+            return latents_BCHW, {}
+        points = training_points(self.settings, latents_BCHW, prompted.conditions, sample_seeds, sigmas)
+        velocity = family.velocity(points.noised, points.sigma, points.conditions)
+        return latents_BCHW, {"log_prob": self._log_prob(velocity, points, len(latents_BCHW))}
+
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """loss_pg + kl_reference * mean (v - v_ref)^2 + kl_ema * mean (v - v_ema)^2, all at the same (sigma, noise) pairs."""
         s = self.settings
-        pairs = self._pairs(batch.latents_BCHW, batch.conditions, batch.sample_seeds, batch.sigmas)
+        points = training_points(s, batch.latents_BCHW, batch.prompted.conditions, batch.sample_seeds, batch.sigmas)
         anchors = {
-            name: policy.velocity(pairs.noised, pairs.sigma, pairs.conditions, adapter)
+            name: policy.velocity(points.noised, points.sigma, points.conditions, adapter)
             for name, adapter in ANCHORS.items()
             if s[name] > 0
         }
-        velocity = policy.velocity(pairs.noised, pairs.sigma, pairs.conditions, "trained")
-        log_prob_BN = self._log_prob(velocity, pairs, len(batch.latents_BCHW))
+        velocity = policy.velocity(points.noised, points.sigma, points.conditions, "trained")
+        log_prob_BN = self._log_prob(velocity, points, len(batch.latents_BCHW))
         old_BN = batch.behaviour.get("log_prob", log_prob_BN.detach())
         if s["ratio"] == "sum_first":
             ratio = (log_prob_BN.mean(1, keepdim=True) - old_BN.mean(1, keepdim=True)).exp()
@@ -96,51 +91,17 @@ class Awm:
         policy_loss = clipped_objective(advantages_B1, ratio, s["clip_range"]).mean()
         terms = {
             "loss_policy": policy_loss,
-            "matching_error": matching_error(velocity, pairs.clean, pairs.noise).mean(),
+            "matching_error": matching_error(velocity, points.clean, points.noise).mean(),
         }
         terms |= {name: (velocity - anchor).double().square().mean() for name, anchor in anchors.items()}
         total = policy_loss + sum(s[name] * terms[name] for name in anchors)
         clipped = (ratio - 1).abs() > s["clip_range"]
         return Loss(total, {name: term.detach() for name, term in terms.items()}, ratio.detach(), clipped)
 
-    def measure(
-        self,
-        family: Family,
-        latents_BCHW: Tensor,
-        conditions: Conditions,
-        sample_seeds: tuple[int, ...],
-        sigmas: Tensor,
-    ) -> dict[str, Tensor]:
-        """`log_prob` [B, N] under the policy that drew, at the pairs that the learner will use."""
-        pairs = self._pairs(latents_BCHW, conditions, sample_seeds, sigmas)
-        velocity = family.velocity(pairs.noised, pairs.sigma, pairs.conditions)
-        return {"log_prob": self._log_prob(velocity, pairs, len(latents_BCHW))}
-
     def ema_decay(self, step: int) -> float:
         """min(ema_decay_max, ema_decay_rate * step)."""
         return ema_decay(step, self.settings["ema_decay_rate"], self.settings["ema_decay_max"])
 
-    def _log_prob(self, velocity: Tensor, pairs: _Pairs, batch: int) -> Tensor:
-        error = matching_error(velocity, pairs.clean, pairs.noise)
-        return log_prob(error, pairs.sigma, self.settings["weighting"], self.settings["ghuber_power"]).view(batch, -1)
-
-    def _pairs(
-        self, latents_BCHW: Tensor, conditions: Conditions, sample_seeds: tuple[int, ...], sigmas: Tensor
-    ) -> _Pairs:
-        s = self.settings
-        sigma_BN, noise_BNCHW = training_pairs(
-            sample_seeds,
-            tuple(latents_BCHW.shape[1:]),
-            sigmas,
-            kind=s["timesteps"],
-            count=s["timesteps_per_sample"],
-            shift=s["timestep_shift"],
-            lowest=s["timestep_min"],
-            fraction=s["timestep_fraction"],
-        )
-        count = sigma_BN.shape[1]
-        device = latents_BCHW.device
-        clean = latents_BCHW.repeat_interleave(count, dim=0)
-        sigma, noise = sigma_BN.flatten().to(device), noise_BNCHW.flatten(0, 1).to(device)
-        weight = sigma.view(-1, 1, 1, 1)
-        return _Pairs((1 - weight) * clean + weight * noise, clean, sigma, noise, conditions.repeat(count))
+    def _log_prob(self, velocity: Tensor, points: Points, batch: int) -> Tensor:
+        error = matching_error(velocity, points.clean, points.noise)
+        return log_prob(error, points.sigma, self.settings["weighting"], self.settings["ghuber_power"]).view(batch, -1)

@@ -6,12 +6,15 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family
+from actors.diffusion.family import Conditions, Family, Prompted
 
 OBJECTIVES: dict[str, str] = {
     "awm": "actors.policy.objectives.awm:Awm",
+    "flow_grpo": "actors.policy.objectives.flow_grpo:FlowGrpo",
+    "nft": "actors.policy.objectives.nft:Nft",
 }
 
 
@@ -20,22 +23,36 @@ AdapterName = Literal["trained", "ema", "none"]
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch of B samples. `behaviour` holds what `measure` found on the worker, each with a leading axis B.
+    """A micro-batch of B samples. `behaviour` holds what `draw` gave beside the latents, each with a leading axis B.
 
-    latents_BCHW float32 clean latents, advantages_B float32, sigmas float32 [S + 1] of the sampler that drew.
+    latents_BCHW float32 clean latents, advantages_B float64, sigmas float32 [S + 1] of the sampler that drew.
     """
 
     latents_BCHW: Tensor
-    conditions: Conditions
+    prompted: Prompted
     advantages_B: Tensor
     sample_seeds: tuple[int, ...]
     sigmas: Tensor
     behaviour: dict[str, Tensor] = field(default_factory=dict)
 
+    def rows(self, first: int, last: int) -> Batch:
+        """The samples first .. last - 1."""
+        return Batch(
+            self.latents_BCHW[first:last],
+            self.prompted.rows(first, last),
+            self.advantages_B[first:last],
+            self.sample_seeds[first:last],
+            self.sigmas,
+            {name: value[first:last] for name, value in self.behaviour.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Loss:
-    """The scalar to minimise (mean over the batch's samples), and figures for the log: means by name and all ratios."""
+    """The scalar to minimise (mean over the batch's samples), and figures for the log: means by name.
+
+    `ratio` has all probability ratios and `clipped` says which of them were; both are empty for an objective without a ratio.
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
@@ -44,27 +61,31 @@ class Loss:
 
 
 class Policy(Protocol):
-    """What an objective may ask of the policy."""
+    """What an objective may ask of the policy, under the adapter "trained" (with gradient), "ema" or "none": the reference."""
 
     def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions, adapter: AdapterName) -> Tensor:
-        """The velocity under the trained adapter (with gradient), the moving average, or none: the reference."""
+        """The velocity given the captions."""
+        ...
+
+    def guided_velocity(
+        self, latents_BCHW: Tensor, sigma_B: Tensor, prompted: Prompted, adapter: AdapterName
+    ) -> Tensor:
+        """The velocity that images are drawn with."""
         ...
 
 
 class Objective(Protocol):
-    """How samples and their advantages become a gradient."""
+    """How samples are drawn for training, and how they and their advantages become a gradient."""
 
+    drawn_by: AdapterName
+    """The adapter that draws: what a new policy version is."""
     ema_used: bool
+    """Whether the moving average is needed."""
 
-    def measure(
-        self,
-        family: Family,
-        latents_BCHW: Tensor,
-        conditions: Conditions,
-        sample_seeds: tuple[int, ...],
-        sigmas: Tensor,
-    ) -> dict[str, Tensor]:
-        """Figures of the policy that drew the latents, float32 with a leading axis B."""
+    def draw(
+        self, family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted, sample_seeds: tuple[int, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clean latents [B, C, H, W], and what the loss needs of the policy that drew them, each with a leading axis B."""
         ...
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
@@ -74,6 +95,11 @@ class Objective(Protocol):
     def ema_decay(self, step: int) -> float:
         """How much of the moving average adapter is kept after the step (1-based)."""
         ...
+
+
+def clipped_objective(advantages: Tensor, ratio: Tensor, clip_range: float) -> Tensor:
+    """max(-A rho, -A clip(rho, 1 - c, 1 + c)), elementwise: PPO's loss before the mean."""
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
 def load_objective(settings: dict) -> Objective:

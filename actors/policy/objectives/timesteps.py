@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from actors.device import to_device
+from actors.diffusion.family import Conditions
 from actors.seeds import seed_of
+
+
+@dataclass(frozen=True)
+class Points:
+    """The B * N training points of B samples, sample by sample: noised latents, their sigma and noise, repeated conditions."""
+
+    noised: Tensor
+    clean: Tensor
+    sigma: Tensor
+    noise: Tensor
+    conditions: Conditions
+
+
+def training_points(
+    settings: Mapping[str, Any],
+    latents_BCHW: Tensor,
+    conditions: Conditions,
+    sample_seeds: tuple[int, ...],
+    sigmas: Tensor,
+) -> Points:
+    """x_t = (1 - t) x_0 + t noise at each sample's own (t, noise) pairs; `settings` are an objective's keys for timesteps."""
+    sigma_BN, noise_BNCHW = training_pairs(
+        sample_seeds,
+        tuple(latents_BCHW.shape[1:]),
+        sigmas,
+        kind=settings["timesteps"],
+        count=settings["timesteps_per_sample"],
+        shift=settings["timestep_shift"],
+        lowest=settings["timestep_min"],
+        fraction=settings["timestep_fraction"],
+    )
+    count = sigma_BN.shape[1]
+    clean = latents_BCHW.repeat_interleave(count, dim=0)
+    sigma = to_device(sigma_BN.flatten(), latents_BCHW.device)
+    noise = to_device(noise_BNCHW.flatten(0, 1), latents_BCHW.device)
+    weight = sigma.view(-1, 1, 1, 1)
+    return Points((1 - weight) * clean + weight * noise, clean, sigma, noise, conditions.repeat(count))
 
 
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from actors.diffusion import lora
-from actors.diffusion.family import FAMILIES, Conditions, LoadOptions, load_family
+from actors.diffusion.family import FAMILIES, LoadOptions, load_family
 from actors.diffusion.lora import Merger
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter
@@ -45,10 +45,8 @@ def noise(family, count=3):
 
 
 def ours(family, guidance_scale, count=3):
-    conditions, empty = family.conditions(CAPTION).repeat(count), family.conditions("").repeat(count)
-    return draw_latents(
-        family, noise(family, count), family.sigmas(STEPS, PIXELS, PIXELS), conditions, empty, guidance_scale
-    )
+    prompted = family.prompted(CAPTION, guidance_scale).repeat(count)
+    return draw_latents(family, noise(family, count), family.sigmas(STEPS, PIXELS, PIXELS), prompted)
 
 
 def theirs(pipeline, family, guidance_scale, count=3, output_type="latent"):
@@ -82,7 +80,7 @@ def test_sigmas_descend_from_one_to_zero(family):
 
 def test_velocity_is_float32_and_of_the_latents_shape(family):
     latents = noise(family, 1)
-    velocity = family.velocity(latents, torch.tensor([0.4]), family.conditions(CAPTION))
+    velocity = family.velocity(latents, torch.tensor([0.4]), family.prompted(CAPTION, 1.0).conditions)
     assert velocity.dtype == torch.float32
     assert velocity.shape == latents.shape
 
@@ -104,8 +102,8 @@ def test_captions_are_cut_at_a_word(family):
 
 
 def test_conditions_repeat_row_by_row(family):
-    both = Conditions.concatenate([family.conditions("a red circle"), family.conditions("a blue square")]).repeat(2)
-    for tensor in both.tensors.values():
+    parts = [family.prompted(caption, 1.0) for caption in ("a red circle", "a blue square")]
+    for tensor in family.together(parts).repeat(2).conditions.tensors.values():
         assert torch.equal(tensor[0], tensor[1])
         assert not torch.equal(tensor[1], tensor[2])
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load
 
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
-from pipelines.config import Awm
+from pipelines.tables import Awm
 
 CAPTIONS = ("a red circle", "two blue square", "a green cross")
 OBJECTIVE = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1}
@@ -40,10 +40,13 @@ def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any)
             "micro_batch": 2,
             "device": "cpu",
             "dtype": "float32",
+            "text_encoders": "keep",
+            "compile": False,
             **policy,
         },
         "objective": Awm(**{**OBJECTIVE, "ema_decay_rate": 0.1, **(objective or {})}).model_dump(),
         "num_steps": 4,
+        "guidance_scale": 1.0,
         "height": 32,
         "width": 32,
         "seed": 0,

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from actors.diffusion.family import Conditions
+from actors.diffusion.family import Conditions, Prompted
 from actors.policy.objectives import awm
 from actors.policy.objectives.awm import Awm
-from actors.policy.objectives.objective import Batch
+from actors.policy.objectives.objective import Batch, clipped_objective
 from actors.policy.objectives.timesteps import training_pairs
-from pipelines.config import Awm as AwmTable
+from pipelines.tables import Awm as AwmTable
 
 SHAPE = (3, 2, 2)
 SIGMAS = torch.linspace(1, 0, 11)
@@ -37,9 +37,8 @@ def batch(count=5, advantages=None, behaviour=None):
     generator = torch.Generator().manual_seed(3)
     advantages = torch.linspace(-2, 7, count, dtype=torch.float64) if advantages is None else advantages
     latents = torch.randn((count, *SHAPE), generator=generator)
-    return Batch(
-        latents, Conditions({"x": torch.zeros(count, 1)}), advantages, tuple(range(count)), SIGMAS, behaviour or {}
-    )
+    prompted = Prompted(Conditions({"x": torch.zeros(count, 1)}))
+    return Batch(latents, prompted, advantages, tuple(range(count)), SIGMAS, behaviour or {})
 
 
 def settings(**changes):
@@ -165,8 +164,8 @@ def test_log_prob_equals_the_papers_g_one_number_at_a_time(weighting):
 
 def test_clip_bounds():
     ratio = torch.tensor([0.5, 1.0, 1.5])
-    torch.testing.assert_close(awm.clipped_objective(torch.tensor(1.0), ratio, 0.2), torch.tensor([-0.5, -1.0, -1.2]))
-    torch.testing.assert_close(awm.clipped_objective(torch.tensor(-1.0), ratio, 0.2), torch.tensor([0.8, 1.0, 1.5]))
+    torch.testing.assert_close(clipped_objective(torch.tensor(1.0), ratio, 0.2), torch.tensor([-0.5, -1.0, -1.2]))
+    torch.testing.assert_close(clipped_objective(torch.tensor(-1.0), ratio, 0.2), torch.tensor([0.8, 1.0, 1.5]))
 
 
 def test_kl_is_zero_where_the_anchor_is_the_policy():

@@ -12,6 +12,8 @@ from actors.policy.actor import PolicyActor
 from actors.policy.checkpoint import load, load_adapter, snapshot
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, learning_rate_share, load_model
+from actors.policy.objectives.awm import matching_error
+from actors.policy.objectives.timesteps import training_points
 from tests.actors.policy.gang import settings
 
 CAPTIONS = ("a red circle", "two blue square")
@@ -147,7 +149,7 @@ def test_diffusers_alone_loads_the_adapter_of_a_snapshot(tiny_sd3, tmp_path):
         (tmp_path / name).write_bytes(content.tobytes())
     pipe = StableDiffusion3Pipeline.from_pretrained(tiny_sd3, text_encoder_3=None, tokenizer_3=None)
     latents, sigma = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)), torch.tensor([0.5])
-    conditions = learner.family.conditions("a red circle")
+    conditions = learner.family.prompted("a red circle", 1.0).conditions
 
     def velocity():
         return pipe.transformer(
@@ -186,7 +188,9 @@ def test_in_bfloat16_the_lora_is_float32_and_computes_in_bfloat16(tiny_sd3):
     layers = [m for m in engine.transformer.modules() if isinstance(m, lora.MasterLinear)]
     hooks = [layer.register_forward_hook(lambda *io: outputs.append(io[-1].dtype)) for layer in layers]
     latents = torch.zeros((1, 4, 8, 8))
-    learner.velocity(latents, torch.tensor([0.5]), learner.family.conditions(""), "trained").sum().backward()
+    learner.velocity(
+        latents, torch.tensor([0.5]), learner.family.prompted("", 1.0).conditions, "trained"
+    ).sum().backward()
     assert set(outputs) == {torch.bfloat16}
     assert {p.grad.dtype for p in engine.trained.values() if p.grad is not None} == {torch.float32}
     assert hooks
@@ -211,10 +215,15 @@ def test_it_learns_which_of_two_images_was_better(tiny_sd3):
     def errors():
         with torch.no_grad():
             batch = learner._samples(groups, chunks)
-            log_prob = learner.objective.measure(
-                learner.family, batch.latents_BCHW, batch.conditions, batch.sample_seeds, batch.sigmas
+            points = training_points(
+                learner.settings.objective,
+                batch.latents_BCHW,
+                batch.prompted.conditions,
+                batch.sample_seeds,
+                batch.sigmas,
             )
-        error = -log_prob["log_prob"].mean(1)
+            velocity = learner.family.velocity(points.noised, points.sigma, points.conditions)
+        error = matching_error(velocity, points.clean, points.noise).view(len(batch.latents_BCHW), -1).mean(1)
         return (error[batch.advantages_B < 0].mean() - error[batch.advantages_B > 0].mean()).item()
 
     before = errors()

@@ -16,7 +16,7 @@ from actors.messages import Adapter, DrawRequest
 from actors.rollout.generate import Generator
 from actors.rollout.probe import CAPTION, is_zero
 from actors.seeds import seed_of
-from pipelines.config import Awm
+from pipelines.tables import Awm
 
 RANK, ALPHA, TOKENS = 4, 8.0, 2
 TARGETS = ("to_q", "to_v", "to_out.0", "add_k_proj", "ff.net.2")
@@ -24,7 +24,7 @@ REQUEST = DrawRequest("train", 1, 0, 0, "a red circle", (11, 12, 13), (21, 22, 2
 
 
 def make_generator(model, dtype="float32"):
-    return Generator(model, "cpu", dtype, TOKENS, Awm().model_dump())
+    return Generator(model, Awm().model_dump(), "cpu", dtype, max_sequence_length=TOKENS)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def peft_velocity(model, adapter=None):
                 parameter.copy_(torch.from_numpy(adapter.tensors[name]))
     noise_BCHW = noise_of(seed_of("probe", "noise"), (1, 4, 2, 2))  # 8 x 8 pixels, this model's smallest
     with torch.no_grad():
-        return family.velocity(noise_BCHW, torch.ones(1), family.encode([CAPTION]))
+        return family.velocity(noise_BCHW, torch.ones(1), family.prompted(CAPTION, 1.0).conditions)
 
 
 def test_an_adapter_that_is_zero_leaves_the_model_and_is_accepted(generator):
@@ -130,7 +130,7 @@ def test_the_images_are_those_of_the_sampler_and_no_random_state_is_touched(gene
     shape, count = family.latent_shape(REQUEST.height, REQUEST.width), len(REQUEST.noise_seeds)
     expected = draw_latents(
         family, torch.stack([noise_of(seed, shape) for seed in REQUEST.noise_seeds]), family.sigmas(4, 32, 32),
-        family.conditions(REQUEST.caption).repeat(count), family.conditions("").repeat(count), REQUEST.guidance_scale,
+        family.prompted(REQUEST.caption, REQUEST.guidance_scale).repeat(count),
     )  # fmt: skip
     before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].tobytes()
     report, images, latents = draw(make_generator(tiny_sd3), adapter)

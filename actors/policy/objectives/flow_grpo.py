@@ -1,0 +1,119 @@
+"""Flow-GRPO (arXiv 2505.05470): sampling steps are made stochastic, and PPO's clipped objective is taken on their exact log-probabilities.
+
+Some consecutive steps of each sample's path (its window) are drawn with noise and trained; the others follow the ODE.
+docs/objectives/flow_grpo.md has the equations, the options and what other code does differently.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from actors.device import to_device
+from actors.diffusion.family import Family, Prompted
+from actors.diffusion.sde import step_log_prob, step_moments
+from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy, clipped_objective
+from actors.seeds import seed_of
+
+
+def window_starts(sample_seeds: tuple[int, ...], steps: int, fraction: float, window: int) -> list[int]:
+    """The first trained step of each sample: uniform over the windows inside the first `fraction` of the path, from its own seed.
+
+    The last step is never trained: it ends at sigma 0, where its noise would stay in the image.
+    """
+    usable = min(int(steps * fraction), steps - 1)
+    return [seed_of(seed, "window") % (usable - window + 1) for seed in sample_seeds]
+
+
+class FlowGrpo:
+    """The objective; `settings` are the recipe's [objective] keys. Left out: the moving average of the weights for evaluation."""
+
+    drawn_by: AdapterName = "trained"
+    ema_used = False
+
+    def __init__(self, settings: dict) -> None:
+        self.settings = settings
+
+    @torch.no_grad()
+    def draw(
+        self, family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted, sample_seeds: tuple[int, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clean latents and the trained part of the path.
+
+        `path` [B, N + 1, C, H, W]: the latents before each trained step and after the last; `start` [B]: the number of the first;
+        with behaviour "measured" also `log_prob` [B, N].
+        """
+        window = self.settings["window"]
+        starts = self._starts(sample_seeds, sigmas)
+        latents_BCHW, device = noise_BCHW, noise_BCHW.device
+        noise_BNCHW = to_device(_step_noise(sample_seeds, window, tuple(noise_BCHW.shape[1:])), device)
+        path = torch.empty(len(starts), window + 1, *noise_BCHW.shape[1:], device=device)
+        log_prob_BN = torch.empty(len(starts), window, device=device)
+        for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            velocity = family.guided_velocity(latents_BCHW, sigma.expand(len(starts)), prompted)
+            following = latents_BCHW + (sigma_next - sigma) * velocity
+            rows = [row for row, start in enumerate(starts) if start <= i < start + window]
+            if rows:
+                numbers = [i - starts[row] for row in rows]
+                mean, deviation = self._step(
+                    latents_BCHW[rows], velocity[rows], sigma.expand(len(rows)), sigma_next.expand(len(rows)), sigmas
+                )[:2]
+                following[rows] = mean + deviation * noise_BNCHW[rows, numbers]
+                path[rows, numbers] = latents_BCHW[rows]
+                path[rows, [number + 1 for number in numbers]] = following[rows]
+                log_prob_BN[rows, numbers] = step_log_prob(self.settings["step"], following[rows], mean, deviation)
+            latents_BCHW = following
+        behaviour = {"path": path, "start": torch.tensor(starts, device=device)}
+        if self.settings["behaviour"] == "measured":
+            behaviour["log_prob"] = log_prob_BN
+        return latents_BCHW, behaviour
+
+    def loss(self, policy: Policy, batch: Batch) -> Loss:
+        """mean max(-A rho, -A clip(rho, 1 +- c)) + kl_reference * mean (mean - mean_ref)^2 / (2 s^2), over samples and trained steps.
+
+        A is clamped to +- advantage_clip. The divisor of the last term leaves out -dt, as the authors' code does.
+        """
+        s = self.settings
+        path, start_B = batch.behaviour["path"], batch.behaviour["start"]
+        window = path.shape[1] - 1
+        before, after = path[:, :-1].flatten(0, 1), path[:, 1:].flatten(0, 1)
+        index = (start_B[:, None] + torch.arange(window, device=start_B.device)).flatten()
+        sigmas = batch.sigmas.to(path.device)
+        sigma, sigma_next, prompted = sigmas[index], sigmas[index + 1], batch.prompted.repeat(window)
+        terms = {}
+        if s["kl_reference"] > 0:
+            anchor = policy.guided_velocity(before, sigma, prompted, "none")
+            mean_reference = self._step(before, anchor, sigma, sigma_next, sigmas)[0]
+        velocity = policy.guided_velocity(before, sigma, prompted, "trained")
+        mean, deviation, scale = self._step(before, velocity, sigma, sigma_next, sigmas)
+        log_prob_BN = step_log_prob(s["step"], after, mean, deviation).view(len(path), window)
+        ratio = (log_prob_BN - batch.behaviour.get("log_prob", log_prob_BN.detach())).exp()
+        advantages_B1 = batch.advantages_B.clamp(-s["advantage_clip"], s["advantage_clip"])[:, None]
+        terms["loss_policy"] = clipped_objective(advantages_B1, ratio, s["clip_range"]).mean()
+        total = terms["loss_policy"]
+        if s["kl_reference"] > 0:
+            terms["kl_reference"] = ((mean - mean_reference).square() / (2 * scale**2)).mean()
+            total = total + s["kl_reference"] * terms["kl_reference"]
+        clipped = (ratio - 1).abs() > s["clip_range"]
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, ratio.detach(), clipped)
+
+    def ema_decay(self, step: int) -> float:
+        """There is no moving average."""
+        raise NotImplementedError
+
+    def _starts(self, sample_seeds: tuple[int, ...], sigmas: Tensor) -> list[int]:
+        return window_starts(sample_seeds, len(sigmas) - 1, self.settings["timestep_fraction"], self.settings["window"])
+
+    def _step(
+        self, latents: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, sigmas: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        s = self.settings
+        return step_moments(s["step"], latents, velocity, sigma, sigma_next, sigmas[1], s["noise_level"])
+
+
+def _step_noise(sample_seeds: tuple[int, ...], window: int, shape: tuple[int, ...]) -> Tensor:
+    """[B, N, C, H, W] standard normal, float32 on the CPU, each sample's from its own seed."""
+    generators = [torch.Generator().manual_seed(seed_of(seed, "steps")) for seed in sample_seeds]
+    return torch.stack([torch.randn((window, *shape), generator=generator) for generator in generators])

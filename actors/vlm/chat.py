@@ -1,0 +1,83 @@
+"""Text as a model's own tokenizer and chat template write it: the prefix that asks, and the answer whose likelihood is asked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+from transformers.processing_utils import ProcessorMixin
+
+
+class Chat:
+    """A tokenizer and the chat template of its folder: the processor's template, or else the tokenizer's.
+
+    Special tokens are those that the tokenizer marks as special. What it merely adds to its vocabulary (`<tool_call>`, `<think>`)
+    is a word like any other.
+    """
+
+    def __init__(self, path_or_name: str, image_token_id: int) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(path_or_name)
+        template = ProcessorMixin.get_processor_dict(path_or_name)[0].get("chat_template")
+        self.tokenizer.chat_template = template or self.tokenizer.chat_template
+        if self.tokenizer.chat_template is None:
+            raise ValueError(
+                f"{path_or_name} has no chat template: put one in chat_template.jinja beside its tokenizer"
+            )
+        self.image_token_id = image_token_id
+        self.image_token: str = self.tokenizer.convert_ids_to_tokens(image_token_id)
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        self.special_tokens: tuple[str, ...] = tuple(dict.fromkeys([*self.tokenizer.all_special_tokens, *added]))
+        self._prefixes: dict[tuple[str, str | None], Tensor] = {}
+
+    def prefix(self, query: str, image_text: str | None) -> Tensor:
+        """Ids int64 of the chat up to where the assistant begins to speak; kept for each pair of arguments.
+
+        `image_text` replaces the image's placeholder in what the template writes; None is a chat without an image.
+        Raises ValueError for a query that contains a special token's text.
+        """
+        key = (query, image_text)
+        if key not in self._prefixes:
+            self._prefixes[key] = torch.tensor(self._encode_prefix(query, image_text))
+        return self._prefixes[key]
+
+    def answer(self, answer: str, include_eos: bool) -> tuple[Tensor, tuple[str, ...]]:
+        """Ids int64 [T] and pieces of the answer alone, so that they cannot depend on the prefix; special tokens' text is plain text.
+
+        Raises ValueError for an empty answer.
+        """
+        encoded = self.tokenizer(
+            answer, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        ids, ends = list(encoded.input_ids), [end for _, end in encoded.offset_mapping]
+        if not answer.strip() or not ids:
+            raise ValueError(
+                f"the answer {answer!r} is empty: there is no likelihood of nothing, give a caption of a word or more"
+            )
+        if self.image_token_id in ids:
+            raise ValueError(
+                "this VLM's tokenizer reads its image placeholder inside a caption: mark it special in tokenizer.json"
+            )
+        pieces = [answer[start:end] for start, end in zip([0, *ends[:-1]], [*ends[:-1], len(answer)], strict=True)]
+        if include_eos:
+            if self.tokenizer.eos_token_id is None:
+                raise ValueError("include_eos needs an end token, and this VLM's tokenizer names none: leave it false")
+            ids, pieces = [*ids, self.tokenizer.eos_token_id], [*pieces, self.tokenizer.eos_token]
+        return torch.tensor(ids), tuple(pieces)
+
+    def _encode_prefix(self, query: str, image_text: str | None) -> list[int]:
+        found = [text for text in self.special_tokens if text in query]
+        if found:
+            raise ValueError(f"the query {query!r} contains {found[0]!r}, a special token of this VLM: take it out")
+        images = int(image_text is not None)
+        content = [{"type": "image"}] * images + [{"type": "text", "text": query}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        written = text.count(self.image_token)
+        if written != images:
+            raise ValueError(
+                f"this VLM's chat template writes {written} image placeholders for {images} image: correct it"
+            )
+        bos = self.tokenizer.bos_token
+        text = text.replace(self.image_token, image_text or "")
+        return self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids

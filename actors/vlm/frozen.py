@@ -1,0 +1,157 @@
+"""What VLMs of transformers classes share: loading, pixels, rows of inputs, and forward passes within a budget of tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText
+
+from actors.vlm.chat import Chat
+from actors.vlm.family import VlmBatch
+
+# Tokens in one forward pass. On a CPU so few that the activations stay in its cache. On a GPU so many that a group of 16 images
+# of 1024 px with 300 tokens is one pass of Qwen3-VL (16 x 2,400), and so few that any pass fits beside a 32B model in 80 GB:
+# a token takes about 0.2 MB at the widest place of a feed-forward layer (by arithmetic; not yet measured on a GPU).
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 3 * 2**14}
+PATCHES_PER_TOKEN = 4  # vision towers are about a quarter as wide as the language models behind them
+
+
+@dataclass(frozen=True)
+class Shown:
+    """K images of one size as a family's image processor cuts them, in bytes: not yet rescaled and normalised.
+
+    `pixels` is uint8 [K, ..., 3, *, *], `text` stands for one image in the prompt, and `row` holds the model's other inputs
+    of an image, the same for all K.
+    """
+
+    pixels: Tensor
+    text: str
+    row: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FrozenVlm:
+    """A `Vlm` (actors/vlm/family.py) around a transformers model whose `model` is the same without its head; a base for families.
+
+    A family says how images become pixels and text (`_show`), and may add inputs (`_row_inputs`), reshape them (`_keywords`)
+    and offer a budget of pixels (`_limit_pixels`). The image processor is always the PIL one, so that pixels do not depend on
+    whether torchvision is installed. It only resizes and cuts: bytes travel to the device, a quarter of what floats take, and
+    become there the very numbers that the processor makes of them.
+
+    A group goes through the model in as few passes as hold TOKENS_AT_ONCE tokens each, of as even a size as can be. A row counts as
+    its tokens (image, template and answer) and a quarter of the vision tower's patches. The cut depends on shapes alone, so that a
+    task of one shape gives the same bits again; another cut moves a state by rounding.
+
+    Raises ValueError for a folder without a chat template, and for an `image_pixels` that the family cannot keep.
+    Left out: models on several devices.
+    """
+
+    def __init__(
+        self, path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None
+    ) -> None:
+        self.model = AutoModelForImageTextToText.from_pretrained(
+            path_or_name, dtype=dtype, attn_implementation="sdpa", device_map={"": device}
+        )
+        self.model.eval().requires_grad_(False)
+        self.lm_head: Tensor = self.model.get_output_embeddings().weight
+        self.chat = Chat(path_or_name, self.model.config.image_token_id)
+        self.tokenizer = self.chat.tokenizer
+        self.image_processor = AutoImageProcessor.from_pretrained(path_or_name, backend="pil")
+        if image_pixels is not None:
+            self._limit_pixels(image_pixels)
+        self._values_C256 = byte_values(self.image_processor).to(self.device, dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def batch(self, images_KHWC: np.ndarray | None, query: str, answer: str, include_eos: bool) -> VlmBatch:
+        """See `Vlm.batch`: a row is prefix + answer."""
+        # PIL images: of a bare array a processor would have to guess which axis holds the channels.
+        shown = None if images_KHWC is None else self._show([Image.fromarray(image) for image in images_KHWC])
+        prefix_ids = self.chat.prefix(query, shown.text if shown else None)
+        answer_ids, tokens = self.chat.answer(answer, include_eos)
+        row_ids = torch.cat([prefix_ids, answer_ids])
+        limit = self.model.config.get_text_config().max_position_embeddings
+        if len(row_ids) > limit:
+            raise ValueError(
+                f"{len(row_ids)} tokens of image, query and answer exceed this VLM's {limit}: shorten the caption"
+            )
+        row = {"input_ids": row_ids} | (self._row_inputs(row_ids, shown) if shown else {})
+        num_rows = len(shown.pixels) if shown else 1
+        inputs = {name: self._send(tensor).expand(num_rows, *tensor.shape) for name, tensor in row.items()}
+        if shown:
+            inputs["pixel_values"] = look_up(self._send(shown.pixels), self._values_C256)
+        return VlmBatch(inputs, self._send(answer_ids), len(prefix_ids), tokens)
+
+    @torch.inference_mode()
+    def states(self, batch: VlmBatch) -> Tensor:
+        """See `Vlm.states`: the model without its head, so that no logits are made for image, query or template."""
+        first = batch.answer_start - 1
+        answer = slice(first, first + len(batch.answer_ids_T))
+        size = self._rows_at_once(batch.inputs)
+        parts = []
+        for tensors in zip(*(tensor.split(size) for tensor in batch.inputs.values()), strict=True):
+            keywords = self._keywords(dict(zip(batch.inputs, tensors, strict=True)))
+            parts.append(self.model.model(**keywords, use_cache=False).last_hidden_state[:, answer])
+        return torch.cat(parts)
+
+    def _show(self, images: list[Image.Image]) -> Shown:
+        """What the model gets of K images of one size."""
+        raise NotImplementedError
+
+    def _row_inputs(self, row_ids: Tensor, shown: Shown) -> dict[str, Tensor]:
+        """The inputs of a row with an image beside `input_ids` and `pixel_values`, without the axis K."""
+        return shown.row
+
+    def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The model's keyword arguments of some rows of `VlmBatch.inputs`."""
+        return inputs
+
+    def _limit_pixels(self, image_pixels: int) -> None:
+        """Makes the image processor shrink images to about `image_pixels`."""
+        raise ValueError(
+            f"reward.image_pixels = {image_pixels}: a VLM of the type {self.model.config.model_type} reads every image at one "
+            "size: leave the key out"
+        )
+
+    def _cut(self, images: list[Any], **options: Any) -> Any:
+        """What the image processor makes of images without rescaling and normalising them: whole numbers in 0..255."""
+        return self.image_processor(
+            images=images, do_rescale=False, do_normalize=False, return_tensors="pt", **options
+        )
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """On the model's device; to a GPU from page-locked memory, without waiting."""
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+
+    def _rows_at_once(self, inputs: dict[str, Tensor]) -> int:
+        num_rows, tokens = inputs["input_ids"].shape
+        if "pixel_values" in inputs:
+            vision = self.model.config.vision_config
+            values = 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)
+            tokens += inputs["pixel_values"][0].numel() // values // PATCHES_PER_TOKEN
+        passes = math.ceil(num_rows / max(1, TOKENS_AT_ONCE[self.device.type] // tokens))
+        return math.ceil(num_rows / passes)
+
+
+def byte_values(image_processor: Any) -> Tensor:
+    """float32 [3, 256]: what an image processor makes of each byte in each channel, asked of the processor itself."""
+    values_C1V = np.tile(np.arange(256, dtype=np.uint8), (3, 1, 1))
+    if image_processor.do_rescale:
+        values_C1V = image_processor.rescale(values_C1V, image_processor.rescale_factor)
+    if image_processor.do_normalize:
+        values_C1V = image_processor.normalize(values_C1V, image_processor.image_mean, image_processor.image_std)
+    return torch.from_numpy(values_C1V).float()[:, 0]
+
+
+def look_up(pixels: Tensor, values_C256: Tensor) -> Tensor:
+    """The values of bytes [..., 3, *, *], by channel; of the values' dtype."""
+    channels = zip(pixels.unbind(-3), values_C256, strict=True)
+    return torch.stack([values[channel.int()] for channel, values in channels], dim=-3)

@@ -1,0 +1,240 @@
+"""The tables of a recipe, key by key, with their types, bounds and defaults. Loads neither torch nor ray."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+
+class Table(BaseModel):
+    """A table of a recipe: unknown keys are errors, values are not coerced from other types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU that has it, else float32
+
+
+class Run(Table):
+    """What names the run and makes it repeatable."""
+
+    name: str = ""
+    seed: int = 0
+    threads: Count = 1  # of torch, in every worker: part of what decides the bytes on a CPU
+    notes: tuple[str, ...] = ()  # shown in summary.json and in the report
+
+
+class LoopTable(Table):
+    """The asynchronous loop."""
+
+    steps: Count
+    staleness: Annotated[int, Field(ge=0)] = 1
+    order: Literal["strict", "ready"] = "strict"
+    retries: Annotated[int, Field(ge=0)] = 2  # of a task that raised
+    lost_retries: Annotated[int, Field(ge=0)] = 10  # of a task whose worker or payload was lost
+    max_failures_in_row: Count = 8  # quarantined groups, or policy restarts without a new step
+    max_groups_in_flight: Count | None = None
+    max_bytes_in_flight: Count | None = None  # None: STORE_SHARE of the object store
+    checkpoint_every: Count = 50
+    keep_checkpoints: Count = 2  # the newest ones
+    keep_best: bool = True  # and the one with the best held-out figure
+    checkpoints: str = ""  # a folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder
+
+
+class Data(Table):
+    """The prompt sets (JSONL), and how many prompts of each category a step takes (empty: as they come)."""
+
+    train: str
+    heldout: str | None = None
+    mix: dict[str, Count] = {}
+
+
+class Pool(Table):
+    """A pool of interchangeable workers; the resources are those of one worker."""
+
+    size: Count = 1
+    min: Count = 1
+    max: Count | None = None
+    num_cpus: Fraction = 1.0
+    num_gpus: Fraction = 0.0
+    resources: dict[str, float] = {}
+
+
+class Rollout(Pool):
+    """How images are drawn for training."""
+
+    group_size: Annotated[int, Field(ge=2)] = 8
+    prompts_per_step: Count = 8
+    chunk: Count | None = None  # images per task; None: a whole group
+    steps: Count = 10
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    height: Count = 512
+    width: Count = 512
+    device: Device = "auto"
+    dtype: DType = "auto"
+    compile: bool = False  # the transformer, by torch.compile, on a GPU
+
+
+class Reward(Pool):
+    """The frozen judge."""
+
+    type: Literal["promptecho"] = "promptecho"
+    model: str
+    image_pixels: Count | None = None  # the VLM sees at most so many; None: what its own processor says
+    query: str = "Describe this image in detail."
+    reduction: Literal["mean", "sum"] = "mean"
+    transform: Literal["none", "exp"] = "none"
+    include_eos: bool = False
+    log_gain: bool = False
+    device: Device = "auto"
+    dtype: DType = "auto"
+    chunk_tokens: Count = 4096
+
+
+class Policy(Table):
+    """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""
+
+    model: str
+    ranks: Count = 1
+    zero_stage: Literal[0, 1, 2, 3] = 2  # of DeepSpeed; 0: one rank of plain torch
+    activation_checkpointing: bool = False
+    compile: bool = False  # the transformer, by torch.compile, on a GPU
+    text_encoders: Literal["keep", "park"] = "keep"  # park: on the CPU while nothing is encoded, here and in rollout
+    max_sequence_length: Annotated[int, Field(ge=0)] = 256
+    lora_rank: Count = 32
+    lora_alpha: Annotated[float, Field(gt=0)] = 64.0
+    lora_targets: Literal["attention", "all"] = "attention"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = (
+        1.0  # as a share of learning_rate, reached linearly at the last step
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    micro_batch: Count = 8  # samples of a rank per backward; gradients accumulate over a step
+    device: Device = "auto"
+    dtype: DType = "auto"
+    num_cpus: Fraction = 1.0
+    num_gpus: Fraction = 0.0
+    resources: dict[str, float] = {}
+
+
+class ObjectiveTable(Table):
+    """What every objective has. `behaviour`: "measured" takes the old policy's figures from the worker that drew."""
+
+    advantage_std: Literal["none", "group", "global"] = "global"
+    advantage_clip: Annotated[float, Field(gt=0)] = 5.0
+    behaviour: Literal["current", "measured"] = "current"
+    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9  # of the sampler's path, from its start
+
+
+class Matching(ObjectiveTable):
+    """What objectives that match flows at random sigmas have: where these lie."""
+
+    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = (
+        "discrete_wo_init"
+    )
+    timesteps_per_sample: Count = 6
+    timestep_shift: Annotated[float, Field(gt=0)] = 3.0
+    timestep_min: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class Awm(Matching):
+    """Advantage weighted matching (docs/objectives/awm.md)."""
+
+    type: Literal["awm"] = "awm"
+    advantage_max: Annotated[float, Field(gt=0)] = 1.0
+    weighting: Literal["uniform", "t", "t2", "huber", "ghuber", "elbo"] = "ghuber"
+    ghuber_power: Annotated[float, Field(gt=0)] = 0.25
+    clip_range: Annotated[float, Field(gt=0)] = 1.0
+    ratio: Literal["exp_first", "sum_first"] = "exp_first"
+    kl_reference: Annotated[float, Field(ge=0)] = 1e-3
+    kl_ema: Annotated[float, Field(ge=0)] = 1.0
+    ema_decay_rate: Annotated[float, Field(ge=0)] = 1e-3
+    ema_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
+class FlowGrpo(ObjectiveTable):
+    """Flow-GRPO (docs/objectives/flow_grpo.md)."""
+
+    type: Literal["flow_grpo"] = "flow_grpo"
+    behaviour: Literal["current", "measured"] = "measured"
+    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
+    step: Literal["sde", "cps"] = "sde"
+    noise_level: Annotated[float, Field(gt=0, le=1)] = 0.7
+    window: Count = 9  # consecutive steps of a sample that are drawn with noise and trained
+    clip_range: Annotated[float, Field(gt=0)] = 1e-4
+    kl_reference: Annotated[float, Field(ge=0)] = 0.04
+
+
+class Nft(Matching):
+    """DiffusionNFT (docs/objectives/nft.md)."""
+
+    type: Literal["nft"] = "nft"
+    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = "discrete"
+    timesteps_per_sample: Count = 9
+    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
+    beta: Annotated[float, Field(gt=0)] = 1.0
+    kl_reference: Annotated[float, Field(ge=0)] = 1e-4
+    old_decay_flat: Annotated[int, Field(ge=0)] = 0
+    old_decay_rate: Annotated[float, Field(ge=0)] = 1e-3
+    old_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+def _objective_type(table: Any) -> str:
+    return table.get("type", "awm") if isinstance(table, dict) else table.type
+
+
+Objective = Annotated[
+    Annotated[Awm, Tag("awm")] | Annotated[FlowGrpo, Tag("flow_grpo")] | Annotated[Nft, Tag("nft")],
+    Discriminator(_objective_type),
+]
+TAGGED: dict[str, type[BaseModel]] = {"awm": Awm, "flow_grpo": FlowGrpo, "nft": Nft}
+
+
+class Heldout(Table):
+    """Evaluation on prompts that training never sees. `checker` is "module:function"; its figures are shown and never trained on."""
+
+    every: Count = 50
+    images_per_category: Count = 100
+    images_per_category_during: Count = 30
+    chunk: Count = 5
+    steps: Count = 16
+    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
+    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
+        1.0,
+    )  # at which the result is; the first also on the way
+    checker: str | None = None
+
+
+class Autoscale(Table):
+    """When pools grow and shrink by themselves, between their min and max (cluster/autoscale.py)."""
+
+    enabled: bool = False
+    queue_s: Seconds = 10.0
+    grow_after_s: Seconds = 15.0
+    shrink_after_s: Seconds = 60.0
+
+
+class Cluster(Table):
+    """How to reach or start Ray, and when a worker counts as lost.
+
+    A task is late after deadline_factor times the longest of its kind so far, but not before deadline_floor_s; until one is
+    measured, after task_timeout_s.
+    """
+
+    start_timeout_s: Seconds = 600.0
+    task_timeout_s: Seconds = 1800.0
+    deadline_floor_s: Seconds = 60.0
+    deadline_factor: Annotated[float, Field(ge=1)] = 10.0
+    heartbeat_s: Seconds = 10.0
+    heartbeat_timeout_s: Seconds = 60.0
+    autoscale: Autoscale = Autoscale()
+    dashboard: bool = False
+    object_store_mb: Annotated[int, Field(ge=75)] | None = None  # of a Ray that this run starts itself
