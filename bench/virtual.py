@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from cluster.tasks import Command, Outcome, PoolSpec, PoolStatus, Task, check_pools
+from cluster.in_process import InProcess
+from cluster.tasks import Outcome, PoolSpec, PoolStatus, Task, check_pools
 
 
-class VirtualExecutor:
+class VirtualExecutor(InProcess):
     """Executor (see cluster/tasks.py) for actors that take `sleep` and call it instead of sleeping. `now`: in seconds."""
 
     def __init__(self, specs: Sequence[PoolSpec]) -> None:
@@ -57,15 +58,6 @@ class VirtualExecutor:
 
     def restart(self, pool: str) -> None:
         raise NotImplementedError("nothing is ever lost")
-
-    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
-        return []
-
-    def answer(self, command_id: int, text: str) -> None:
-        pass
-
-    def object_store_bytes(self) -> int | None:
-        return None
 
     def status(self) -> dict[str, PoolStatus]:
         return {

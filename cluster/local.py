@@ -11,12 +11,12 @@ import pickle
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.in_process import InProcess
 from cluster.tasks import (
-    Command,
     Failure,
     Outcome,
     PoolSpec,
@@ -48,7 +48,7 @@ class _Payload:
         return pickle.loads(self.data, buffers=self.buffers)
 
 
-class LocalExecutor:
+class LocalExecutor(InProcess):
     """Executor (see cluster/tasks.py) in one process and one thread."""
 
     def __init__(self, specs: Sequence[PoolSpec]) -> None:
@@ -98,15 +98,6 @@ class LocalExecutor:
         self._restarts[pool] += 1
         self._fill(pool)
         self._join(pool)
-
-    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
-        return []
-
-    def answer(self, command_id: int, text: str) -> None:
-        pass
-
-    def object_store_bytes(self) -> int | None:
-        return None
 
     def status(self) -> dict[str, PoolStatus]:
         waiting = Counter(task.pool for task in self._tasks)

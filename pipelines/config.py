@@ -79,6 +79,11 @@ class Recipe(Table):
 
     def _check_timesteps(self) -> None:
         objective, steps = self.objective, self.rollout.steps
+        if self.rollout.noise == "group" and not isinstance(objective, FlowGrpo):
+            raise ValueError(
+                f'rollout.noise = "group" with objective.type = "{objective.type}": all images of a group would be the same, '
+                'for only flow_grpo adds noise on the way; use rollout.noise = "own"'
+            )
         usable = int(steps * objective.timestep_fraction)
         if isinstance(objective, FlowGrpo):
             usable = min(usable, steps - 1)  # the last step ends at sigma 0

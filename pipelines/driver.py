@@ -10,21 +10,21 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from actors.messages import Prompt, Scores
 from actors.policy.advantages import group_advantages
-from cluster.tasks import Executor, Failure, Outcome, PayloadLostError, Task
+from cluster.tasks import Executor, Failure, Outcome, PayloadLostError
 from pipelines.checkpointer import Checkpointer
 from pipelines.checkpoints import Found
 from pipelines.config import Recipe
 from pipelines.control import Control
-from pipelines.deadlines import Deadlines
 from pipelines.digest import next_digest
+from pipelines.dispatch import Dispatch
 from pipelines.display import Display
 from pipelines.evaluation import HeldoutPlan
+from pipelines.failure_records import failure_record, quarantine_record
 from pipelines.loop import Loop
 from pipelines.loop_messages import (
     Abort,
@@ -44,28 +44,16 @@ from pipelines.loop_messages import (
 )
 from pipelines.prompts import PromptOrder
 from pipelines.recovery import Recovery, RunFailed, Start
-from pipelines.requests import (
-    Chunk,
-    Group,
-    draw_request,
-    group_samples,
-    loop_plan,
-    noise_seeds,
-    open_group,
-    update_shares,
-)
+from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group, update_shares
 from pipelines.run_folder import RunFolder
 from pipelines.showcase import Showcase
 from pipelines.step_log import StepLog
-
-FINISHED_ANYWAY = {"write", "remove"}  # the storage's work is good even if the policy is lost meanwhile
 
 
 class Driver:
     """Runs one training run on an executor with the pools `rollout`, `reward`, `policy` and `storage`.
 
-    When the policy is lost, everything begins again from a checkpoint: that is a new era, and what was asked for in an
-    earlier one is let go when it comes back.
+    When the policy is lost, everything begins again from a checkpoint, and what was asked for before is let go.
     """
 
     def __init__(
@@ -82,12 +70,11 @@ class Driver:
         self.recipe, self.order, self.heldout = recipe, order, heldout
         self.executor, self.folder, self.display = executor, folder, display
         self.recovery = recovery
+        self.dispatch = Dispatch(executor, recipe.cluster)
+        self.submit = self.dispatch.submit
         self.checkpointer = Checkpointer(recipe, prompts_sha256, folder, recovery.root, self.submit)
-        limits = recipe.cluster
-        self.deadlines = Deadlines(limits.task_timeout_s, limits.deadline_floor_s, limits.deadline_factor)
         self.log = StepLog()
         self.control = Control(recipe, executor, folder, self.log, display.note, self.stop)
-        self.era = 0
         self.stopping = False
         self.take: dict[str, Callable[[Outcome], None]] = {
             "draw": self.drawn,
@@ -102,12 +89,12 @@ class Driver:
 
     def begin(self, start: Start) -> None:
         """Begins, or begins again, from a checkpoint or from version 0."""
-        self.checkpointer.go_on_from(start.step)
         self.take_up(start)
+        self.checkpointer.go_on_from(start.step)
 
     def take_up(self, start: Start) -> None:
         """Goes on from this state of the policy, with nothing drawn for what comes after it."""
-        self.era += 1
+        self.dispatch.begin_era()
         self.checkpointer.let_go()
         store_bytes = self.executor.object_store_bytes()
         self.loop = Loop(loop_plan(self.recipe, self.heldout, start.step, start.evaluated, store_bytes))
@@ -140,17 +127,13 @@ class Driver:
                 self.returned(outcome)
             pools = self.executor.status()
             self.display.pools(pools)
-            self.control.tick(progress, pools, self.deadlines, self.stopping)
+            self.control.tick(progress, pools, self.dispatch.deadlines, self.stopping)
         return "done"
 
     def returned(self, outcome: Outcome) -> None:
-        """A task came back: its time is noted, and it is taken if it is of this era."""
-        kind, what, era = outcome.key
-        if era != self.era and kind not in FINISHED_ANYWAY:
-            return
-        if outcome.failure is None:
-            self.deadlines.took(duration_of(kind, what), outcome.seconds)
-        self.take[kind](outcome)
+        """A task came back: it is taken if it still counts."""
+        if self.dispatch.counts(outcome):
+            self.take[outcome.key[0]](outcome)
 
     def finished(self) -> bool:
         """All is trained and evaluated, and nothing beside the loop (a checkpoint, captions to explain) is under way."""
@@ -170,12 +153,6 @@ class Driver:
             self.save()
             return False
         return True
-
-    def submit(self, pool: str, kind: str, what: Any, args: tuple, method: str | None = None, **options: Any) -> None:
-        """Gives a task to the executor; its outcome comes back under the key (kind, what, era)."""
-        deadline_s = self.deadlines.of(duration_of(kind, what), late_before=len(options.get("avoid", ())))
-        key = (kind, what, self.era)
-        self.executor.submit(Task(pool, method or kind, key, args, deadline_s=deadline_s, **options))
 
     # what the loop decides
 
@@ -239,17 +216,10 @@ class Driver:
     def quarantine(self, decision: Quarantined) -> None:
         """A group is left out: with its record, and said aloud."""
         group = self.groups[GroupKey(decision.purpose, decision.step, decision.group)]
-        prompt = group.prompt
         self.log.quarantined += 1
-        where = {"purpose": decision.purpose, "step": decision.step, "group": decision.group}
-        why = {"cause": decision.cause, "message": decision.message, "tries": decision.tries}
-        seeds = noise_seeds(self.recipe, group, group_samples(self.recipe, self.heldout, group))
-        what = {"prompt_id": prompt.id, "caption": prompt.caption, "noise_seeds": seeds}
-        self.folder.event("quarantine", **where, **why, **what, policy_version=group.version)
-        reason = decision.message.strip().splitlines()[-1]
-        self.display.note(
-            f"quarantined group {decision.group} of step {decision.step} ({prompt.caption[:60]}): {reason}"
-        )
+        self.folder.event("quarantine", **quarantine_record(self.recipe, self.heldout, group, decision))
+        name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
+        self.display.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
     # what the workers return
 
@@ -290,10 +260,8 @@ class Driver:
 
     def failed(self, unit: Unit, outcome: Outcome, failure: Failure, retry: bool = True) -> None:
         """A draw or a score failed: it is written down, and the loop decides what follows."""
-        where = {"purpose": unit.purpose, "step": unit.step, "group": unit.group, "chunk": unit.chunk}
-        why = {"cause": failure.cause, "message": failure.message}
         self.log.retries[failure.cause] += 1
-        self.folder.event("failure", task=outcome.key[0], worker=outcome.worker, **where, **why)
+        self.folder.event("failure", **failure_record(outcome, failure))
         self.loop.handle(Failed(unit, outcome.worker, failure.cause, failure.message, retry))
 
     def updated(self, outcome: Outcome) -> None:
@@ -356,10 +324,10 @@ class Driver:
             return self.draw_again(failure)
         self.log.policy_restarts += 1
         self.recovery.lost(doing, self.loop.version + (doing == "update"), failure)
+        self.dispatch.begin_era()
         while self.checkpointer.writing:
             for other in self.executor.wait(timeout_s=1.0):
-                if other.key[0] in FINISHED_ANYWAY:
-                    self.returned(other)
+                self.returned(other)
         self.begin(self.recovery.start_again())
 
     def draw_again(self, failure: Failure) -> None:
@@ -367,8 +335,3 @@ class Driver:
         self.folder.event("payloads_lost", step=self.loop.version + 1, message=failure.message)
         self.display.note("payloads were lost with their node: the open groups are drawn again")
         self.take_up(Start(self.adapters, **self.log.counters(), evaluated=tuple(self.evaluated)))
-
-
-def duration_of(kind: str, what: Any) -> str:
-    """The kind under which a task's time is remembered: held-out groups are of another size."""
-    return f"{kind} {what.purpose}" if isinstance(what, Unit) else kind

@@ -10,9 +10,8 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 
+from pipelines.loop_groups import Failures, OpenGroup, Stage
 from pipelines.loop_messages import (
     Abort,
     Decision,
@@ -37,34 +36,6 @@ from pipelines.loop_order import ORDERS
 ROLLOUT, REWARD = "rollout", "reward"
 
 
-class _Stage(Enum):
-    TO_DRAW, DRAWING, TO_SCORE, SCORING, SCORED, DROPPED = range(6)
-
-
-@dataclass(slots=True)
-class _Failures:
-    """How a unit failed so far: on its own input, through the loss of a worker or payload, and on which workers."""
-
-    own: int = 0
-    lost: int = 0
-    workers: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True)
-class _Group:
-    key: GroupKey
-    version: int
-    stages: list[_Stage]
-    bytes: list[int]
-    failures: dict[int, _Failures] = field(default_factory=dict)
-    complete: bool = False
-    quarantined: bool = False
-
-    @property
-    def busy(self) -> bool:
-        return _Stage.DRAWING in self.stages or _Stage.SCORING in self.stages
-
-
 class Loop:
     """The loop of one run. The caller reports what happened, asks `decide` what to do, and does all of it."""
 
@@ -72,7 +43,7 @@ class Loop:
         self.plan = plan
         self.version = plan.first_version
         self._order = ORDERS[plan.order](plan.steps - plan.first_version, plan.groups_per_step, plan.staleness)
-        self._groups: dict[GroupKey, _Group] = {}  # opened and not released
+        self._groups: dict[GroupKey, OpenGroup] = {}  # opened and not released
         # training groups are counted along the stream (step, group): those begun; those trained or quarantined
         self._opened = self._finished = plan.first_version * plan.groups_per_step
         self._to_draw: list[tuple[tuple, Unit]] = []  # heaps: the oldest step first, so that retries do not queue
@@ -81,7 +52,7 @@ class Loop:
         self._unevaluated: dict[int, int] = {}  # version -> held-out groups not settled
         self._training: Train | None = None
         self._notices: list[Decision] = []
-        self._stage_counts: Counter[_Stage] = Counter()
+        self._stage_counts: Counter[Stage] = Counter()
         self._bytes = 0
         self._largest_chunk = 0
         self._failures_in_row = 0
@@ -137,10 +108,10 @@ class Loop:
         heldout = len(self._heldout) * self.plan.heldout_chunks_per_group
         return Progress(
             version=self.version,
-            waiting_to_draw=count[_Stage.TO_DRAW] + unopened + heldout,
-            drawing=count[_Stage.DRAWING],
-            waiting_to_score=count[_Stage.TO_SCORE],
-            scoring=count[_Stage.SCORING],
+            waiting_to_draw=count[Stage.TO_DRAW] + unopened + heldout,
+            drawing=count[Stage.DRAWING],
+            waiting_to_score=count[Stage.TO_SCORE],
+            scoring=count[Stage.SCORING],
             training=self._training is not None,
             groups_in_flight=len(self._groups),
             bytes_in_flight=self._bytes,
@@ -160,14 +131,14 @@ class Loop:
             yield self._training
 
     def _decide_scores(self, free: int) -> Iterator[Score]:
-        while free > 0 and (unit := self._pop(self._to_score, _Stage.TO_SCORE)):
-            self._move(unit, _Stage.SCORING)
+        while free > 0 and (unit := self._pop(self._to_score, Stage.TO_SCORE)):
+            self._move(unit, Stage.SCORING)
             yield Score(unit, self._avoid(unit))
             free -= 1
 
     def _decide_draws(self, free: int) -> Iterator[Draw]:
-        while free > 0 and (unit := self._pop(self._to_draw, _Stage.TO_DRAW) or self._open_next()):
-            self._move(unit, _Stage.DRAWING)
+        while free > 0 and (unit := self._pop(self._to_draw, Stage.TO_DRAW) or self._open_next()):
+            self._move(unit, Stage.DRAWING)
             yield Draw(unit, self._groups[unit.key].version, self._avoid(unit))
             free -= 1
 
@@ -213,53 +184,48 @@ class Loop:
         )
 
     def _open(self, key: GroupKey, version: int, chunks: int) -> Unit | None:
-        self._groups[key] = _Group(key, version, [_Stage.TO_DRAW] * chunks, [self._largest_chunk] * chunks)
-        self._stage_counts[_Stage.TO_DRAW] += chunks
+        self._groups[key] = OpenGroup(key, version, [Stage.TO_DRAW] * chunks, [self._largest_chunk] * chunks)
+        self._stage_counts[Stage.TO_DRAW] += chunks
         self._bytes += chunks * self._largest_chunk
         for chunk in range(chunks):
             self._push(self._to_draw, Unit(key.purpose, key.step, key.group, chunk))
-        return self._pop(self._to_draw, _Stage.TO_DRAW)
+        return self._pop(self._to_draw, Stage.TO_DRAW)
 
     # -- events
 
     def _drawn(self, unit: Unit, num_bytes: int) -> None:
-        group = self._expect(unit, _Stage.DRAWING)
+        group = self._expect(unit, Stage.DRAWING)
         self._bytes += num_bytes - group.bytes[unit.chunk]
         group.bytes[unit.chunk] = num_bytes
         self._largest_chunk = max(self._largest_chunk, num_bytes)
         if group.quarantined:
             return self._drop(group, unit)
-        self._move(unit, _Stage.TO_SCORE)
+        self._move(unit, Stage.TO_SCORE)
         self._push(self._to_score, unit)
 
     def _scored(self, unit: Unit) -> None:
-        group = self._expect(unit, _Stage.SCORING)
+        group = self._expect(unit, Stage.SCORING)
         if group.quarantined:
             return self._drop(group, unit)
-        self._move(unit, _Stage.SCORED)
-        if all(stage is _Stage.SCORED for stage in group.stages):
+        self._move(unit, Stage.SCORED)
+        if all(stage is Stage.SCORED for stage in group.stages):
             group.complete = True
             self._settle(group)
 
     def _failed(self, event: Failed) -> None:
         unit = event.unit
-        group = self._expect(unit, _Stage.DRAWING, _Stage.SCORING)
+        group = self._expect(unit, Stage.DRAWING, Stage.SCORING)
         if group.quarantined:
             return self._drop(group, unit)
-        failures = group.failures.setdefault(unit.chunk, _Failures())
-        if event.cause == "raised":
-            failures.own += 1
-        else:
-            failures.lost += 1
-        if event.cause != "object_lost":
-            failures.workers |= {event.worker}
-        if not event.retry or failures.own > self.plan.retries or failures.lost > self.plan.lost_retries:
-            self._quarantine(group, unit, event, failures.own + failures.lost)
-        elif group.stages[unit.chunk] is _Stage.DRAWING or event.cause == "object_lost":
-            self._move(unit, _Stage.TO_DRAW)
+        failures = group.failures.setdefault(unit.chunk, Failures())
+        failures.add(event)
+        if not event.retry or failures.too_many(self.plan):
+            self._quarantine(group, unit, event, failures.tries)
+        elif group.stages[unit.chunk] is Stage.DRAWING or event.cause == "object_lost":
+            self._move(unit, Stage.TO_DRAW)
             self._push(self._to_draw, unit)
         else:
-            self._move(unit, _Stage.TO_SCORE)
+            self._move(unit, Stage.TO_SCORE)
             self._push(self._to_score, unit)
 
     def _trained(self, step: int) -> None:
@@ -285,7 +251,7 @@ class Loop:
             del self._unevaluated[version]
             self._notices.append(Evaluated(version))
 
-    def _settle(self, group: _Group) -> None:
+    def _settle(self, group: OpenGroup) -> None:
         """The group is complete or quarantined: count it where it is waited for."""
         key = group.key
         if key.purpose == "heldout":
@@ -298,27 +264,27 @@ class Loop:
             self._finished += group.quarantined
             self._failures_in_row = 0 if group.complete else self._failures_in_row + 1
 
-    def _quarantine(self, group: _Group, unit: Unit, event: Failed, tries: int) -> None:
+    def _quarantine(self, group: OpenGroup, unit: Unit, event: Failed, tries: int) -> None:
         key = group.key
         group.quarantined = True
         self._num_quarantined += 1
         self._notices.append(Quarantined(key.purpose, key.step, key.group, event.cause, event.message, tries))
         for chunk, stage in enumerate(group.stages):
-            if stage not in (_Stage.DRAWING, _Stage.SCORING):
-                self._move(Unit(key.purpose, key.step, key.group, chunk), _Stage.DROPPED)
+            if stage not in (Stage.DRAWING, Stage.SCORING):
+                self._move(Unit(key.purpose, key.step, key.group, chunk), Stage.DROPPED)
         self._settle(group)
         self._drop(group, unit)
         if self._failures_in_row > self.plan.max_failures_in_row:
             row = self._failures_in_row
             self._abort(f"{row} training groups in a row were quarantined; the last one failed with: {event.message}")
 
-    def _drop(self, group: _Group, unit: Unit) -> None:
+    def _drop(self, group: OpenGroup, unit: Unit) -> None:
         """A unit of a quarantined group came back; with the last one its payloads are let go."""
-        self._move(unit, _Stage.DROPPED)
+        self._move(unit, Stage.DROPPED)
         if not group.busy:
             self._release(group)
 
-    def _release(self, group: _Group) -> None:
+    def _release(self, group: OpenGroup) -> None:
         key = group.key
         del self._groups[key]
         self._bytes -= sum(group.bytes)
@@ -331,12 +297,12 @@ class Loop:
 
     # -- units
 
-    def _expect(self, unit: Unit, *stages: _Stage) -> _Group:
+    def _expect(self, unit: Unit, *stages: Stage) -> OpenGroup:
         group = self._groups[unit.key]
         assert group.stages[unit.chunk] in stages, f"{unit} is {group.stages[unit.chunk].name}: nothing was asked of it"
         return group
 
-    def _move(self, unit: Unit, stage: _Stage) -> None:
+    def _move(self, unit: Unit, stage: Stage) -> None:
         stages = self._groups[unit.key].stages
         self._stage_counts[stages[unit.chunk]] -= 1
         self._stage_counts[stage] += 1
@@ -345,7 +311,7 @@ class Loop:
     def _push(self, heap: list[tuple[tuple, Unit]], unit: Unit) -> None:
         heapq.heappush(heap, ((unit.step, unit.group, unit.chunk, unit.purpose), unit))
 
-    def _pop(self, heap: list[tuple[tuple, Unit]], stage: _Stage) -> Unit | None:
+    def _pop(self, heap: list[tuple[tuple, Unit]], stage: Stage) -> Unit | None:
         """The first unit of a heap; those of groups that were quarantined meanwhile are passed over."""
         while heap:
             unit = heapq.heappop(heap)[1]

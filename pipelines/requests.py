@@ -98,8 +98,11 @@ def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, .
 
 def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
     """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
-    purpose = "noise" if group.key.purpose == "train" else "heldout"
-    return tuple(seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, sample) for sample in samples)
+    training = group.key.purpose == "train"
+    purpose, shared = ("noise", recipe.rollout.noise == "group") if training else ("heldout", False)
+    return tuple(
+        seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
+    )
 
 
 def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:

@@ -72,6 +72,7 @@ class Rollout(Pool):
     prompts_per_step: Count = 8
     chunk: Count | None = None  # images per task; None: a whole group
     steps: Count = 10
+    noise: Literal["own", "group"] = "own"  # group: all images of a group start from the same noise
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0
     height: Count = 512
     width: Count = 512

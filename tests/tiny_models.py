@@ -49,6 +49,7 @@ QWEN_TEMPLATE = CHAT_TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><
 QWEN2_5_TEMPLATE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + QWEN_TEMPLATE
 IDEFICS3_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['role'] | capitalize }}:"
+    "{% if message['content'][0]['type'] == 'text' %} {% endif %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
@@ -87,7 +88,7 @@ def make_qwen_tokenizer() -> Qwen2Tokenizer:
         vocab=bpe["vocab"],
         merges=[tuple(pair) for pair in bpe["merges"]],
         eos_token="<|im_end|>",
-        additional_special_tokens=QWEN_SPECIAL[3:],
+        additional_special_tokens=[token for token in QWEN_SPECIAL[1:] if token != "<|im_end|>"],
         model_max_length=4096,
     )
     tokenizer.add_tokens([AddedToken("<tool_call>", special=False, normalized=False)])
@@ -216,10 +217,15 @@ def make_tiny_idefics3(path: Path, kind: str, seed: int = 0) -> Path:
         kind,
         vision_config={**shape, "image_size": 16, "patch_size": 4, "initializer_range": 0.2},
         text_config={
-            **shape, "model_type": "llama", "vocab_size": len(tokenizer), "max_position_embeddings": 4096,
-            "initializer_range": 32**-0.5, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+            **shape,
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 4096,
+            "initializer_range": 32**-0.5,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
-        },  # fmt: skip
+        },
         scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
@@ -245,9 +251,17 @@ def save_model(config: AutoConfig, path: Path, seed: int) -> None:
 TINY_VLMS: dict[str, Callable[[Path], Path]] = {
     "llava": make_tiny_llava,
     "qwen2_5_vl": partial(make_tiny_qwen_vl, kind="qwen2_5_vl"),
+    "qwen2_5_vl tied": partial(make_tiny_qwen_vl, kind="qwen2_5_vl", tied=True),
     "qwen3_vl": partial(make_tiny_qwen_vl, kind="qwen3_vl"),
     "qwen3_vl tied": partial(make_tiny_qwen_vl, kind="qwen3_vl", tied=True),
     "idefics3": partial(make_tiny_idefics3, kind="idefics3"),
     "smolvlm": partial(make_tiny_idefics3, kind="smolvlm"),
 }
 """A maker for each model_type of `VLMS`; what follows a space tells apart several of one."""
+SPECIAL_TOKENS: dict[str, tuple[str, ...] | list[str]] = {
+    "llava": SPECIAL,
+    "qwen2_5_vl": QWEN_SPECIAL,
+    "qwen3_vl": QWEN_SPECIAL,
+    "idefics3": IDEFICS3_SPECIAL,
+    "smolvlm": SMOLVLM_SPECIAL,
+}

@@ -10,25 +10,30 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrained
 WORDS = "a an one two three red green blue circle square triangle cross left right of above below and photo".split()
 
 
-def make_tiny_sd3(folder: Path, seed: int = 0) -> Path:
-    """Writes the pipeline; images are 32x32, latents 4x8x8, captions of up to 14 words."""
-    torch.manual_seed(seed)
+def make_word_tokenizer(longest: int) -> PreTrainedTokenizerFast:
+    """A token for each of WORDS, with a start and an end around a text; `longest` in all."""
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(
         single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<start>",
         eos_token="<end>",
         unk_token="<unk>",
-        model_max_length=16,
+        model_max_length=longest,
     )
+
+
+def make_tiny_sd3(folder: Path, seed: int = 0) -> Path:
+    """Writes the pipeline; images are 32x32, latents 4x8x8, captions of up to 14 words."""
+    torch.manual_seed(seed)
+    tokenizer = make_word_tokenizer(16)
     text = CLIPTextConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,

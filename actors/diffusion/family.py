@@ -12,24 +12,29 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
 from actors.device import to_host
+from actors.diffusion.schedule import ramp, shifted_sigmas
 
 FAMILIES: dict[str, str] = {
+    "FluxPipeline": "actors.diffusion.flux:Flux",
+    "QwenImagePipeline": "actors.diffusion.qwen_image:QwenImage",
     "StableDiffusion3Pipeline": "actors.diffusion.sd3:StableDiffusion3",
+    "ZImagePipeline": "actors.diffusion.z_image:ZImage",
 }
 
 CACHED_CAPTIONS = 256
-PIXELS_AT_ONCE = 2**22  # decoded by the VAE in one call: four images of 1024 x 1024
+PIXELS_AT_ONCE = 2**22  # decoded by the VAE in one call: four images of 1024 x 1024, or one of 2048 x 2048
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What the network is told beside latents and sigma: tensors by name, each with a leading axis B.
 
-    Where captions have different lengths, axis 1 is padded with zeros and a tensor of the family says how much is real.
+    Where captions have different lengths, axis 1 is padded with zeros and a tensor of the family says how much is real. Lengths
+    that the host must read lie on the CPU, all else on the family's device.
     """
 
     tensors: dict[str, Tensor]
@@ -92,17 +97,29 @@ class Family(ABC):
     To the outside: `sigma` in [0, 1] with 1 = pure noise; x_sigma = (1 - sigma) * clean + sigma * noise;
     `velocity` = noise - clean; latents are float32 and normalised as the transformer wants them.
     `guidance_scale` means what the family's diffusers pipeline means by it.
+
+    A family sets `channels` of the latents, `scale` (pixels per latent in each direction) and, where it is not 2, `patch` (latents
+    per token in each direction). What is not abstract here is what most pipelines do; a family overrides where its own differs.
     """
 
     pipeline: DiffusionPipeline
     transformer: nn.Module
+    channels: int
+    scale: int
+    patch: int = 2
     encoder_parts: ClassVar[tuple[str, ...]]
     lora_targets: ClassVar[dict[str, tuple[str, ...]]]
     empty_caption: ClassVar[str] = ""
 
-    def __init__(self, pipeline: DiffusionPipeline, options: LoadOptions) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, options: LoadOptions, longest_sequence: int) -> None:
+        """`longest_sequence`: the most tokens of a caption that the model reads."""
         self.pipeline, self.device, self.dtype = pipeline, options.device, options.dtype
         self.max_sequence_length = options.max_sequence_length
+        if self.max_sequence_length > longest_sequence or not self.fits(self.empty_caption):
+            raise ValueError(
+                f"max_sequence_length = {self.max_sequence_length}: {type(self).__name__} reads at most {longest_sequence} tokens,"
+                " and needs enough of them for its chat template and a caption"
+            )
         self.transformer = pipeline.transformer
         self.parked = options.text_encoders == "park"
         for name, part in pipeline.components.items():
@@ -115,8 +132,8 @@ class Family(ABC):
         self._captions: OrderedDict[str, Conditions] = OrderedDict()
 
     @abstractmethod
-    def fit_caption(self, caption: str) -> str:
-        """The caption, cut at a word if it is longer than the text encoders read; unchanged otherwise."""
+    def fits(self, caption: str) -> bool:
+        """Whether the text encoders read the caption to its end."""
 
     @abstractmethod
     def encode(self, captions: list[str]) -> Conditions:
@@ -126,23 +143,40 @@ class Family(ABC):
     def velocity(self, latents_BCHW: Tensor, sigma_B: Tensor, conditions: Conditions) -> Tensor:
         """The predicted velocity, float32 [B, C, H, W]."""
 
-    @abstractmethod
-    def sigmas(self, num_steps: int, height: int, width: int) -> Tensor:
-        """The sampler's sigmas for an image of this size in pixels: float32 [num_steps + 1], from 1 down to 0."""
+    def fit_caption(self, caption: str) -> str:
+        """The caption, cut at a word if it is longer than the text encoders read; unchanged otherwise."""
+        return cut_at_word(caption, self.fits)
 
-    @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, H, W) of the latents of an image of this size in pixels. Raises ValueError for a size the model cannot draw."""
+        unit = self.scale * self.patch
+        if height % unit or width % unit:
+            raise ValueError(
+                f"an image of {height}x{width} pixels: this model draws multiples of {unit} in each direction"
+            )
+        return self.channels, height // self.scale, width // self.scale
 
-    @abstractmethod
+    def tokens(self, height: int, width: int) -> int:
+        """Of how many tokens an image of this size in pixels is made. Raises ValueError as `latent_shape`."""
+        _, rows, columns = self.latent_shape(height, width)
+        return (rows // self.patch) * (columns // self.patch)
+
+    def sigmas(self, num_steps: int, height: int, width: int) -> Tensor:
+        """The sampler's sigmas for an image of this size in pixels: float32 [num_steps + 1], from 1 down to 0."""
+        return shifted_sigmas(self.pipeline.scheduler, num_steps, self.tokens(height, width), ramp(num_steps))
+
     def picture(self, latents_BCHW: Tensor) -> Tensor:
         """What the VAE makes of the latents: float [B, 3, H, W], about -1 to 1."""
+        vae = self.pipeline.vae
+        latents_BCHW = latents_BCHW / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+        return vae.decode(latents_BCHW.to(vae.dtype), return_dict=False)[0]
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once."""
-        rows = max(1, PIXELS_AT_ONCE // (latents_BCHW[0, 0].numel() * self.pipeline.vae_scale_factor**2))
-        with torch.no_grad():
-            images_BCHW = torch.cat([self.picture(part).float() for part in latents_BCHW.split(rows)])
+        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once; a larger image goes in tiles."""
+        pixels = latents_BCHW[0, 0].numel() * self.scale**2
+        with torch.no_grad(), _tiling(self.pipeline.vae, pixels > PIXELS_AT_ONCE):
+            parts = latents_BCHW.split(max(1, PIXELS_AT_ONCE // pixels))
+            images_BCHW = torch.cat([self.picture(part).float() for part in parts])
         unit_BHWC = (images_BCHW / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         return to_host((unit_BHWC * 255).round().to(torch.uint8))
 
@@ -234,6 +268,11 @@ def pipeline_parts(model: str, optional: tuple[str, ...], decoder: bool) -> dict
     return absent if decoder else {**absent, "vae": None}
 
 
+def vae_config(model: str) -> Mapping[str, Any]:
+    """The config of the model's VAE, which is read whether or not the VAE is loaded. VAEs of all classes write it alike."""
+    return AutoencoderKL.load_config(model, subfolder="vae")
+
+
 def load_family(model: str, options: LoadOptions) -> Family:
     """The family of a model given by path or hub name. Raises ValueError for a pipeline class that no family covers."""
     pipeline_class = DiffusionPipeline.load_config(model)["_class_name"]
@@ -244,6 +283,19 @@ def load_family(model: str, options: LoadOptions) -> Family:
     module, name = FAMILIES[pipeline_class].split(":")
     load: Callable[[str, LoadOptions], Family] = getattr(importlib.import_module(module), name)
     return load(model, options)
+
+
+@contextmanager
+def _tiling(vae: Any, wanted: bool) -> Iterator[None]:
+    """Within it the VAE decodes in overlapping tiles if that is wanted and it can."""
+    if wanted and hasattr(vae, "use_tiling"):
+        vae.enable_tiling()
+        try:
+            yield
+        finally:
+            vae.disable_tiling()
+    else:
+        yield
 
 
 def _padded_cat(tensors: list[Tensor]) -> Tensor:

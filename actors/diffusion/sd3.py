@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from diffusers import StableDiffusion3Pipeline
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family, LoadOptions, cut_at_word, pipeline_parts
+from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
+from actors.diffusion.schedule import shifted_sigmas
 
 OPTIONAL_PARTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
 class StableDiffusion3(Family):
@@ -21,11 +22,8 @@ class StableDiffusion3(Family):
     """
 
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
-        "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
-        "all": (
-            *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
-            *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
-        ),
+        "attention": ATTENTION,
+        "all": (*ATTENTION, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     }
 
     encoder_parts = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -33,15 +31,16 @@ class StableDiffusion3(Family):
     def __init__(self, model: str, options: LoadOptions) -> None:
         absent = pipeline_parts(model, OPTIONAL_PARTS, options.decoder)
         pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtype, **absent)
-        super().__init__(pipeline, options)
+        super().__init__(pipeline, options, longest_sequence=512)
+        self.channels = pipeline.transformer.config.in_channels
+        self.scale = 2 ** (len(vae_config(model)["block_out_channels"]) - 1)
+        self.patch = pipeline.transformer.config.patch_size
 
-    def fit_caption(self, caption: str) -> str:
-        """Cut to the encoder that reads most: T5 where there is one, else the first CLIP."""
+    def fits(self, caption: str) -> bool:
+        """Counted by the encoder that reads most: T5 where there is one, else the first CLIP."""
         if self.pipeline.tokenizer_3 is not None:
-            tokenizer, limit = self.pipeline.tokenizer_3, self.max_sequence_length
-        else:
-            tokenizer, limit = self.pipeline.tokenizer, self.pipeline.tokenizer_max_length
-        return cut_at_word(caption, lambda text: len(tokenizer(text).input_ids) <= limit)
+            return len(self.pipeline.tokenizer_3(caption).input_ids) <= self.max_sequence_length
+        return len(self.pipeline.tokenizer(caption).input_ids) <= self.pipeline.tokenizer_max_length
 
     def encode(self, captions: list[str]) -> Conditions:
         prompt_embeds, _, pooled, _ = self.pipeline.encode_prompt(
@@ -64,32 +63,5 @@ class StableDiffusion3(Family):
         )[0].float()
 
     def sigmas(self, num_steps: int, height: int, width: int) -> Tensor:
-        scheduler = self.pipeline.scheduler
-        config = scheduler.config
-        extra = {}
-        if config.get("use_dynamic_shifting"):
-            _, rows, columns = self.latent_shape(height, width)
-            tokens = (rows // self.pipeline.patch_size) * (columns // self.pipeline.patch_size)
-            extra["mu"] = calculate_shift(
-                tokens,
-                config["base_image_seq_len"],
-                config["max_image_seq_len"],
-                config["base_shift"],
-                config["max_shift"],
-            )
-        scheduler.set_timesteps(num_steps, **extra)
-        return scheduler.sigmas.clone()
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        unit = self.pipeline.vae_scale_factor * self.pipeline.patch_size
-        if height % unit or width % unit:
-            raise ValueError(
-                f"an image of {height}x{width} pixels: this model draws multiples of {unit} in each direction"
-            )
-        scale = self.pipeline.vae_scale_factor
-        return int(self.pipeline.transformer.config.in_channels), height // scale, width // scale
-
-    def picture(self, latents_BCHW: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        latents = latents_BCHW / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-        return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+        """As `Family.sigmas`, from the scheduler's own sigmas, which end lower than those of the other pipelines."""
+        return shifted_sigmas(self.pipeline.scheduler, num_steps, self.tokens(height, width))

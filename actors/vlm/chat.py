@@ -11,11 +11,12 @@ from transformers.processing_utils import ProcessorMixin
 class Chat:
     """A tokenizer and the chat template of its folder: the processor's template, or else the tokenizer's.
 
+    `lead` is what an assistant's turn begins with before its text: a space after "Assistant:", where the template writes one.
     Special tokens are those that the tokenizer marks as special. What it merely adds to its vocabulary (`<tool_call>`, `<think>`)
     is a word like any other.
     """
 
-    def __init__(self, path_or_name: str, image_token_id: int) -> None:
+    def __init__(self, path_or_name: str, image_token_id: int, lead: str = "") -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(path_or_name)
         template = ProcessorMixin.get_processor_dict(path_or_name)[0].get("chat_template")
         self.tokenizer.chat_template = template or self.tokenizer.chat_template
@@ -23,7 +24,7 @@ class Chat:
             raise ValueError(
                 f"{path_or_name} has no chat template: put one in chat_template.jinja beside its tokenizer"
             )
-        self.image_token_id = image_token_id
+        self.image_token_id, self.lead = image_token_id, lead
         self.image_token: str = self.tokenizer.convert_ids_to_tokens(image_token_id)
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self.special_tokens: tuple[str, ...] = tuple(dict.fromkeys([*self.tokenizer.all_special_tokens, *added]))
@@ -46,9 +47,9 @@ class Chat:
         Raises ValueError for an empty answer.
         """
         encoded = self.tokenizer(
-            answer, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            self.lead + answer, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
-        ids, ends = list(encoded.input_ids), [end for _, end in encoded.offset_mapping]
+        ids, ends = list(encoded.input_ids), [max(0, end - len(self.lead)) for _, end in encoded.offset_mapping]
         if not answer.strip() or not ids:
             raise ValueError(
                 f"the answer {answer!r} is empty: there is no likelihood of nothing, give a caption of a word or more"

@@ -26,8 +26,9 @@ VLMS: dict[str, str] = {
 class VlmBatch:
     """K rows that differ in their image alone, as the model wants them: no padding, and the answer at the same place in each.
 
-    `inputs` are tensors with a row per image, `input_ids` [K, L] among them. Tokens answer_start .. answer_start + T of every row are `answer_ids_T`
-    (int64). `tokens` are the answer's T pieces for a reader; joined they give the answer (and the end token, if it was asked for).
+    `inputs` are tensors with a row per image, `input_ids` [K, L] among them. Tokens answer_start .. answer_start + T
+    of every row are `answer_ids_T` (int64). `tokens` are the answer's T pieces for a reader; joined they give the answer (and the
+    end token, if it was asked for).
     """
 
     inputs: dict[str, torch.Tensor]
@@ -64,9 +65,7 @@ class Vlm(Protocol):
         """The final hidden states [K, T, D] at the positions that predict the answer's tokens, in the model's dtype."""
 
 
-def load_vlm(
-    path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None
-) -> Vlm:
+def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None) -> Vlm:
     """The VLM in a folder or on the hub, frozen; `image_pixels` is the budget to which it shrinks images (None: its own).
 
     Raises ValueError where there is no model, or none that a family covers, and for a budget that the family cannot keep.

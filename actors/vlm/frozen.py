@@ -16,10 +16,12 @@ from actors.vlm.chat import Chat
 from actors.vlm.family import VlmBatch
 
 # Tokens in one forward pass. On a CPU so few that the activations stay in its cache. On a GPU so many that a group of 16 images
-# of 1024 px with 300 tokens is one pass of Qwen3-VL (16 x 2,400), and so few that any pass fits beside a 32B model in 80 GB:
-# a token takes about 0.2 MB at the widest place of a feed-forward layer (by arithmetic; not yet measured on a GPU).
+# of 1024 px with 300 tokens is one pass of Qwen3-VL (16 x 2,400), and so few that any pass fits beside the 32B model in 80 GB:
+# there a token takes 175 kB and a patch 50 kB at the widest place (live tensors of a layer, counted; not yet run on a GPU).
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 3 * 2**14}
-PATCHES_PER_TOKEN = 4  # vision towers are about a quarter as wide as the language models behind them
+PATCHES_PER_TOKEN = (
+    4  # what a patch takes, to a token: vision towers are so much narrower than the language models behind them
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class FrozenVlm:
     Left out: models on several devices.
     """
 
+    lead = ""
+    """What the model's template writes before an assistant's text, beyond what asks for it."""
+
     def __init__(
         self, path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None
     ) -> None:
@@ -59,7 +64,7 @@ class FrozenVlm:
         )
         self.model.eval().requires_grad_(False)
         self.lm_head: Tensor = self.model.get_output_embeddings().weight
-        self.chat = Chat(path_or_name, self.model.config.image_token_id)
+        self.chat = Chat(path_or_name, self.model.config.image_token_id, self.lead)
         self.tokenizer = self.chat.tokenizer
         self.image_processor = AutoImageProcessor.from_pretrained(path_or_name, backend="pil")
         if image_pixels is not None:
@@ -95,7 +100,7 @@ class FrozenVlm:
         """See `Vlm.states`: the model without its head, so that no logits are made for image, query or template."""
         first = batch.answer_start - 1
         answer = slice(first, first + len(batch.answer_ids_T))
-        size = self._rows_at_once(batch.inputs)
+        size = rows_at_once(len(batch.inputs["input_ids"]), self._row_tokens(batch.inputs), self.device.type)
         parts = []
         for tensors in zip(*(tensor.split(size) for tensor in batch.inputs.values()), strict=True):
             keywords = self._keywords(dict(zip(batch.inputs, tensors, strict=True)))
@@ -123,22 +128,26 @@ class FrozenVlm:
 
     def _cut(self, images: list[Any], **options: Any) -> Any:
         """What the image processor makes of images without rescaling and normalising them: whole numbers in 0..255."""
-        return self.image_processor(
-            images=images, do_rescale=False, do_normalize=False, return_tensors="pt", **options
-        )
+        return self.image_processor(images=images, do_rescale=False, do_normalize=False, return_tensors="pt", **options)
 
     def _send(self, tensor: Tensor) -> Tensor:
         """On the model's device; to a GPU from page-locked memory, without waiting."""
         return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
-    def _rows_at_once(self, inputs: dict[str, Tensor]) -> int:
-        num_rows, tokens = inputs["input_ids"].shape
+    def _row_tokens(self, inputs: dict[str, Tensor]) -> int:
+        """What a row counts in the budget of a pass."""
+        tokens = inputs["input_ids"].shape[1]
         if "pixel_values" in inputs:
             vision = self.model.config.vision_config
             values = 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)
             tokens += inputs["pixel_values"][0].numel() // values // PATCHES_PER_TOKEN
-        passes = math.ceil(num_rows / max(1, TOKENS_AT_ONCE[self.device.type] // tokens))
-        return math.ceil(num_rows / passes)
+        return tokens
+
+
+def rows_at_once(num_rows: int, row_tokens: int, device_type: str) -> int:
+    """Rows of a forward pass: as few passes as the budget allows, and as even ones; a row that exceeds it goes alone."""
+    passes = math.ceil(num_rows / max(1, TOKENS_AT_ONCE[device_type] // row_tokens))
+    return math.ceil(num_rows / passes)
 
 
 def byte_values(image_processor: Any) -> Tensor:

@@ -19,6 +19,8 @@ class Idefics3(FrozenVlm):
     Left out: processors that make a zero of one byte in all channels, as the model takes a frame of zeros for padding; videos.
     """
 
+    lead = " "  # "Assistant:" asks, and "Assistant: text" answers
+
     def _show(self, images: list[Image.Image]) -> Shown:
         cut = self._cut([[image] for image in images], return_row_col_info=True)
         text = self._frames_text(cut["rows"][0][0], cut["cols"][0][0])
@@ -37,10 +39,9 @@ class Idefics3(FrozenVlm):
         processor = self.image_processor
         edge = processor.max_image_size["longest_edge"]
         if not processor.do_image_splitting:
-            return super()._limit_pixels(image_pixels)
+            super()._limit_pixels(image_pixels)
         if image_pixels < edge**2:
             raise ValueError(
                 f"reward.image_pixels = {image_pixels}: one frame of this VLM covers {edge**2} pixels: give that or more"
             )
         processor.size = {"longest_edge": math.isqrt(image_pixels) // edge * edge}
-        return None

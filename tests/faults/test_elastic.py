@@ -1,4 +1,4 @@
-"""Pools that change their size in the middle of a run, from the command line: more hands, the same digest."""
+"""Pools that change their size in the middle of a run, from the command line or by themselves: more hands, the same digest."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from bench.faults_world import ROOT, Run, go_on, workers
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of
 
-# while pools change the policy is held up, in the middle of an update, so that the run cannot end before
+# while pools change a worker is held up, in the middle of its work, so that the run cannot end before
 PATIENT = {"cluster__deadline_floor_s": 600.0, "cluster__heartbeat_timeout_s": 600.0}
+# a task that waits is too long a queue, and whoever is idle for three seconds is one too many
+AUTOSCALE = {
+    "cluster__autoscale__enabled": "true",
+    "cluster__autoscale__queue_s": 0.001,
+    "cluster__autoscale__grow_after_s": 1.5,
+    "cluster__autoscale__shrink_after_s": 3.0,
+}
 
 
 @contextmanager
-def held_up(run: Run) -> Iterator[None]:
-    """Inside, the run stands still as soon as all that may be drawn by now is drawn and scored."""
-    updating = run.catch("PolicyActor.update")
+def held_up(run: Run, method: str = "PolicyActor.update") -> Iterator[None]:
+    """Inside, the run stands still as soon as all is done that can be done without this worker."""
+    working = run.catch(method)
     yield
-    go_on(updating)
+    go_on(working)
 
 
 def scale(run: Run, pool: str, size: int) -> None:
@@ -67,3 +74,30 @@ def test_a_worker_that_joins_late_draws_with_the_adapter_of_the_day(start: Start
     go_on(drawing)
     assert digest_of(run) == reference(loop__steps=20)
     assert run.folder.read_metrics()[-1]["workers"]["rollout"] == 2
+
+
+def test_the_autoscaler_lets_one_pool_grow_and_another_shrink(start: Start, reference: Reference) -> None:
+    """The only worker that draws is held up: draws pile up behind it, and three judges have nothing to judge."""
+    sizes = {"rollout__max": 2, "reward__size": 3, "reward__max": 3}
+    run = start(loop__steps=20, **sizes, **AUTOSCALE, **PATIENT)
+    run.reach(3)
+    with held_up(run, "RolloutActor.draw"):
+        run.until(lambda: scaled(run, "rollout"), "a larger pool of rollout workers")
+        run.until(lambda: len(scaled(run, "reward")) == 2, "a pool of one judge")
+        wait_for_workers(run, "RewardActor", 1)
+        one_idle = ["ray::RolloutActor", "ray::RolloutActor.draw"]
+        run.until(lambda: sorted(it.title for it in workers("RolloutActor")) == one_idle, "an idle rollout worker")
+    assert digest_of(run) == reference(loop__steps=20)
+    assert scaled(run, "rollout")[0] == (1, 2)
+    assert scaled(run, "reward")[:2] == [(3, 2), (2, 1)]
+    assert {event["by"] for event in run.events("scaled")} == {"autoscaler"}
+    assert not run.events("failure")
+    ready = [record["workers"] for record in run.folder.read_metrics()]
+    assert max(record["rollout"] for record in ready) == 2
+    assert min(record["reward"] for record in ready) == 1
+    assert "by autoscaler" in run.output()
+
+
+def scaled(run: Run, pool: str) -> list[tuple[int, int]]:
+    """How the size of a pool changed so far: (from, to)."""
+    return [(event["from"], event["to"]) for event in run.events("scaled") if event["pool"] == pool]

@@ -1,4 +1,4 @@
-"""The driver compares the adapter that a worker drew with to the one it asked for: images of another version never count."""
+"""The driver takes nobody's word: images of another version than it asked for never count, nor does a snapshot that was let go."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import pipelines.workers
+from actors.policy.actor import PolicyActor
 from actors.rollout.actor import RolloutActor
 from pipelines.train import main
 
@@ -32,6 +33,19 @@ class StaleActor(RolloutActor):
         if watched:
             self.drawn.append((request, report.adapter_sha256))
         return report, *arrays
+
+
+class ShakyPolicy(PolicyActor):
+    """Raises in its snapshot number `raises_in`, counted over all its lives."""
+
+    raises_in = 0
+    snapshots = 0
+
+    def snapshot(self, *adapters):
+        ShakyPolicy.snapshots += 1
+        if self.snapshots == self.raises_in:
+            raise RuntimeError("the snapshot does not want to")
+        return super().snapshot(*adapters)
 
 
 @pytest.fixture
@@ -90,3 +104,21 @@ def test_a_prompt_that_another_version_always_draws_is_quarantined(train):
     assert summary_of(out)["quarantined"] == 1
     metrics = lines_of(out / "metrics.jsonl")
     assert [(record["step"], record["images"]) for record in metrics] == [(1, 8), (2, 4), (3, 8)]
+
+
+@pytest.mark.parametrize(("raises_in", "again_from"), [(1, 0), (2, 2)])
+def test_a_policy_that_is_lost_in_a_snapshot_makes_each_checkpoint_once(
+    tiny_world, tmp_path, monkeypatch, raises_in, again_from
+):
+    """Above all it does not write the one that it went back to once more: that is the only one, and it is whole."""
+    options = ["--executor", "local", "--set", "loop.steps=6", "--set", "loop.checkpoint_every=2"]
+    assert main([str(tiny_world), "--out", str(tmp_path / "calm"), *options]) == 0
+    monkeypatch.setattr(pipelines.workers, "PolicyActor", ShakyPolicy)
+    monkeypatch.setattr(ShakyPolicy, "raises_in", raises_in)
+    monkeypatch.setattr(ShakyPolicy, "snapshots", 0)
+    out = tmp_path / "shaken"
+    assert main([str(tiny_world), "--out", str(out), *options]) == 0
+    assert [event["step"] for event in events_of(out, "policy_restarted")] == [again_from]
+    assert [event["step"] for event in events_of(out, "checkpoint_failed")] == [2 * raises_in]
+    assert [event["step"] for event in events_of(out, "checkpoint")] == [2, 4, 6]
+    assert summary_of(out)["digest"] == summary_of(tmp_path / "calm")["digest"]

@@ -1,81 +1,113 @@
-"""The contract of every registered family: our sampler is the diffusers pipeline, and our LoRA loads there."""
+"""The contract of every registered family: our sampler is the diffusers pipeline, whatever a row is batched with."""
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from actors.diffusion import lora
-from actors.diffusion.family import FAMILIES, LoadOptions, load_family
-from actors.diffusion.lora import Merger
-from actors.diffusion.sample import draw_latents, noise_of
-from actors.messages import Adapter
-from tests.tiny_sd3 import make_tiny_sd3
-
-MAKERS = {"StableDiffusion3Pipeline": make_tiny_sd3}
-CAPTION = "a red circle and a blue square"
-PIXELS, STEPS, TOKENS = 32, 6, 3
-OPTIONS = LoadOptions(torch.device("cpu"), torch.float32, decoder=True, max_sequence_length=TOKENS)
-
-
-def test_every_family_has_a_tiny_model():
-    assert MAKERS.keys() == FAMILIES.keys()
-
-
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
-def folder(request, tmp_path_factory):
-    return str(MAKERS[request.param](tmp_path_factory.mktemp("family")))
-
-
-@pytest.fixture
-def family(folder):
-    return load_family(folder, OPTIONS)
+from actors.diffusion import family as family_module
+from actors.diffusion.family import FAMILIES, Conditions, Prompted, load_family
+from tests.actors.diffusion.drawing import (
+    CAPTION,
+    CAPTIONS,
+    LONG,
+    SIZE,
+    STEPS,
+    WIDE,
+    load,
+    noise,
+    options,
+    ours,
+    packed,
+    prompted,
+    theirs,
+    unpacked,
+)
+from tests.tiny_families import MAKERS
 
 
-@pytest.fixture(scope="module")
-def pipeline(folder):
-    absent = dict.fromkeys(("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor"))
-    pipeline = DiffusionPipeline.from_pretrained(folder, **absent)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def test_every_family_has_a_tiny_model(tmp_path):
+    made = {DiffusionPipeline.load_config(str(make(tmp_path / name)))["_class_name"] for name, make in MAKERS.items()}
+    assert made == FAMILIES.keys()
 
 
-def noise(family, count=3):
-    return torch.stack([noise_of(seed, family.latent_shape(PIXELS, PIXELS)) for seed in range(count)])
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 3.5])
+def test_the_sampler_equals_the_pipeline(family, pipeline, guidance_scale, size):
+    drawn = ours(family, [CAPTION] * 2, guidance_scale, size)
+    expected = theirs(pipeline, family, [CAPTION] * 2, guidance_scale, size)
+    torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
 
 
-def ours(family, guidance_scale, count=3):
-    prompted = family.prompted(CAPTION, guidance_scale).repeat(count)
-    return draw_latents(family, noise(family, count), family.sigmas(STEPS, PIXELS, PIXELS), prompted)
+def test_the_guidance_scale_does_what_it_does_in_the_pipeline(family, pipeline):
+    """Guards the test above: on these models the scale, the caption and the size of the picture are not lost in rounding."""
+    drawn = ours(family, [CAPTION], 3.5)
+    assert (drawn - ours(family, ["one"], 3.5)).abs().max() > 1e-2
+    moved = (drawn - ours(family, [CAPTION], 1.0)).abs().max()
+    if "guidance" in prompted(family, [CAPTION], 3.5).conditions.tensors or family.needs_unconditional(3.5):
+        assert moved > 1e-2
+    else:
+        assert moved == 0
 
 
-def theirs(pipeline, family, guidance_scale, count=3, output_type="latent"):
-    return pipeline(
-        CAPTION, num_images_per_prompt=count, latents=noise(family, count), num_inference_steps=STEPS, guidance_scale=guidance_scale,
-        height=PIXELS, width=PIXELS, output_type=output_type, max_sequence_length=TOKENS,
-    ).images  # fmt: skip
+@pytest.mark.parametrize("guidance_scale", [0.0, 3.5])
+def test_velocity_is_what_the_pipeline_steps_with(family, pipeline, monkeypatch, guidance_scale):
+    """Sign, timestep and guidance at once: x + (sigma_next - sigma) * velocity is the step of diffusers' scheduler."""
+    steps, step = [], pipeline.scheduler.step
+
+    def recorded(model_output, timestep, sample, **kwargs):
+        steps.append((model_output, timestep, sample))
+        return step(model_output, timestep, sample, **kwargs)
+
+    monkeypatch.setattr(pipeline.scheduler, "step", recorded)
+    theirs(pipeline, family, CAPTIONS[:2], guidance_scale, WIDE)
+    assert len(steps) == STEPS
+    for model_output, timestep, sample in steps:
+        sigma = (timestep / 1000).expand(2)
+        with torch.no_grad():
+            velocity = family.guided_velocity(
+                unpacked(pipeline, sample, WIDE), sigma, prompted(family, CAPTIONS[:2], guidance_scale)
+            )
+        torch.testing.assert_close(velocity, unpacked(pipeline, model_output, WIDE), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
-def test_the_sampler_equals_the_pipeline(family, pipeline, guidance_scale):
-    torch.testing.assert_close(
-        ours(family, guidance_scale), theirs(pipeline, family, guidance_scale), atol=1e-4, rtol=0
-    )
-
-
-def test_decoding_equals_the_pipeline(family, pipeline):
-    images = family.decode(ours(family, 1.0))
-    expected = np.stack([np.asarray(image) for image in theirs(pipeline, family, 1.0, output_type="pil")])
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_decoding_equals_the_pipeline(family, pipeline, size):
+    images = family.decode(ours(family, [CAPTION] * 2, 0.0, size))
+    pictures = theirs(pipeline, family, [CAPTION] * 2, 0.0, size, output_type="pil")
+    expected = np.stack([np.asarray(image) for image in pictures])
     assert images.dtype == torch.uint8
+    assert expected.std() > 1
     assert np.abs(images.numpy().astype(int) - expected).max() <= 1
 
 
+def test_a_large_picture_is_decoded_in_the_vaes_tiles_and_a_small_one_is_not(family, monkeypatch):
+    size = (264, 264)
+    latents, vae = noise(family, 2, size), family.pipeline.vae
+    untiled = family.decode(latents)
+    monkeypatch.setattr(family_module, "PIXELS_AT_ONCE", size[0] * size[1] - 1)
+    tiled = family.decode(latents)
+    assert not vae.use_tiling
+    vae.enable_tiling()
+    with torch.no_grad():
+        expected = (family.picture(latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
+    assert (tiled - expected).abs().max() <= 1
+    assert not torch.equal(tiled, untiled)
+
+
 def test_sigmas_descend_from_one_to_zero(family):
-    sigmas = family.sigmas(STEPS, PIXELS, PIXELS)
+    sigmas = family.sigmas(STEPS, *SIZE)
     assert len(sigmas) == STEPS + 1
     assert sigmas[0] == 1
     assert sigmas[-1] == 0
     assert (sigmas.diff() < 0).all()
+
+
+def test_without_the_decoder_sizes_and_sigmas_are_the_same(folder, family):
+    policy = load(folder, decoder=False)
+    assert policy.pipeline.vae is None
+    assert policy.latent_shape(*WIDE) == family.latent_shape(*WIDE) == (4, 8, 12)
+    assert torch.equal(policy.sigmas(STEPS, *WIDE), family.sigmas(STEPS, *WIDE))
 
 
 def test_velocity_is_float32_and_of_the_latents_shape(family):
@@ -85,101 +117,152 @@ def test_velocity_is_float32_and_of_the_latents_shape(family):
     assert velocity.shape == latents.shape
 
 
-def test_a_row_does_not_depend_on_its_batch(family):
-    torch.testing.assert_close(ours(family, 1.0, count=1)[0], ours(family, 1.0, count=3)[0], atol=1e-5, rtol=0)
+def test_in_bfloat16_velocity_and_images_are_nearly_the_same(folder, family):
+    low, latents = load(folder, dtype=torch.bfloat16), noise(family, 3)
+    sigma = torch.tensor([1.0, 0.5, 0.25])
+    with torch.no_grad():
+        expected = family.guided_velocity(latents, sigma, prompted(family, CAPTIONS, 1.5))
+        velocity = low.guided_velocity(latents, sigma, prompted(low, CAPTIONS, 1.5))
+    assert velocity.dtype == torch.float32
+    assert (velocity - expected).norm() < 0.05 * expected.norm()
+    assert (low.decode(latents).float() - family.decode(latents).float()).abs().mean() < 2
 
 
-def test_captions_are_cut_at_a_word(family):
-    caption = "a red circle " * 20
-    cut = family.fit_caption(caption.strip())
-    words = cut.split()
-    assert 0 < len(words) < 60
-    assert caption.split()[: len(words)] == words
-    assert family.fit_caption(cut) == cut
+@pytest.mark.parametrize("guidance_scale", [0.0, 3.5])
+def test_a_row_does_not_depend_on_its_batch(family, guidance_scale):
+    """Captions of 1 to all tokens that the family reads, each beside the others and alone."""
+    latents, sigma = noise(family, 3), torch.tensor([0.9, 0.5, 0.1])
+    together = prompted(family, CAPTIONS, guidance_scale)
+    with torch.no_grad():
+        batch = family.guided_velocity(latents, sigma, together)
+        for i, caption in enumerate(CAPTIONS):
+            for one in (prompted(family, [caption], guidance_scale), together.rows(i, i + 1)):
+                alone = family.guided_velocity(latents[i : i + 1], sigma[i : i + 1], one)
+                torch.testing.assert_close(alone, batch[i : i + 1], atol=1e-4, rtol=0)
+
+
+def test_nothing_hangs_on_what_lies_behind_a_caption(family):
+    """The padding of a shorter row is without meaning: any numbers may stand there."""
+    latents, sigma = noise(family, 3), torch.full((3,), 0.5)
+    conditions = prompted(family, CAPTIONS, 1.0).conditions
+    lengths = conditions.tensors.get("prompt_lengths")
+    if lengths is None:
+        pytest.skip("this family pads every caption to one length, and its network reads the padding")
+    embeds = conditions.tensors["prompt_embeds"].clone()
+    for i, length in enumerate(lengths):
+        assert (embeds[i, length:] == 0).all()
+        embeds[i, length:] = 7.0
+    with torch.no_grad():
+        torch.testing.assert_close(
+            family.velocity(latents, sigma, Conditions({**conditions.tensors, "prompt_embeds": embeds})),
+            family.velocity(latents, sigma, conditions),
+            atol=1e-5,
+            rtol=0,
+        )
+
+
+def test_captions_encoded_together_are_those_encoded_one_by_one(family):
+    captions = [family.fit_caption(caption) for caption in CAPTIONS]
+    with torch.no_grad():
+        together = family.encode(captions)
+    assert captions == [family.fit_caption(caption) for caption in CAPTIONS]
+    for name, tensor in Conditions.concatenate([family.encode([caption]) for caption in captions]).tensors.items():
+        torch.testing.assert_close(together.tensors[name], tensor, atol=1e-5, rtol=0)
+    assert {len(tensor) for tensor in family.tell_guidance(together, 2.0).tensors.values()} == {len(captions)}
+
+
+# Of 64 tokens, less those of the template; SD3's tiny CLIP reads 16. A word is a token; CLIP and T5 put one before and one behind.
+WORDS_READ = {"Flux": 64 - 2, "QwenImage": 64 - 5, "StableDiffusion3": 16 - 2, "ZImage": 64 - 8}
+
+
+def test_captions_are_cut_at_a_word_where_the_encoder_stops(family):
+    words = LONG.split()
+    cut = family.fit_caption(LONG).split()
+    assert len(cut) == WORDS_READ[type(family).__name__]
+    assert words[: len(cut)] == cut
+    assert family.fit_caption(" ".join(cut)) == " ".join(cut)
+    assert family.fit_caption(" ".join(words[: len(cut) + 1])) == " ".join(cut)
     assert family.fit_caption(CAPTION) == CAPTION
-    longer = " ".join(caption.split()[: len(words) + 1])
-    assert family.fit_caption(longer) == cut
+
+
+def test_a_caption_that_fits_is_read_to_its_end(family):
+    """Its last word counts; were it cut off by the encoder, the images of both captions would be one."""
+    words = family.fit_caption(LONG).split()
+    first, second = (" ".join([*words[:-1], last]) for last in ("red", "photo"))
+    assert (ours(family, [first], 0.0) - ours(family, [second], 0.0)).abs().max() > 1e-4
+
+
+def test_more_tokens_than_the_model_reads_are_refused(folder):
+    with pytest.raises(ValueError, match=r"max_sequence_length = 4096: \w+ reads at most \d+ tokens"):
+        load(folder, max_sequence_length=4096)
+
+
+def test_fewer_tokens_than_the_chat_template_has_are_refused(folder, family):
+    if getattr(family.pipeline.tokenizer, "chat_template", None) is None:
+        pytest.skip("this family's captions go into no template")
+    with pytest.raises(ValueError, match=r"max_sequence_length = 4: .* its chat template and a caption"):
+        load(folder, max_sequence_length=4)
 
 
 def test_conditions_repeat_row_by_row(family):
     parts = [family.prompted(caption, 1.0) for caption in ("a red circle", "a blue square")]
-    for tensor in family.together(parts).repeat(2).conditions.tensors.values():
-        assert torch.equal(tensor[0], tensor[1])
-        assert not torch.equal(tensor[1], tensor[2])
+    together = family.together(parts)
+    latents, sigma = noise(family, 4)[[0, 0, 0, 0]], torch.full((4,), 0.5)
+    with torch.no_grad():
+        velocity = family.guided_velocity(latents, sigma, together.repeat(2))
+    assert torch.equal(velocity[0], velocity[1])
+    assert torch.equal(velocity[2], velocity[3])
+    assert not torch.equal(velocity[1], velocity[2])
+
+
+def test_parked_encoders_come_for_new_captions_only_and_see_the_same(folder, family, monkeypatch):
+    parked, moves = load(folder, text_encoders="park"), []
+    encoders = [part for name in parked.encoder_parts if (part := getattr(parked.pipeline, name))]
+    for encoder in encoders:
+        monkeypatch.setattr(encoder, "to", lambda device: moves.append(str(device)))
+    parked.device = torch.device("cpu", 0)
+    for name, tensor in prompted(parked, CAPTIONS, 3.5).conditions.tensors.items():
+        assert torch.equal(tensor, prompted(family, CAPTIONS, 3.5).conditions.tensors[name])
+    stay = ["cpu:0"] * len(encoders) + ["cpu"] * len(encoders)
+    assert moves[: len(stay)] == stay
+    assert moves == stay * (len(moves) // len(stay))
+    moves.clear()
+    prompted(parked, CAPTIONS, 3.5)
+    assert moves == []
+
+
+def to_meta(conditions: Conditions) -> Conditions:
+    """All but the lengths, which belong on the CPU."""
+    lengths = {name: tensor for name, tensor in conditions.tensors.items() if name == "prompt_lengths"}
+    return Conditions({name: tensor.to("meta") for name, tensor in conditions.tensors.items()} | lengths)
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 3.5])
+def test_velocity_does_not_wait_for_the_device(family, guidance_scale):
+    """On the meta device there are shapes and no numbers: whatever reads a number there raises an error, as it waits on a GPU."""
+    latents, sigma = noise(family, 3), torch.full((3,), 0.5)
+    given = prompted(family, CAPTIONS, guidance_scale)
+    away = Prompted(to_meta(given.conditions), given.unconditional and to_meta(given.unconditional), guidance_scale)
+    family.transformer.to("meta")
+    velocity = family.guided_velocity(latents.to("meta"), sigma.to("meta"), away)
+    assert velocity.is_meta
+    assert velocity.shape == latents.shape
 
 
 def test_an_image_size_that_cannot_be_drawn_is_refused(family):
     with pytest.raises(ValueError, match="multiples of"):
         family.latent_shape(33, 32)
+    with pytest.raises(ValueError, match="multiples of"):
+        family.latent_shape(32, 36)
 
 
-@pytest.fixture
-def adapter(folder):
-    """An adapter that is not zero."""
-    trained = load_family(folder, OPTIONS)
-    targets = trained.lora_targets["all"]
-    lora.attach(trained.transformer, 4, 8.0, targets, seed=1)
-    tensors = lora.as_numpy(lora.tensors(trained.transformer, lora.TRAINED))
-    generator = np.random.default_rng(0)
-    tensors = {name: generator.normal(0, 0.3, value.shape).astype(np.float32) for name, value in tensors.items()}
-    return Adapter(1, 4, 8.0, targets, lora.sha256_of(tensors), tensors)
+def test_the_pipeline_takes_noise_in_its_own_form(family, pipeline):
+    """Guards the comparisons: packing and unpacking here are the pipeline's, and undo each other."""
+    latents = noise(family, 2, WIDE)
+    assert torch.equal(unpacked(pipeline, packed(pipeline, latents), WIDE), latents)
 
 
-def test_a_fresh_adapter_changes_nothing_and_is_seeded(folder, family):
-    before = ours(family, 1.0)
-    lora.attach(family.transformer, 4, 8.0, family.lora_targets["attention"], seed=1)
-    assert torch.equal(ours(family, 1.0), before)
-    other = load_family(folder, OPTIONS)
-    lora.attach(other.transformer, 4, 8.0, family.lora_targets["attention"], seed=1)
-    assert lora.sha256_of(lora.as_numpy(lora.tensors(family.transformer, lora.TRAINED))) == lora.sha256_of(
-        lora.as_numpy(lora.tensors(other.transformer, lora.TRAINED))
-    )
-
-
-def test_merged_equals_peft_and_the_pipelines_own_loading(folder, family, adapter, tmp_path):
-    base = ours(family, 1.0)
-    Merger(family.transformer).load(adapter)
-    merged = ours(family, 1.0)
-    assert (merged - base).abs().max() > 1e-2
-
-    attached = load_family(folder, OPTIONS)
-    lora.attach(attached.transformer, 4, 8.0, adapter.targets, seed=1)
-    with torch.no_grad():
-        for name, parameter in lora.tensors(attached.transformer, lora.TRAINED).items():
-            parameter.copy_(torch.from_numpy(adapter.tensors[name]))
-    torch.testing.assert_close(ours(attached, 1.0), merged, atol=1e-4, rtol=0)
-
-    layers = {name: torch.from_numpy(value) for name, value in adapter.tensors.items()}
-    attached.save_lora(tmp_path, layers, lora.config_of(attached.transformer))
-    absent = dict.fromkeys(("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor"))
-    pipeline = DiffusionPipeline.from_pretrained(folder, **absent)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.load_lora_weights(tmp_path)
-    torch.testing.assert_close(theirs(pipeline, family, 1.0), merged, atol=1e-4, rtol=0)
-
-
-def test_loading_another_adapter_leaves_nothing_of_the_first(family, adapter):
-    before = {name: parameter.clone() for name, parameter in family.transformer.named_parameters()}
-    merger = Merger(family.transformer)
-    merger.load(adapter)
-    zero = {name: np.zeros_like(value) for name, value in adapter.tensors.items()}
-    merger.load(Adapter(2, 4, 8.0, adapter.targets, lora.sha256_of(zero), zero))
-    for name, parameter in family.transformer.named_parameters():
-        assert torch.equal(parameter, before[name])
-
-
-def test_an_adapter_of_another_model_or_with_altered_weights_is_refused(family, adapter):
-    merger = Merger(family.transformer)
-    foreign = {f"elsewhere.{name}": value for name, value in adapter.tensors.items()}
-    with pytest.raises(ValueError, match="binds to 0 of its"):
-        merger.load(Adapter(3, 4, 8.0, adapter.targets, lora.sha256_of(foreign), foreign))
-    with pytest.raises(ValueError, match="binds to 0 of its 0"):
-        merger.load(Adapter(3, 4, 8.0, adapter.targets, lora.sha256_of({}), {}))
-    with pytest.raises(ValueError, match="hash"):
-        merger.load(Adapter(3, 4, 8.0, adapter.targets, "0" * 64, adapter.tensors))
-
-
-def test_an_unknown_pipeline_is_named(folder, tmp_path):
+def test_an_unknown_pipeline_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline", "_diffusers_version": "0.30.0"}')
-    with pytest.raises(ValueError, match="OtherPipeline; EchoRay has families for StableDiffusion3Pipeline"):
-        load_family(str(tmp_path), OPTIONS)
+    with pytest.raises(ValueError, match=r"OtherPipeline; EchoRay has families for .*StableDiffusion3Pipeline"):
+        load_family(str(tmp_path), options())

@@ -1,44 +1,27 @@
 """AWM against closed forms and against a slow version written from the paper's equations, in double precision."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from actors.diffusion.family import Conditions, Prompted
 from actors.policy.objectives import awm
 from actors.policy.objectives.awm import Awm
-from actors.policy.objectives.objective import Batch, clipped_objective
+from actors.policy.objectives.objective import clipped_objective
 from actors.policy.objectives.timesteps import training_pairs
 from pipelines.tables import Awm as AwmTable
+from tests.actors.policy.linear import SHAPE, LinearPolicy, batch, slope, wave
 
-SHAPE = (3, 2, 2)
-SIGMAS = torch.linspace(1, 0, 11)
 WEIGHTINGS = ["uniform", "t", "t2", "huber", "ghuber", "elbo"]
-
-
-class LinearPolicy:
-    """velocity = scale * noised + sigma * shift: two parameters, so that gradients can be checked by hand."""
-
-    def __init__(self) -> None:
-        self.scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-        self.shift = torch.tensor(-0.2, dtype=torch.float64, requires_grad=True)
-
-    def parameters(self):
-        return [self.scale, self.shift]
-
-    def velocity(self, latents, sigma, conditions, adapter="trained"):
-        if adapter != "trained":
-            return {"none": 0.9, "ema": 0.75}[adapter] * latents.double()
-        return self.scale * latents.double() + self.shift * sigma.double().view(-1, 1, 1, 1)
-
-
-def batch(count=5, advantages=None, behaviour=None):
-    generator = torch.Generator().manual_seed(3)
-    advantages = torch.linspace(-2, 7, count, dtype=torch.float64) if advantages is None else advantages
-    latents = torch.randn((count, *SHAPE), generator=generator)
-    prompted = Prompted(Conditions({"x": torch.zeros(count, 1)}))
-    return Batch(latents, prompted, advantages, tuple(range(count)), SIGMAS, behaviour or {})
+GOLDEN = {  # loss, d loss / d scale, d loss / d shift, first and last log-probability
+    "uniform": (-0.365452893, -0.0350547052, -0.140816564, -0.750629315, -1.16407574),
+    "t": (-0.365452893, -0.101633476, -0.128411957, -0.675566384, -0.349222722),
+    "t2": (-0.365452893, -0.112020896, -0.11858413, -0.608009746, -0.104766817),
+    "huber": (-0.365452893, -0.0965156335, -0.105728636, -0.779740797, -0.323674025),
+    "ghuber": (-0.365452893, -0.110507775, -0.131701026, -3.33949585, -1.24266013),
+    "elbo": (-0.365452894, 0.239128975, -0.0950074199, -0.0851053646, -2.7716089),
+}
 
 
 def settings(**changes):
@@ -101,16 +84,43 @@ def slow_loss(policy, b, s, old=None):
     return pg + s["kl_reference"] * kl_ref / count + s["kl_ema"] * kl_ema / count
 
 
+def measured(s):
+    """Old log-probabilities some hundredths beside the policy's own, so that some ratios are clipped and some are not."""
+    b, policy = batch(), LinearPolicy()
+    own = torch.zeros(len(b.sample_seeds), 3, dtype=torch.float64)
+    sigma_BN, noise_BNCHW = pairs_of(b, s)
+    for i, n in itertools.product(range(own.shape[0]), range(own.shape[1])):
+        t, x0, eps = sigma_BN[i, n].double(), b.latents_BCHW[i], noise_BNCHW[i, n].double()
+        v = policy.velocity(((1 - t) * x0 + t * eps)[None], t[None], None)[0].detach()
+        own[i, n] = -slow_g(float(((v - (eps - x0)) ** 2).mean()), t.item(), s["weighting"])
+    return own + wave(*own.shape, phase=0.5) / 5
+
+
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("ratio", ["exp_first", "sum_first"])
-def test_the_loss_equals_the_slow_version(weighting, ratio):
-    s = settings(weighting=weighting, ratio=ratio, kl_reference=0.3, kl_ema=0.2, clip_range=0.1)
-    b = batch()
-    old = -torch.rand((5, 3), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for behaviour in ({}, {"log_prob": old}):
-        b = batch(behaviour=behaviour)
-        loss = Awm(s).loss(LinearPolicy(), b)
-        assert loss.total.item() == pytest.approx(slow_loss(LinearPolicy(), b, s, behaviour.get("log_prob")), rel=1e-6)
+def test_loss_and_gradient_equal_the_slow_version(weighting, ratio):
+    s = settings(weighting=weighting, ratio=ratio, kl_reference=0.3, kl_ema=0.2, clip_range=0.02)
+    for old in (None, measured(s)):
+        b, policy = batch(**({} if old is None else {"log_prob": old})), LinearPolicy()
+        loss = Awm(s).loss(policy, b)
+        assert old is None or loss.clipped.any()
+        assert loss.total.item() == pytest.approx(slow_loss(LinearPolicy(), b, s, old), rel=1e-7)
+        if old is not None:  # on policy the ratio is 1 whatever the numbers are: the next test
+            gradient = [g.item() for g in torch.autograd.grad(loss.total, policy.parameters())]
+            expected = slope(lambda p, b=b, s=s, old=old: slow_loss(LinearPolicy(*p), b, s, old), [0.7, -0.2])
+            assert gradient == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_golden_numbers(weighting):
+    """They stand in docs/objectives/awm.md."""
+    s = settings(weighting=weighting, kl_reference=0.3, kl_ema=0.2, clip_range=0.02)
+    old, policy = measured(s), LinearPolicy()
+    loss = Awm(s).loss(policy, batch(log_prob=old))
+    log_prob = (loss.ratio.log() + old).flatten()
+    gradient = [g.item() for g in torch.autograd.grad(loss.total, policy.parameters())]
+    golden = [loss.total.item(), *gradient, log_prob[0].item(), log_prob[-1].item()]
+    assert golden == pytest.approx(GOLDEN[weighting], rel=1e-6)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -125,7 +135,7 @@ def test_on_policy_the_ratio_is_one_and_the_gradient_is_advantage_times_gradient
     x0, sigma = b.latents_BCHW[:, None], sigma_BN[..., None, None, None]
     noised = ((1 - sigma) * x0 + sigma * noise_BNCHW).flatten(0, 1)
     velocity = policy.velocity(noised, sigma_BN.flatten(), None)
-    m = (velocity - (noise_BNCHW - x0).flatten(0, 1).double()).square().flatten(1).mean(1)
+    m = (velocity - (noise_BNCHW - x0).flatten(0, 1)).square().flatten(1).mean(1)
     a = b.advantages_B.clamp(-5, 5).repeat_interleave(3) / 5
     expected = torch.autograd.grad(
         (a * -awm.log_prob(m, sigma_BN.flatten(), weighting, 0.25)).mean(), policy.parameters()
@@ -136,7 +146,7 @@ def test_on_policy_the_ratio_is_one_and_the_gradient_is_advantage_times_gradient
 
 def test_zero_advantage_gives_zero_gradient():
     policy = LinearPolicy()
-    loss = Awm(settings()).loss(policy, batch(advantages=torch.zeros(5, dtype=torch.float64)))
+    loss = Awm(settings()).loss(policy, batch(advantages=torch.zeros(4, dtype=torch.float64)))
     assert all(g.item() == 0 for g in torch.autograd.grad(loss.total, policy.parameters()))
 
 

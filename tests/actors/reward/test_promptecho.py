@@ -11,6 +11,7 @@ from actors.messages import Prompt
 from actors.reward.promptecho import PromptEcho
 from actors.vlm.family import VlmBatch
 from actors.vlm.likelihood import token_log_probs
+from tests.tiny_models import make_tiny_qwen_vl
 
 PROMPT = Prompt("0", "a red circle left of a blue square")
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
@@ -101,6 +102,16 @@ def test_a_nan_stays_a_nan_for_its_image_alone(tiny_llava: Path):
     ]:
         assert math.isnan(got[2])
         assert [*got[:2], got[3]] == [*expected[:2], expected[3]]
+
+
+def test_a_budget_of_pixels_is_kept_for_every_image(tmp_path: Path):
+    """Images of one colour: shrunk to the budget's 16 x 16 px, they are those of 16 x 16 px."""
+    folder = str(make_tiny_qwen_vl(tmp_path, "qwen3_vl"))
+    flat = np.broadcast_to(IMAGES[:, :1, :1], (4, 32, 32, 3))
+    budget, full = (PromptEcho(folder, image_pixels=pixels) for pixels in (16**2, None))
+    small = full.score(np.ascontiguousarray(flat[:, :16, :16]), PROMPT)
+    assert budget.score(flat, PROMPT).rewards_K == small.rewards_K
+    assert full.score(flat, PROMPT).rewards_K != small.rewards_K
 
 
 def test_the_judge_gets_no_gradient(mean: PromptEcho):

@@ -1,4 +1,4 @@
-"""A tiny LLaVA, made once."""
+"""Every tiny VLM, made once."""
 
 from pathlib import Path
 
@@ -6,13 +6,18 @@ import pytest
 import torch
 
 from actors.vlm.family import Vlm, load_vlm
-from tests.tiny_models import make_tiny_llava
+from tests.tiny_models import TINY_VLMS
 
 
 @pytest.fixture(scope="session")
-def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_vlms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
-    return make_tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
+    return {case: make(tmp_path_factory.mktemp(case.replace(" ", "_"))) for case, make in TINY_VLMS.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tiny_vlms: dict[str, Path]) -> Path:
+    return tiny_vlms["llava"]
 
 
 @pytest.fixture(scope="session")

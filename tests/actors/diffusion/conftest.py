@@ -1,0 +1,22 @@
+"""Fixtures of the families: a tiny model of each, read by us and by its diffusers pipeline."""
+
+import pytest
+
+from tests.actors.diffusion.drawing import load, load_pipeline
+from tests.tiny_families import MAKERS
+
+
+@pytest.fixture(scope="session", params=sorted(MAKERS))
+def folder(request, tmp_path_factory):
+    return str(MAKERS[request.param](tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture
+def family(folder):
+    return load(folder)
+
+
+@pytest.fixture(scope="session")
+def pipeline(folder):
+    """Shared: leave it as it is."""
+    return load_pipeline(folder)

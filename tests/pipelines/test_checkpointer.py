@@ -1,0 +1,134 @@
+"""Which checkpoints a run makes when writing is slow, and which it removes. In virtual time, with real files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from actors.messages import Prompt
+from bench.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from bench.virtual import VirtualExecutor
+from cluster.storage import Storage
+from cluster.tasks import PoolSpec
+from pipelines.checkpoints import newest, place_of
+from pipelines.config import dump_recipe, parse_recipe
+from pipelines.display import Display
+from pipelines.driver import Driver
+from pipelines.evaluation import HeldoutPlan
+from pipelines.prompts import PromptOrder
+from pipelines.recovery import Recovery
+from pipelines.run_folder import RunFolder
+
+STEP_S = 1.0  # an update; drawing and scoring take next to nothing
+STEPS = 12
+
+Train = Callable[..., list[int]]
+
+
+@dataclass
+class SlowStorage(Stage):
+    """Writes documents, and takes its time."""
+
+    def write(self, *document) -> dict:
+        self.work("write")
+        return Storage().write(*document)
+
+    def remove(self, places: list[str]) -> None:
+        Storage().remove(places)
+
+    def read(self, place: str, names: list[str]) -> tuple:
+        return Storage().read(place, names)
+
+
+class LoadablePolicy(SleepingPolicy):
+    """A policy whose state is its version."""
+
+    def load(self, files: dict) -> int:
+        return 0
+
+    def load_adapter(self, files: dict, version: int) -> tuple:
+        return self.export(version)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Trains in virtual time, from the newest checkpoint if there is one; returns the steps of the checkpoints made."""
+
+    def train(write_s: float, **loop) -> list[int]:
+        tables = {"loop": {"steps": STEPS, "staleness": 1, **loop}, "data": {"train": "none"}}
+        pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
+        recipe = parse_recipe({**tables, **pools, "policy": {"model": "none", "zero_stage": 0}}, "test")
+        executor = VirtualExecutor(
+            [
+                PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
+                PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
+                PoolSpec("policy", LoadablePolicy, {"seconds": STEP_S}, gang=True),
+                PoolSpec("storage", SlowStorage, {"seconds": write_s}),
+            ]
+        )
+        out = tmp_path / "run"
+        folder = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
+        display = Display(STEPS, "test", Console(quiet=True))
+        order = PromptOrder((Prompt("p", "a prompt"),), seed=0, prompts_per_step=1, mix={})
+        heldout = HeldoutPlan((), recipe.heldout, STEPS)
+        recovery = Recovery(recipe, executor, folder, root_of(tmp_path), display.note)
+        driver = Driver(recipe, order, heldout, executor, folder, display, recovery, prompts_sha256="")
+        earlier = len(folder.read_events())
+        assert driver.run(newest(root_of(tmp_path))[0]) == "done"
+        return [event["step"] for event in folder.read_events()[earlier:] if event["kind"] == "checkpoint"]
+
+    return train
+
+
+def root_of(tmp_path: Path) -> str:
+    return str(tmp_path / "checkpoints")
+
+
+def kept(tmp_path: Path) -> list[str]:
+    return sorted(place.name for place in (tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("write_s", "made"),
+    [
+        (0.5, [4, 8, 12]),
+        (5.5, [4, 10, 12]),  # 8 falls due in the writing of 4, which ends in step 10; the last one in that of 10
+        (100.0, [4, 12]),
+    ],
+)
+def test_a_checkpoint_that_falls_due_while_another_is_written_is_made_afterwards(train: Train, write_s, made) -> None:
+    assert train(write_s, checkpoint_every=4) == made
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 5])
+@pytest.mark.parametrize("write_s", [0.0, 0.25, 1.5, 2.5, 3.5, 6.75, 11.5])
+def test_the_last_step_always_has_a_checkpoint(train: Train, tmp_path: Path, write_s, checkpoint_every) -> None:
+    made = train(write_s, checkpoint_every=checkpoint_every)
+    found, problems = newest(root_of(tmp_path))
+    assert made[-1] == found.manifest.step == STEPS
+    assert not problems
+    assert all(before < after for before, after in pairwise(made)), "each is made once"
+
+
+def test_broken_older_checkpoints_are_removed_and_do_not_count_as_kept(train: Train, tmp_path: Path) -> None:
+    train(0.0, checkpoint_every=1, keep_checkpoints=9)
+    assert kept(tmp_path) == [f"step-{step:06d}" for step in range(4, 13)]
+    for step, name in [(6, "manifest.json"), (9, "manifest.json"), (11, "records/metrics.jsonl")]:
+        Path(place_of(root_of(tmp_path), step), name).unlink()
+    for step in (10, 12):
+        shutil.rmtree(place_of(root_of(tmp_path), step))
+    assert train(0.0, checkpoint_every=2, keep_checkpoints=5) == [10, 12]
+    assert kept(tmp_path) == [f"step-{step:06d}" for step in (5, 7, 8, 10, 12)]
+
+
+def test_nothing_beside_checkpoints_is_removed(train: Train, tmp_path: Path) -> None:
+    other = tmp_path / "checkpoints" / "step-3-by-hand"
+    other.mkdir(parents=True)
+    train(0.0, checkpoint_every=4, keep_checkpoints=1)
+    assert kept(tmp_path) == ["step-000012", other.name]
