@@ -67,7 +67,7 @@ def variants(study: str) -> list[Variant]:
 
 def sizes(steps: int, quick: bool) -> tuple[str, ...]:
     """How long a run is and how it is evaluated."""
-    during, end = (1, 1) if quick else (40, 100)
+    during, end = (1, 1) if quick else (20, 100)
     every = max(1, steps // 8)
     return (
         f"loop.steps={steps}", f"heldout.every={every}", f"heldout.images_per_category_during={during}",
