@@ -29,11 +29,9 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3Model,
-    T5Config,
-    T5EncoderModel,
 )
 
-from tests.tiny_sd3 import WORDS, make_tiny_sd3, make_word_tokenizer
+from tests.tiny_sd3 import WORDS, make_tiny_sd3, make_tiny_t5, make_word_tokenizer
 
 WIDTH = 32
 ROPE = (4, 6, 6)  # of the 16 numbers of a head
@@ -86,10 +84,6 @@ def make_tiny_flux(folder: Path, guidance_embeds: bool, seed: int = 0) -> Path:
         vocab_size=len(WORDS) + 4, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=16, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    t5 = T5Config(
-        vocab_size=len(WORDS) + 4, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
-        pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
     transformer = FluxTransformer2DModel(
         in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=WIDTH,
         pooled_projection_dim=16, guidance_embeds=guidance_embeds, axes_dims_rope=ROPE,
@@ -102,7 +96,7 @@ def make_tiny_flux(folder: Path, guidance_embeds: bool, seed: int = 0) -> Path:
         vae=make_vae(),
         text_encoder=CLIPTextModel(clip),
         tokenizer=make_word_tokenizer(16),
-        text_encoder_2=T5EncoderModel(t5),
+        text_encoder_2=make_tiny_t5(),
         tokenizer_2=make_word_tokenizer(512),
     ).save_pretrained(folder)
     return folder
@@ -177,5 +171,6 @@ MAKERS = {
     "flux-schnell": partial(make_tiny_flux, guidance_embeds=False),
     "qwen-image": make_tiny_qwen_image,
     "sd3": make_tiny_sd3,
+    "sd3-t5": partial(make_tiny_sd3, with_t5=True),
     "z-image": make_tiny_z_image,
 }

@@ -5,7 +5,13 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 WORDS = "a an one two three red green blue circle square triangle cross left right of above below and photo".split()
 
@@ -28,8 +34,14 @@ def make_word_tokenizer(longest: int) -> PreTrainedTokenizerFast:
     )
 
 
-def make_tiny_sd3(folder: Path, seed: int = 0) -> Path:
-    """Writes the pipeline; images are 32x32, latents 4x8x8, captions of up to 14 words."""
+def make_tiny_t5() -> T5EncoderModel:
+    """The encoder of the words of `make_word_tokenizer`, 32 wide."""
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 2, "feed_forward_proj": "gated-gelu"}
+    return T5EncoderModel(T5Config(vocab_size=len(WORDS) + 4, pad_token_id=0, eos_token_id=2, **shape))
+
+
+def make_tiny_sd3(folder: Path, seed: int = 0, with_t5: bool = False) -> Path:
+    """Writes the pipeline; images are 32x32, latents 4x8x8, captions of up to 14 words or, with T5, as long as one likes."""
     torch.manual_seed(seed)
     tokenizer = make_word_tokenizer(16)
     text = CLIPTextConfig(
@@ -76,8 +88,8 @@ def make_tiny_sd3(folder: Path, seed: int = 0) -> Path:
         tokenizer=tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(text),
         tokenizer_2=tokenizer,
-        text_encoder_3=None,
-        tokenizer_3=None,
+        text_encoder_3=make_tiny_t5() if with_t5 else None,
+        tokenizer_3=make_word_tokenizer(512) if with_t5 else None,
     )
     pipeline.save_pretrained(folder)
     return folder

@@ -7,8 +7,14 @@ from tests.tiny_families import MAKERS
 
 
 @pytest.fixture(scope="session", params=sorted(MAKERS))
-def folder(request, tmp_path_factory):
-    return str(MAKERS[request.param](tmp_path_factory.mktemp(request.param)))
+def kind(request):
+    """The name of a tiny model."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def folder(kind, tmp_path_factory):
+    return str(MAKERS[kind](tmp_path_factory.mktemp(kind)))
 
 
 @pytest.fixture
