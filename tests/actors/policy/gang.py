@@ -54,10 +54,11 @@ def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any)
     }
 
 
-def samples(step: int, counts: Sequence[int], advantage: float | None = None) -> list[tuple]:
+def samples(step: int, counts: Sequence[int], advantage: float | None = None, window: int = 0) -> list[tuple]:
     """The arguments of `update` after the step, for each rank: as many samples as it has by `counts`, each with its own caption.
 
-    Sample i is the same whatever rank has it. `advantage` replaces the last sample's.
+    Sample i is the same whatever rank has it. `advantage` replaces the last sample's. With a window each also has the path that
+    Flow-GRPO trains.
     """
     shares, number = [], 0
     for count in counts:
@@ -68,7 +69,8 @@ def samples(step: int, counts: Sequence[int], advantage: float | None = None) ->
             groups.append(UpdateGroup(step, i, f"p{i}", CAPTIONS[i % 3], step - 1, (a,), (1000 * step + i,)))
             latents = generator.normal(size=(1, 4, 8, 8)).astype(np.float32)
             latents.setflags(write=False)
-            chunks.append(Latents(latents))
+            path = generator.normal(size=(1, window + 1, 4, 8, 8)).astype(np.float32)
+            chunks.append(Latents(latents, {"path": path, "start": np.array([i % 2])} if window else {}))
         shares.append((tuple(groups), *chunks))
         number += count
     return shares
@@ -87,9 +89,11 @@ class Ranks(ABC):
     def start(self, learner: dict[str, Any]) -> None:
         """New actors with these settings, which join."""
 
-    def update(self, step: int, counts: Sequence[int], advantage: float | None = None) -> list[dict[str, float]]:
+    def update(
+        self, step: int, counts: Sequence[int], advantage: float | None = None, window: int = 0
+    ) -> list[dict[str, float]]:
         """Each rank's figures, but for the seconds."""
-        figures = self.call("update", step, shards=samples(step, counts, advantage))
+        figures = self.call("update", step, shards=samples(step, counts, advantage, window))
         return [{name: value for name, value in of_rank.items() if name != "seconds"} for of_rank in figures]
 
     def snapshot(self, *adapters: Adapter) -> dict[str, np.ndarray]:

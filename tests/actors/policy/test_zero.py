@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.tables import FlowGrpo, Nft
 from tests.actors.policy.gang import Alone, Gang, Ranks, settings
 
 GANGS = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
@@ -61,6 +62,26 @@ def test_every_stage_trains_as_plain_torch(gangs, tiny_sd3, expected, ranks, sta
         assert_same_figures(of_ranks[0], figures[step - 1])
     assert_same_state(gang.state(), state)
     assert gang.sha256()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [FlowGrpo(behaviour="current", window=2, step="cps"), Nft(timesteps="uniform", timesteps_per_sample=2)],
+    ids=lambda table: table.type,
+)
+def test_two_ranks_train_every_objective_as_plain_torch(gangs, alone, tiny_sd3, objective):
+    gang, window = gangs[2], getattr(objective, "window", 0)
+    changes = {"objective": objective.model_dump()}
+    alone.start(settings(tiny_sd3) | changes)
+    gang.start(settings(tiny_sd3, ranks=2, zero_stage=2) | changes)
+    for step, counts in enumerate(SHARES[2], start=1):
+        [expected], figures = (
+            alone.update(step, (sum(counts),), window=window),
+            gang.update(step, counts, window=window),
+        )
+        assert figures[0] == figures[1]
+        assert_same_figures(figures[0], expected)
+    assert_same_state(gang.state(), alone.state())
 
 
 @pytest.mark.parametrize(("ranks", "stage"), [(1, 2), (2, 1), (2, 3)])
