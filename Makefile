@@ -40,3 +40,5 @@ bench: $(INSTALLED)  ## measure the loop, the reward, the ranks, checkpoints, an
 	$(BIN)/python -m bench.zero
 	$(BIN)/python -m bench.checkpoint
 	$(BIN)/python -m bench.faults
+	$(BIN)/python -m bench.signal
+	$(BIN)/python -m bench.objectives

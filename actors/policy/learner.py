@@ -101,7 +101,7 @@ class Learner:
         """
         start = time.perf_counter()
         policy = self.settings.policy
-        samples = self._samples(groups, chunks)
+        samples = self.batch_of(groups, chunks)
         shapes = self.engine.gather(_shapes(samples))
         share = learning_rate_share(
             step, policy["warmup_steps"], self.settings.total_steps, policy["final_learning_rate"]
@@ -171,7 +171,7 @@ class Learner:
         self.engine.restore(state)
         self.step = int(state[STEP])
 
-    def _samples(self, groups: tuple[UpdateGroup, ...], chunks: tuple[Latents, ...]) -> Batch:
+    def batch_of(self, groups: tuple[UpdateGroup, ...], chunks: tuple[Latents, ...]) -> Batch:
         """The samples of a step that are this rank's, as one batch. Numpy from the object store is read-only: it is copied."""
         family, guidance_scale = self.family, self.settings.guidance_scale
         if not groups:

@@ -214,7 +214,7 @@ def test_it_learns_which_of_two_images_was_better(tiny_sd3):
 
     def errors():
         with torch.no_grad():
-            batch = learner._samples(groups, chunks)
+            batch = learner.batch_of(groups, chunks)
             points = training_points(
                 learner.settings.objective,
                 batch.latents_BCHW,

@@ -96,7 +96,7 @@ def test_a_blank_sample_has_a_finite_loss(tiny_sd3, name, behaviour):
     """Ranks with fewer samples than others add blanks of weight 0: a loss that is no number would spoil the sum."""
     learner = make_learner(tiny_sd3, name, behaviour=behaviour)
     chunk = draw(learner, 1, count=2)
-    shapes = _shapes(learner._samples(group(1, (1.0, -1.0)), (chunk,)))
+    shapes = _shapes(learner.batch_of(group(1, (1.0, -1.0)), (chunk,)))
     blank = learner._blank(shapes)
     assert {LATENTS, *blank.behaviour} == shapes.keys()
     loss = learner.objective.loss(learner, blank).total
