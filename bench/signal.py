@@ -143,7 +143,8 @@ def main(arguments: list[str] | None = None) -> None:
     prepare(1)
     world, found = World(), dict(itertools.islice(variants().items(), 2 if options.quick else None))
     batches, groups = (2, 2) if options.quick else (options.batches, world.rollout.prompts_per_step)
-    table, rows = Table("", "cosine", "±", "of AWM's", "mean reward", title="Agreement of independent batches"), []
+    table = Table("", "cosine", "±", "of AWM's", "mean reward", title="Agreement of independent batches")
+    rows: list[dict[str, Any]] = []
     for name, (objective, shared) in track(found.items()):
         results = [world.gradient(objective, batch, shared, groups) for batch in range(batches)]
         cosine, error = agreement([gradient for gradient, _ in results])

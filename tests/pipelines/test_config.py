@@ -66,6 +66,7 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
         ("policy.lora_rank=many", "policy.lora_rank = 'many': Input should be a valid integer"),
         ("rollout.group_size=1", "rollout.group_size = 1: Input should be greater than or equal to 2"),
         ("rollout.group_size=8.0", "valid integer"),
+        ("rollout.noise=group", 'objective.type = "awm": all images of a group would be the same'),
         ("loop.order=random", "'strict' or 'ready'"),
         ("rollout.chunk=3", "rollout.chunk = 3 does not divide rollout.group_size = 8: choose one of [1, 2, 4, 8]"),
         ("data.mix={a = 3}", "data.mix takes 3 prompts a step but rollout.prompts_per_step = 8"),
