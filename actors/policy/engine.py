@@ -107,6 +107,9 @@ class TorchEngine(Engine):
         loss.backward()
 
     def step(self, learning_rate: float) -> float:
+        for parameter in self.trained.values():  # AdamW would leave out what took no part, and not decay it
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.max_grad_norm).item()
         if math.isfinite(norm):
             for group in self.optimizer.param_groups:
