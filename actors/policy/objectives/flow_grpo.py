@@ -45,30 +45,28 @@ class FlowGrpo:
         `path` [B, N + 1, C, H, W]: the latents before each trained step and after the last; `start` [B]: the number of the first;
         with behaviour "measured" also `log_prob` [B, N].
         """
-        window = self.settings["window"]
+        window, device = self.settings["window"], noise_BCHW.device
         starts = self._starts(sample_seeds, sigmas)
-        latents_BCHW, device = noise_BCHW, noise_BCHW.device
+        start_B, row_B = to_device(torch.tensor(starts), device), torch.arange(len(starts), device=device)
         noise_BNCHW = to_device(_step_noise(sample_seeds, window, tuple(noise_BCHW.shape[1:])), device)
-        path = torch.empty(len(starts), window + 1, *noise_BCHW.shape[1:], device=device)
-        log_prob_BN = torch.empty(len(starts), window, device=device)
+        latents, states, log_probs = noise_BCHW, [noise_BCHW], []
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            velocity = family.guided_velocity(latents_BCHW, sigma.expand(len(starts)), prompted)
-            following = latents_BCHW + (sigma_next - sigma) * velocity
-            rows = [row for row, start in enumerate(starts) if start <= i < start + window]
-            if rows:
-                numbers = [i - starts[row] for row in rows]
-                mean, deviation = self._step(
-                    latents_BCHW[rows], velocity[rows], sigma.expand(len(rows)), sigma_next.expand(len(rows)), sigmas
-                )[:2]
-                following[rows] = mean + deviation * noise_BNCHW[rows, numbers]
-                path[rows, numbers] = latents_BCHW[rows]
-                path[rows, [number + 1 for number in numbers]] = following[rows]
-                log_prob_BN[rows, numbers] = step_log_prob(self.settings["step"], following[rows], mean, deviation)
-            latents_BCHW = following
-        behaviour = {"path": path, "start": torch.tensor(starts, device=device)}
+            sigma_B, sigma_next_B = sigma.expand(len(starts)), sigma_next.expand(len(starts))
+            velocity = family.guided_velocity(latents, sigma_B, prompted)
+            mean, deviation, _ = self._step(latents, velocity, sigma_B, sigma_next_B, sigmas)
+            latents = latents + (sigma_next - sigma) * velocity
+            if min(starts) <= i < max(starts) + window:
+                number_B = i - start_B
+                inside_B = (number_B >= 0) & (number_B < window)
+                noisy = mean + deviation * noise_BNCHW[row_B, number_B.clamp(0, window - 1)]
+                latents = torch.where(inside_B.view(-1, 1, 1, 1), noisy, latents)
+            states.append(latents)
+            log_probs.append(step_log_prob(self.settings["step"], latents, mean, deviation))
+        step_BN = start_B[:, None] + torch.arange(window + 1, device=device)
+        behaviour = {"path": torch.stack(states)[step_BN, row_B[:, None]], "start": start_B}
         if self.settings["behaviour"] == "measured":
-            behaviour["log_prob"] = log_prob_BN
-        return latents_BCHW, behaviour
+            behaviour["log_prob"] = torch.stack(log_probs)[step_BN[:, :-1], row_B[:, None]]
+        return latents, behaviour
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
         """mean max(-A rho, -A clip(rho, 1 +- c)) + kl_reference * mean (mean - mean_ref)^2 / (2 s^2), over samples and trained steps.
