@@ -42,6 +42,7 @@ from pipelines.loop_messages import (
     Trained,
     Unit,
 )
+from pipelines.pictures import Pictures
 from pipelines.prompts import PromptOrder
 from pipelines.recovery import Recovery, RunFailed, Start
 from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group, update_shares
@@ -73,6 +74,7 @@ class Driver:
         self.dispatch = Dispatch(executor, recipe.cluster)
         self.submit = self.dispatch.submit
         self.checkpointer = Checkpointer(recipe, prompts_sha256, folder, recovery.root, self.submit)
+        self.pictures = Pictures(folder)
         self.log = StepLog()
         self.control = Control(recipe, executor, folder, self.log, display.note, self.stop)
         self.stopping = False
@@ -99,7 +101,9 @@ class Driver:
         store_bytes = self.executor.object_store_bytes()
         self.loop = Loop(loop_plan(self.recipe, self.heldout, start.step, start.evaluated, store_bytes))
         self.log.take_up(start)
-        self.showcase = Showcase(self.heldout, self.folder, self.executor, partial(self.submit, "reward", "explain"))
+        self.showcase = Showcase(
+            self.heldout, self.folder, self.pictures, self.executor, partial(self.submit, "reward", "explain")
+        )
         self.adapters = dict(start.adapters)
         self.groups: dict[GroupKey, Group] = {}
         self.evaluated = list(start.evaluated)
@@ -113,6 +117,7 @@ class Driver:
             if self.checkpointer.overdue and not self.checkpointer.saving and not self.training:
                 self.save()
             if self.stopping and self.ready_to_stop():
+                self.pictures.finish()
                 return "stopped"
             if not self.stopping:
                 free = {pool: self.executor.free(pool) for pool in ("rollout", "reward")}
@@ -128,6 +133,7 @@ class Driver:
             pools = self.executor.status()
             self.display.pools(pools)
             self.control.tick(progress, pools, self.dispatch.deadlines, self.stopping)
+        self.pictures.finish()
         return "done"
 
     def returned(self, outcome: Outcome) -> None:
@@ -295,7 +301,8 @@ class Driver:
     # checkpoints
 
     def save(self) -> None:
-        """Begins a checkpoint of the version that exists now."""
+        """Begins a checkpoint of the version that exists now; the pictures of what it counts as evaluated are there before it."""
+        self.pictures.finish()
         unevaluated = set(self.heldout.versions()) - set(self.evaluated)
         self.checkpointer.begin(self.adapters, self.evaluated, unevaluated, **self.log.counters())
 

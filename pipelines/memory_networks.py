@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Z_IMAGE_BLOCK = 32  # Z-Image pads captions and images to whole blocks of tokens
+FORWARD, BACKWARD = 17.5, 13.0  # widths per token: the largest that any of the networks was counted to need
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Network:
-    """A transformer of this width. `forward`: the peak of a forward without gradient, `backward`: of a backward beside what was saved,
-    both in widths per token.
-
-    `lora`: numbers of the trained LoRA per rank.
-    """
+    """A transformer of this width. `lora`: how many numbers a LoRA of rank 1 has."""
 
     width: int
     blocks: tuple[Block, ...]
     lora: int
-    forward: float
-    backward: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,9 @@ def saved_bytes(network: Network, run: Pass, checkpointing: bool) -> int:
     """Bytes that wait for the backward pass, at their most. With checkpointing: each block's input, and one block in full."""
     per_block = [(block.count, _block_bytes(network, block, run)) for block in network.blocks]
     if not checkpointing:
-        copies = run.element * network.lora * run.rank if run.element < 4 else 0  # of the float32 LoRA in the model's type
+        copies = (
+            run.element * network.lora * run.rank if run.element < 4 else 0
+        )  # of the float32 LoRA in the model's type
         return round(sum(count * size for count, size in per_block) + copies)
     inputs = sum(block.count for block in network.blocks) * (run.image + run.text) * run.rows * network.width
     return round(inputs * run.element + max(size for _, size in per_block))
@@ -70,12 +66,12 @@ def saved_bytes(network: Network, run: Pass, checkpointing: bool) -> int:
 
 def forward_bytes(network: Network, run: Pass) -> int:
     """The peak of a forward without gradient."""
-    return round(network.forward * network.width * run.element * run.rows * (run.image + run.text))
+    return round(FORWARD * network.width * run.element * run.rows * (run.image + run.text))
 
 
 def backward_bytes(network: Network, run: Pass) -> int:
     """The peak of a backward beside what was saved for it."""
-    return round(network.backward * network.width * run.element * run.rows * (run.image + run.text))
+    return round(BACKWARD * network.width * run.element * run.rows * (run.image + run.text))
 
 
 def network_of(kind: str, config: Mapping[str, Any], targets: str) -> Network:
@@ -84,8 +80,10 @@ def network_of(kind: str, config: Mapping[str, Any], targets: str) -> Network:
 
 
 def _sd3(config: Mapping[str, Any], everything: bool) -> Network:
-    """MMDiT: norms 2, their modulated outputs 1 (2 with LoRA on the feed-forward), raw q and k 2 and float32 copies of both,
-    joint q, k, v and output 4, its slice 1, the feed-forward's inside 4 (8 with LoRA). Dual attention adds 7 for images.
+    """MMDiT.
+
+    Norms 2, their modulated outputs 1 (2 with LoRA on the feed-forward), raw q and k 2 and float32 copies of both, joint q, k, v and
+    output 4, its slice 1, the feed-forward's inside 4 (8 with LoRA). Dual attention adds 7 for images.
     """
     width = config["num_attention_heads"] * config["attention_head_dim"]
     layers, dual = config["num_layers"], len(config.get("dual_attention_layers") or ())
@@ -98,7 +96,7 @@ def _sd3(config: Mapping[str, Any], everything: bool) -> Network:
         blocks = [Block(dual - 1, twice, stream), Block(1, twice, last_text)]
     attention, feed_forward = 2 * width, 10 * width if everything else 0
     matrices = layers * 2 * (4 * attention + feed_forward) + dual * 4 * attention - (attention + feed_forward)
-    return Network(width, tuple(block for block in blocks if block.count), matrices, forward=17.5, backward=8)
+    return Network(width, tuple(block for block in blocks if block.count), matrices)
 
 
 def _flux(config: Mapping[str, Any], everything: bool) -> Network:
@@ -111,9 +109,7 @@ def _flux(config: Mapping[str, Any], everything: bool) -> Network:
     matrices = double * 2 * (4 * attention + (10 * width if everything else 0))
     matrices += single * (3 * attention + (11 * width if everything else 0))
     matrices += width + config["in_channels"] if everything else 0
-    return Network(
-        width, (Block(double, stream, stream), Block(single, joint, joint)), matrices, forward=17.5, backward=13
-    )
+    return Network(width, (Block(double, stream, stream), Block(single, joint, joint)), matrices)
 
 
 def _qwen_image(config: Mapping[str, Any], everything: bool) -> Network:
@@ -122,12 +118,14 @@ def _qwen_image(config: Mapping[str, Any], everything: bool) -> Network:
     layers = config["num_layers"]
     stream = Saved(14 + 5 * everything, 2, 4 + 2 * everything)
     matrices = layers * 2 * (8 * width + (10 * width if everything else 0))
-    return Network(width, (Block(layers, stream, stream),), matrices, forward=17.5, backward=13)
+    return Network(width, (Block(layers, stream, stream),), matrices)
 
 
 def _z_image(config: Mapping[str, Any], everything: bool) -> Network:
-    """One stream: four norms of float32 copies with their inputs, raw q and k with float32 copies, q, k, v and output, and three
-    insides of a gated feed-forward; before it refiners of the image's and of the caption's tokens alone.
+    """One stream of image and caption, and before it refiners of the tokens of each alone.
+
+    Inputs of four norms 4 and float32 copies of them, raw q and k 2 and float32 copies of both, q, k, v and output 4, the modulated
+    norm 1 (2 with LoRA on the feed-forward), and three insides of a gated feed-forward (four with LoRA).
     """
     width, inner = config["dim"], int(config["dim"] / 3 * 8)
     layers, refiners = config["n_layers"], config["n_refiner_layers"]
@@ -135,7 +133,7 @@ def _z_image(config: Mapping[str, Any], everything: bool) -> Network:
     token = Saved(11 + 3 * ratio + everything * (1 + ratio), 6, 4 + 3 * everything)
     blocks = (Block(layers, token, token), Block(refiners, token, Saved()), Block(refiners, Saved(), token))
     matrices = (layers + 2 * refiners) * (8 * width + (3 * (width + inner) if everything else 0))
-    return Network(width, blocks, matrices, forward=17.5, backward=13)
+    return Network(width, blocks, matrices)
 
 
 def _block_bytes(network: Network, block: Block, run: Pass) -> float:

@@ -105,9 +105,13 @@ class RunFolder:
             self.path / "status.json", {"status": status, "started": started, "changed": now, "pid": os.getpid()}
         )
 
+    def grid_path(self, name: str) -> Path:
+        """Where `save_grid` puts a grid."""
+        return self.path / "samples" / f"{name}.png"
+
     def save_grid(self, name: str, rows: Sequence[tuple[str, np.ndarray]]) -> Path:
         """Write samples/`name`.png: per row a caption and its images, uint8 [K, H, W, C]. Returns the path."""
-        path = self.path / "samples" / f"{name}.png"
+        path = self.grid_path(name)
         image, text = draw_grid(rows)
         temporary = path.with_suffix(".png.tmp")
         image.save(temporary, format="PNG", pnginfo=text)

@@ -12,6 +12,7 @@ from actors.messages import Prompt, Scores, TokenLogProbs
 from cluster.tasks import Executor, Outcome, PayloadLostError
 from pipelines.evaluation import HeldoutPlan, Tally, extremes
 from pipelines.loop_messages import Unit
+from pipelines.pictures import Pictures
 from pipelines.run_folder import RunFolder
 
 EXPLAINED = 3
@@ -22,10 +23,16 @@ class Showcase:
     """Gathers the scored held-out groups of each evaluation and writes what is to be looked at."""
 
     def __init__(
-        self, plan: HeldoutPlan, folder: RunFolder, executor: Executor, explain: Callable[[Any, tuple], None]
+        self,
+        plan: HeldoutPlan,
+        folder: RunFolder,
+        pictures: Pictures,
+        executor: Executor,
+        explain: Callable[[Any, tuple], None],
     ) -> None:
         """`explain(what, args)` asks a reward worker; its outcome comes back to `explained`, with `what` in its key."""
-        self.plan, self.folder, self.executor, self.explain = plan, folder, executor, explain
+        self.plan, self.folder, self.pictures = plan, folder, pictures
+        self.executor, self.explain = executor, explain
         self.waiting = 0
         self._tallies: dict[tuple[int, float], Tally] = defaultdict(Tally)
         self._images: dict[int, dict[int, tuple[str, np.ndarray]]] = defaultdict(dict)  # of the groups in the grid
@@ -52,7 +59,7 @@ class Showcase:
         tag = self.plan.tag(version)
         shown = self._images.pop(version, {})
         if shown:
-            self.folder.save_grid(f"{tag}-{version:06d}", [shown[group] for group in sorted(shown)])
+            self.pictures.draw(f"{tag}-{version:06d}", [shown[group] for group in sorted(shown)])
         records = []
         for key in sorted(key for key in self._tallies if key[0] == version):
             records.append({"tag": tag, "step": version, "guidance": key[1], **self._tallies.pop(key).record()})
@@ -80,7 +87,7 @@ class Showcase:
 
     def _explanation(self, which: str, group: int, tokens: TokenLogProbs) -> dict[str, Any]:
         prompt, images, scores = self._held[group]
-        picture = self.folder.save_grid(f"tokens-{which}-{group}", [(prompt.caption, self.executor.fetch(images))])
+        picture = self.pictures.draw(f"tokens-{which}-{group}", [(prompt.caption, self.executor.fetch(images))])
         return {
             "which": which,
             "step": self.plan.steps,

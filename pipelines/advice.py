@@ -1,0 +1,168 @@
+"""The first thing to change in a recipe that does not fit its GPUs: one key, one value, and what it saves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.config import Recipe, UserError, parse_recipe
+from pipelines.memory import Models, estimate, fullest_gpu, rows_of_update
+from pipelines.memory_families import shape_of
+from pipelines.tables import FlowGrpo
+
+ENOUGH_TOKENS = 8192  # of a backward pass, to keep a GPU busy: a guess
+LEAST_JUDGED_PIXELS = 256**2
+LEAST_SAVED = 2**26  # bytes: less is not worth a word
+
+Override = tuple[str, Any]
+Options = Callable[[Recipe, Models], Iterator[Override]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Set `key` to `value`: what that saves on the fullest GPU in bytes, and whether all fits then."""
+
+    key: str
+    value: Any
+    saved: int
+    fits: bool
+
+    def __str__(self) -> str:
+        """As a line of TOML."""
+        return f"{self.key} = {json.dumps(self.value)}"
+
+
+def first_change(recipe: Recipe, models: Models, room: int) -> Change | None:
+    """The gentlest single change after which every GPU gets at most `room` bytes; where none suffices, the one that saves most.
+
+    None where all keys together do not suffice, which leaves a smaller model or a larger GPU. Tiers go from changes that cost only
+    time to those that take more GPUs and those that change what is trained.
+    """
+    before = fullest_gpu(estimate(recipe, models).actors)[0]
+    for last in range(1, len(TIERS) + 1):
+        tiers = TIERS[:last]
+        if _need(_frugal(recipe, models, tiers), models) > room:
+            continue
+        changes = [
+            Change(key, value, before - need, need <= room)
+            for options in (options for tier in tiers for options in tier)
+            for key, value in options(recipe, models)
+            if (changed := changed_by(recipe, key, value)) is not None
+            for need in [_need(changed, models)]
+        ]
+        fitting = [change for change in changes if change.fits]
+        useful = [change for change in changes if change.saved >= LEAST_SAVED]
+        if fitting:
+            return fitting[0]
+        return max(useful, key=lambda change: change.saved) if useful else None
+    return None
+
+
+def changed_by(recipe: Recipe, key: str, value: Any) -> Recipe | None:
+    """The recipe with one key set; None if it then cannot be run."""
+    tables = recipe.model_dump(exclude_none=True)
+    *parents, leaf = key.split(".")
+    table = tables
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    table[leaf] = value
+    try:
+        return parse_recipe(tables, source="the recipe")
+    except UserError:
+        return None
+
+
+def _need(recipe: Recipe, models: Models) -> int:
+    return fullest_gpu(estimate(recipe, models).actors)[0]
+
+
+def _frugal(recipe: Recipe, models: Models, tiers: Sequence[Sequence[Options]]) -> Recipe:
+    """The recipe with every option of these tiers that does not add to its need."""
+    need = _need(recipe, models)
+    for tier in tiers:
+        for options in tier:
+            for key, value in options(recipe, models):
+                changed = changed_by(recipe, key, value)
+                if changed is not None and (less := _need(changed, models)) <= need:
+                    recipe, need = changed, less
+    return recipe
+
+
+def _gentle_micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
+    """Smaller micro-batches as long as a backward has tokens enough; the gradient is the same."""
+    shape = shape_of(models.image, recipe.policy.max_sequence_length)
+    size = recipe.rollout.height, recipe.rollout.width
+    tokens = rows_of_update(recipe, shape) * (shape.image_tokens(*size) + shape.text) / recipe.policy.micro_batch
+    for value in _halves(recipe.policy.micro_batch):
+        if value * tokens >= ENOUGH_TOKENS:
+            yield "policy.micro_batch", value
+
+
+def _micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
+    for value in _halves(recipe.policy.micro_batch):
+        yield "policy.micro_batch", value
+
+
+def _checkpointing(recipe: Recipe, models: Models) -> Iterator[Override]:
+    if not recipe.policy.activation_checkpointing:
+        yield "policy.activation_checkpointing", True
+
+
+def _park(recipe: Recipe, models: Models) -> Iterator[Override]:
+    if recipe.policy.text_encoders == "keep":
+        yield "policy.text_encoders", "park"
+
+
+def _chunk(recipe: Recipe, models: Models) -> Iterator[Override]:
+    size = recipe.rollout.group_size
+    for value in range(recipe.chunk - 1, 0, -1):
+        if size % value == 0:
+            yield "rollout.chunk", value
+
+
+def _heldout_chunk(recipe: Recipe, models: Models) -> Iterator[Override]:
+    if recipe.data.heldout:
+        for value in _halves(recipe.heldout.chunk):
+            yield "heldout.chunk", value
+
+
+def _stage(recipe: Recipe, models: Models) -> Iterator[Override]:
+    if recipe.policy.ranks > 1:
+        for stage in range(recipe.policy.zero_stage + 1, 4):
+            yield "policy.zero_stage", stage
+
+
+def _own_gpus(recipe: Recipe, models: Models) -> Iterator[Override]:
+    for pool, table in (("reward", recipe.reward), ("rollout", recipe.rollout), ("policy", recipe.policy)):
+        if 0 < table.num_gpus < 1:
+            yield f"{pool}.num_gpus", 1.0
+
+
+def _judged_pixels(recipe: Recipe, models: Models) -> Iterator[Override]:
+    if not str(models.judge.model.config.get("model_type", "")).startswith("qwen"):
+        return
+    pixels = min(recipe.reward.image_pixels or 2**62, recipe.rollout.height * recipe.rollout.width)
+    while (pixels := pixels // 2) >= LEAST_JUDGED_PIXELS:
+        yield "reward.image_pixels", pixels
+
+
+def _points(recipe: Recipe, models: Models) -> Iterator[Override]:
+    objective = recipe.objective
+    key = "window" if isinstance(objective, FlowGrpo) else "timesteps_per_sample"
+    for fewer in _halves(getattr(objective, key)):
+        yield f"objective.{key}", fewer
+
+
+def _halves(value: int) -> Iterator[int]:
+    while (value := value // 2) >= 1:
+        yield value
+
+
+TIERS: tuple[tuple[Options, ...], ...] = (
+    (_gentle_micro_batch, _park, _checkpointing, _micro_batch, _chunk, _heldout_chunk, _stage),
+    (_own_gpus,),
+    (_judged_pixels, _points),
+)
+"""What a change costs: time; GPUs; a different run. Within a tier the gentler first."""

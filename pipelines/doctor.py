@@ -1,0 +1,147 @@
+"""Checks a recipe before it costs anything: does it load, does it fit its GPUs, and what will its user suffer from.
+
+    python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
+
+Needs neither a GPU nor torch, nor the models' files if their hub names are known (pipelines/memory_models.py). Exit codes: 0 it fits,
+1 it cannot fit, 2 a user's mistake, as `pipelines.train` tells it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from actors.messages import Prompt
+from pipelines import checks
+from pipelines.advice import first_change
+from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
+from pipelines.memory_models import image_model, judge
+from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.startup import check_packages
+from pipelines.symptoms import obstacles, warnings
+
+USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    console = Console()
+    try:
+        check_packages()
+        recipe = load_recipe(options.recipe, options.set)
+        checks.check_models(recipe)
+        models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    except UserError as error:
+        return tell_mistakes([str(error)])
+    found = obstacles(recipe, models)
+    if found:
+        return tell_mistakes(found)
+    fits = report_memory(recipe, models, options.gpu_memory, console)
+    try:
+        prompts = load_all_prompts(recipe)
+    except UserError as error:
+        prompts, found = (), [str(error)]
+    for text in warnings(recipe, models, prompts):
+        console.print(f"[yellow]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
+    if found:
+        return tell_mistakes(found)
+    return 0 if fits else 1
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. A mistake in it exits with code 2, as argparse does."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/sd35m_8gpu.toml")
+    parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="of a card, by its name (80)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    return parser.parse_args(arguments)
+
+
+def load_all_prompts(recipe: Recipe) -> tuple[Prompt, ...]:
+    """The prompts of training, checked as `pipelines.train` checks all prompts. Raises UserError."""
+    prompts = load_prompts(recipe.data.train, "data.train")
+    heldout = load_prompts(recipe.data.heldout, "data.heldout") if recipe.data.heldout else ()
+    checks.check_heldout(prompts, heldout, recipe)
+    PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
+    return prompts
+
+
+def tell_mistakes(found: Sequence[str]) -> int:
+    """Prints what the user must mend first; returns the exit code of that."""
+    for text in found:
+        Console(stderr=True).print(f"[bold red]error[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return 2
+
+
+def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Console) -> bool:
+    """Prints the estimate and, where a GPU gets more than it has, what to change first. Returns whether all fits."""
+    found = estimate(recipe, models)
+    console.print(memory_table(found))
+    console.print(
+        f"In flight: at most {_size(found.bytes_in_flight)} in the object store, {_size(found.image_bytes)} an image. "
+        f"GPUs asked for: {sum(actor.count * actor.num_gpus for actor in found.actors):g}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    room = round(gpu_memory * GIB * USABLE)
+    need, together = fullest_gpu(found.actors)
+    if not together:
+        return True
+    who = " + ".join(f"{count} {pool}" for pool, count in together.items())
+    console.print(f"The fullest GPU: {who}, {_size(need)} of {_size(room)}.", highlight=False, soft_wrap=True)
+    if need <= room:
+        console.print("[bold green]fits[/]")
+        return True
+    change = first_change(recipe, models, room)
+    advice = "no key of the recipe helps: take a smaller model or a larger GPU"
+    if change:
+        after = "then it fits" if change.fits else "then ask again"
+        advice = f"change first: {change}  (saves {_size(change.saved)}; {after})"
+    console.print(f"[bold red]does not fit[/] {escape(advice)}", highlight=False, soft_wrap=True)
+    return False
+
+
+def memory_table(found: Estimate) -> Table:
+    """A column per kind of worker, a row per part."""
+    table = Table(title="Estimated memory of one worker", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("")
+    for actor in found.actors:
+        where = f"{actor.num_gpus:g} GPU" if actor.gpu else "CPU"
+        table.add_column(f"{actor.pool}\n{actor.count} x {where}", justify="right")
+    for name in dict.fromkeys(name for actor in found.actors for name in actor.held):
+        table.add_row(name, *(_size(actor.held[name]) if name in actor.held else "" for actor in found.actors))
+    table.add_section()
+    for name in dict.fromkeys(name for actor in found.actors for name in actor.phases):
+        table.add_row(f"while {name}", *(_phase(actor, name) for actor in found.actors), style="dim")
+    table.add_section()
+    table.add_row("at its most", *(_size(actor.peak) for actor in found.actors), style="bold")
+    table.add_row("host, while it starts", *(_size(actor.loading) if actor.loading else "" for actor in found.actors))
+    return table
+
+
+def _phase(actor: Actor, name: str) -> str:
+    """The widest phase of an actor is set off: it alone counts."""
+    if name not in actor.phases:
+        return ""
+    text = f"+ {_size(actor.phases[name])}"
+    return f"[bold not dim]{text}[/]" if name == actor.widest else text
+
+
+def _size(size: float) -> str:
+    """In GiB; where that would hardly show, in MiB."""
+    if size < GIB / 10:
+        return f"{size / 2**20:.1f} MiB" if size else "0"
+    return f"{size / GIB:.1f} GiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
