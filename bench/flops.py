@@ -66,7 +66,7 @@ def sd3(config: Config, image: int, text: int) -> Flops:
     embedders = image * patch * config["in_channels"] + text * config["joint_attention_dim"]
     return Flops(
         projections=square * (4 * layers * (image + text) - text + 4 * dual * image),
-        layers=square * 8 * (layers * image + (layers - 1) * text) + 2.0 * width * patch * config["out_channels"] * image,
+        layers=square * 8 * (layers * (image + text) - text) + 2.0 * width * patch * config["out_channels"] * image,
         attention=layers * attend(width, (image + text) ** 2) + dual * attend(width, image**2),
         edge=square * (modulations + 2 + 2) + 2.0 * width * (embedders + TIME_WIDTH + config["pooled_projection_dim"]),
         entry=square * 3 * (image + text) + (square * 3 * image if dual else 0.0),
@@ -170,7 +170,8 @@ def within_windows(length: int, window: int) -> int:
 
 def clip_tower(config: Config, text_width: int) -> Flops:
     """LLaVA's CLIP tower on its one size of image, with a class token, and the projector into the language model."""
-    width, layers, places = config["hidden_size"], config["num_hidden_layers"], (config["image_size"] // config["patch_size"]) ** 2
+    width, layers = config["hidden_size"], config["num_hidden_layers"]
+    places = (config["image_size"] // config["patch_size"]) ** 2
     tokens = places + 1
     return Flops(
         projections=2.0 * layers * tokens * 4 * width**2,

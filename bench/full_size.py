@@ -28,9 +28,9 @@ CAPTION = "a red circle"
 EMPTY_TOKENS = 8  # of the empty caption, in families whose captions have different lengths
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "base_image_seq_len": 256}
 NARROW_VAE = {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 2}
-NARROW_QWEN = {
+NARROW_QWEN: dict[str, dict[str, Any]] = {
     "text_config": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2,
-                    "num_key_value_heads": 1},
+                    "num_key_value_heads": 1, "vocab_size": 2048, "bos_token_id": None, "eos_token_id": 2},
     "vision_config": {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 256},
 }  # fmt: skip
 
@@ -99,7 +99,8 @@ def image_model(
 
 def save_narrow(model: ImageModel, name: str, folder: Path) -> None:
     """Writes a pipeline whose transformer, VAE and schedule are narrow forms of the architecture's."""
-    tiny = str(MAKERS[model.maker](folder / "tiny"))
+    makers: dict[str, Any] = MAKERS
+    tiny = str(makers[model.maker](folder / "tiny"))
     parts = diffusers.DiffusionPipeline.load_config(tiny)
     absent = {part: None for part, value in parts.items() if isinstance(value, list) and value[0] is None}
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tiny, **absent)
@@ -191,7 +192,8 @@ def judge(name: str, device: torch.device, dtype: torch.dtype, tiny: bool, folde
     patch, merge = vision["patch_size"], vision["spatial_merge_size"]
     size = {"shortest_edge": 4 * (patch * merge) ** 2, "longest_edge": 16384 * (patch * merge) ** 2}
     Qwen2VLImageProcessorPil(patch_size=patch, merge_size=merge, size=size).save_pretrained(folder)
-    make_vlm(narrow_vlm(config), torch.device("cpu"), torch.float32).save_pretrained(folder)
+    narrow: Any = make_vlm(narrow_vlm(config), torch.device("cpu"), torch.float32)
+    narrow.save_pretrained(folder)
     reward = PromptEcho(str(folder), device=device.type, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
     if not tiny:
         vlm: Any = reward.vlm
@@ -202,7 +204,7 @@ def judge(name: str, device: torch.device, dtype: torch.dtype, tiny: bool, folde
 
 def narrow_vlm(config: dict[str, Any]) -> dict[str, Any]:
     """A small config of the same make, with a vocabulary as small as the tokenizer's."""
-    text = {**config["text_config"], **NARROW_QWEN["text_config"], "vocab_size": 2048, "bos_token_id": None, "eos_token_id": 2}
+    text = {**config["text_config"], **NARROW_QWEN["text_config"]}
     vision = {**config["vision_config"], **NARROW_QWEN["vision_config"]}
     if "fullatt_block_indexes" in vision:
         vision["fullatt_block_indexes"] = [1]

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figure import standalone
-from bench.reward import machine
+from bench.hardware import machine
 from pipelines.charts import Line, line_chart
 
 RECIPES = {"awm": "recipes/toy.toml", "flow_grpo": "recipes/toy_flow_grpo.toml", "nft": "recipes/toy_nft.toml"}

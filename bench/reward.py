@@ -1,21 +1,21 @@
 """PromptEcho's group scorer against the obvious way: images per second and peak memory, side by side in one run.
 
     python -m bench.reward [--quick] [--out DIR] [--device cpu|cuda] [--threads N] [--repeats N]
+    python -m bench.reward --model DIR|qwen2.5-vl-7b|qwen3-vl-8b|qwen3-vl-32b [--tiny] [--tokens 300] [--size 1024] [--group 16]
 
 The obvious way is what a short script does: one image per forward, inputs made by the model's own processor, the model's own
-loss with full logits. Both ways begin with uint8 images and end with K rewards, which must agree.
+loss with full logits. Both ways begin with uint8 images and end with K rewards, which must agree. The first form compares small
+models of many shapes, the second (bench/judge.py) measures one model: that of a folder, or a full-size one with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,15 +30,18 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt
 from actors.process import prepare
 from actors.reward.promptecho import QUERY, PromptEcho
+from bench import judge
+from bench.command import fill_in, finish, surroundings
+from bench.hardware import MB, machine, peak_memory, take_turns
 from tests.tiny_models import make_tiny_llava
 
 JUDGE = Path("toy/models/judge")
 WORDS = "a red circle left of a blue square and a green triangle above a yellow circle".split()
 AGREEMENT = 1e-4  # nats per token between the two ways, both in float32
-MB = 2**20
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,7 @@ WAYS: dict[str, Callable[[Path, str], Obvious | Echo]] = {"obvious": Obvious, "e
 
 
 def measure_speed(case: Case, folder: Path, device: str, repeats: int) -> dict[str, Any]:
-    """Median seconds per group of both ways and of the forward alone, in turns, and what follows from them.
-
-    On one CPU thread the seconds are the process's own, so that other work on the machine counts less.
-    """
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    """Median seconds per group of both ways and of the forward alone, in turns, and what follows from them."""
     obvious, echo, images = Obvious(folder, device), Echo(folder, device), case.images()
     difference = np.abs(np.subtract(obvious.score(images, case.caption), echo.score(images, case.caption))).max()
     if not difference < AGREEMENT:
@@ -152,12 +151,7 @@ def measure_speed(case: Case, folder: Path, device: str, repeats: int) -> dict[s
         "echo": lambda: echo.score(images, case.caption),
         "forward": echo.forward(images, case.caption),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(repeats):
-        for name, turn in turns.items():
-            start = clock()
-            turn()
-            seconds[name].append(clock() - start)
+    seconds = take_turns(turns, repeats, device)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     pairs = [a / b for a, b in zip(seconds["obvious"], seconds["echo"], strict=True)]
     return {
@@ -177,17 +171,6 @@ def count_gflop(turn: Callable[[], Any]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def matmul_gflop_per_s(device: str) -> float:
-    """The best of some float32 products of a thousand tokens with a thousand columns, 128 wide as the toy judge."""
-    left, right = torch.randn(1024, 128, device=device), torch.randn(128, 1024, device=device)
-    best = float("inf")
-    for _ in range(200):
-        start = time.perf_counter()
-        (left @ right)[-1, -1].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * 1024 * 1024 * 128 / best / 1e9
-
-
 def measure_memory(case: Case, folder: Path, device: str) -> dict[str, float]:
     """MB that scoring a group takes at its peak beyond the loaded model, by way, each in a process of its own."""
     command = [sys.executable, "-m", "bench.reward", "--device", device, "--folder", str(folder)]
@@ -200,21 +183,9 @@ def memory_here(case: Case, folder: Path, device: str, way: str) -> float:
     """See `measure_memory`; call it once in a process."""
     scorer, images = WAYS[way](folder, device), case.images()
     scorer.score(images[:1], WORDS[1])  # what the libraries take once is not the group's
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+    with peak_memory(device) as peak:
         scorer.score(images, case.caption)
-        return (torch.cuda.max_memory_allocated() - before) / MB
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident_bytes("VmRSS")
-    scorer.score(images, case.caption)
-    return (resident_bytes("VmHWM") - before) / MB
-
-
-def resident_bytes(field: str) -> int:
-    """VmRSS (now) or VmHWM (the peak) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return peak.mb
 
 
 def run(quick: bool, device: str, repeats: int) -> dict[str, Any]:
@@ -228,15 +199,6 @@ def run(quick: bool, device: str, repeats: int) -> dict[str, Any]:
         for case in track(memory_cases(quick), "memory"):
             memory.append({**asdict(case), "peak_mb": measure_memory(case, case.folder(Path(temporary)), device)})
     return {"machine": machine(device), "quick": quick, "repeats": repeats, "speed": speed, "memory": memory}
-
-
-def machine(device: str) -> dict[str, Any]:
-    """Where this was measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
-    name = torch.cuda.get_device_name() if device == "cuda" else cpu
-    threads = {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
-    return {"device": name, **threads, "torch": torch.__version__, "matmul_gflop_per_s": matmul_gflop_per_s(device)}
 
 
 def speed_table(rows: list[dict[str, Any]]) -> Table:
@@ -275,18 +237,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, help="turns per row (2 with --quick, else 7)")
     for internal in ("--memory-of", "--case", "--folder"):
         parser.add_argument(internal, help=argparse.SUPPRESS)
+    judge.options_of(parser)
     options = parser.parse_args(arguments)
     prepare(options.threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    device = pick_device(options.device)
     if options.memory_of:
-        print(memory_here(Case(**json.loads(options.case)), Path(options.folder), device, options.memory_of))
-        return
+        print(memory_here(Case(**json.loads(options.case)), Path(options.folder), device.type, options.memory_of))
+    elif options.model:
+        report_model(options, device)
+    else:
+        report_shapes(options, device.type)
+
+
+def report_shapes(options: argparse.Namespace, device: str) -> None:
+    """Both tables of small models."""
     results = run(options.quick, device, options.repeats or (2 if options.quick else 7))
     console = Console(width=max(100, Console().width))
     console.print(speed_table(results["speed"]), memory_table(results["memory"]), results["machine"])
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "reward.json").write_text(json.dumps(results, indent=2) + "\n")
     console.print(f"written to {options.out / 'reward.json'}")
+
+
+def report_model(options: argparse.Namespace, device: torch.device) -> None:
+    """The table of one model."""
+    dtype = pick_dtype("auto", device)
+    options.repeats = options.repeats or (2 if options.tiny else 5)
+    fill_in(options, judge.TINY if options.tiny else judge.USUAL)
+    asked = {name: getattr(options, name) for name in ("model", "tiny", "tokens", "size", "group")}
+    around = surroundings(device, dtype)
+    results = around | asked | judge.measure(options, device, dtype, around["peak_flop_per_s"])
+    finish(results, [judge.table(results)], options.out / f"reward_{Path(options.model).name}.json")
 
 
 if __name__ == "__main__":

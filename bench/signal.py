@@ -33,7 +33,7 @@ from actors.policy.objectives.objective import load_objective
 from actors.process import prepare
 from actors.reward.promptecho import PromptEcho
 from actors.seeds import seed_of
-from bench.reward import machine
+from bench.hardware import machine
 from pipelines.config import load_recipe
 from pipelines.prompts import load_prompts
 from pipelines.tables import Awm, FlowGrpo, Nft, ObjectiveTable
@@ -125,18 +125,21 @@ class World:
 
 
 def agreement(gradients: list[Tensor]) -> tuple[float, float]:
-    """The mean cosine over all pairs, and its standard error over batches (each batch's mean cosine with the others)."""
-    unit = [gradient / gradient.norm() for gradient in gradients]
-    pairs = {pair: float(unit[pair[0]] @ unit[pair[1]]) for pair in itertools.combinations(range(len(unit)), 2)}
-    of_batch = [statistics.mean(value for pair, value in pairs.items() if i in pair) for i in range(len(unit))]
-    error = statistics.stdev(of_batch) / len(of_batch) ** 0.5 if len(of_batch) > 2 else 0.0
-    return statistics.mean(pairs.values()), error
+    """The mean cosine over all pairs of batches, and its standard error by leaving out each batch in turn (jackknife)."""
+    unit = torch.stack([gradient / gradient.norm() for gradient in gradients])
+    cosines, count = unit @ unit.T, len(unit)
+    of_batch = cosines.sum(1) - cosines.diagonal()
+    mean = of_batch.sum() / (count * (count - 1))
+    if count < 3:
+        return mean.item(), 0.0
+    without = (of_batch.sum() - 2 * of_batch) / ((count - 1) * (count - 2))
+    return mean.item(), ((count - 1) / count * (without - without.mean()).square().sum()).sqrt().item()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.signal", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batches", type=int, default=10, help="independent batches of each variant (10)")
+    parser.add_argument("--batches", type=int, default=40, help="independent batches of each variant (40)")
     parser.add_argument("--quick", action="store_true", help="2 small batches of the first two, to see that it works")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for signal.json (runs/bench)")
     options = parser.parse_args(arguments)

@@ -35,7 +35,7 @@ from actors.device import pick_device
 from actors.messages import Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
 from actors.process import prepare
-from bench.reward import MB, machine, resident_bytes
+from bench.hardware import MB, machine, resident_bytes
 from pipelines.tables import Awm, Policy
 from tests.tiny_sd3 import make_tiny_sd3
 

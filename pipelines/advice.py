@@ -12,8 +12,7 @@ from pipelines.memory import Models, estimate, fullest_gpu, rows_of_update
 from pipelines.memory_families import shape_of
 from pipelines.tables import FlowGrpo
 
-ENOUGH_TOKENS = 8192  # of a backward pass, to keep a GPU busy: a guess
-LEAST_JUDGED_PIXELS = 256**2
+ENOUGH_TOKENS = 4096  # of a backward pass, to keep a GPU busy: a guess
 LEAST_SAVED = 2**26  # bytes: less is not worth a word
 
 Override = tuple[str, Any]
@@ -60,6 +59,11 @@ def first_change(recipe: Recipe, models: Models, room: int) -> Change | None:
     return None
 
 
+def least_need(recipe: Recipe, models: Models) -> int:
+    """What the fullest GPU gets with every key that `first_change` knows at its most frugal, in bytes."""
+    return _need(_frugal(recipe, models, TIERS), models)
+
+
 def changed_by(recipe: Recipe, key: str, value: Any) -> Recipe | None:
     """The recipe with one key set; None if it then cannot be run."""
     tables = recipe.model_dump(exclude_none=True)
@@ -79,13 +83,14 @@ def _need(recipe: Recipe, models: Models) -> int:
 
 
 def _frugal(recipe: Recipe, models: Models, tiers: Sequence[Sequence[Options]]) -> Recipe:
-    """The recipe with every option of these tiers that does not add to its need."""
-    need = _need(recipe, models)
-    for tier in tiers:
-        for options in tier:
+    """The recipe changed by these tiers' options, again and again, as long as one lowers its need."""
+    need, before = _need(recipe, models), None
+    while need != before:
+        before = need
+        for options in (options for tier in tiers for options in tier):
             for key, value in options(recipe, models):
                 changed = changed_by(recipe, key, value)
-                if changed is not None and (less := _need(changed, models)) <= need:
+                if changed is not None and (less := _need(changed, models)) < need:
                     recipe, need = changed, less
     return recipe
 
@@ -95,13 +100,13 @@ def _gentle_micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
     shape = shape_of(models.image, recipe.policy.max_sequence_length)
     size = recipe.rollout.height, recipe.rollout.width
     tokens = rows_of_update(recipe, shape) * (shape.image_tokens(*size) + shape.text) / recipe.policy.micro_batch
-    for value in _halves(recipe.policy.micro_batch):
+    for value in range(recipe.policy.micro_batch - 1, 0, -1):
         if value * tokens >= ENOUGH_TOKENS:
             yield "policy.micro_batch", value
 
 
 def _micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
-    for value in _halves(recipe.policy.micro_batch):
+    for value in range(recipe.policy.micro_batch - 1, 0, -1):
         yield "policy.micro_batch", value
 
 
@@ -140,14 +145,6 @@ def _own_gpus(recipe: Recipe, models: Models) -> Iterator[Override]:
             yield f"{pool}.num_gpus", 1.0
 
 
-def _judged_pixels(recipe: Recipe, models: Models) -> Iterator[Override]:
-    if not str(models.judge.model.config.get("model_type", "")).startswith("qwen"):
-        return
-    pixels = min(recipe.reward.image_pixels or 2**62, recipe.rollout.height * recipe.rollout.width)
-    while (pixels := pixels // 2) >= LEAST_JUDGED_PIXELS:
-        yield "reward.image_pixels", pixels
-
-
 def _points(recipe: Recipe, models: Models) -> Iterator[Override]:
     objective = recipe.objective
     key = "window" if isinstance(objective, FlowGrpo) else "timesteps_per_sample"
@@ -163,6 +160,6 @@ def _halves(value: int) -> Iterator[int]:
 TIERS: tuple[tuple[Options, ...], ...] = (
     (_gentle_micro_batch, _park, _checkpointing, _micro_batch, _chunk, _heldout_chunk, _stage),
     (_own_gpus,),
-    (_judged_pixels, _points),
+    (_points,),
 )
 """What a change costs: time; GPUs; a different run. Within a tier the gentler first."""

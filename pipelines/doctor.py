@@ -20,7 +20,7 @@ from rich.table import Table
 
 from actors.messages import Prompt
 from pipelines import checks
-from pipelines.advice import first_change
+from pipelines.advice import first_change, least_need
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
@@ -102,10 +102,12 @@ def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Co
         console.print("[bold green]fits[/]")
         return True
     change = first_change(recipe, models, room)
-    advice = "no key of the recipe helps: take a smaller model or a larger GPU"
     if change:
         after = "then it fits" if change.fits else "then ask again"
         advice = f"change first: {change}  (saves {_size(change.saved)}; {after})"
+    else:
+        least = _size(least_need(recipe, models))
+        advice = f"with the recipe's keys at their most frugal a GPU still needs {least}: take a smaller model or a larger GPU"
     console.print(f"[bold red]does not fit[/] {escape(advice)}", highlight=False, soft_wrap=True)
     return False
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FORWARD, BACKWARD = 17.5, 13.0  # widths per token: the largest that any of the networks was counted to need
+FORWARD, BACKWARD = 20.5, 13.0  # widths per token: the largest that any of the networks was counted to need
 
 
 @dataclass(frozen=True)

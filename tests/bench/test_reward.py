@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.full_size import VLMS
 from bench.reward import WAYS, Case, main, measure_speed, memory_table, speed_table
 
 CASE = Case("tiny", 8, group=2, width=32, layers=1, image_size=16)
@@ -39,3 +40,18 @@ def test_a_process_of_its_own_says_the_peak_of_a_way(folder: Path, capsys: pytes
         peaks[way] = float(capsys.readouterr().out.splitlines()[-1])
     assert all(peak >= 0 for peak in peaks.values())
     assert memory_table([{**vars(CASE), "peak_mb": peaks}]).row_count == 1
+
+
+@pytest.mark.parametrize("name", [*VLMS[:2], "folder"])
+def test_one_model_is_measured_both_ways_and_the_figures_agree(name: str, folder: Path, tmp_path: Path):
+    model = str(folder) if name == "folder" else name
+    main(["--model", model, "--tiny", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / f"reward_{Path(model).name}.json").read_text())
+    assert result["difference"] < 1e-4
+    assert result["ratio"] == pytest.approx(result["seconds"]["obvious"] / result["seconds"]["echo"])
+    for way in WAYS:
+        rate = result["group"] / result["seconds"][way]
+        assert result["images_per_s"][way] == pytest.approx(rate)
+        assert result["tokens_per_s"][way] == pytest.approx(rate * result["tokens_of_a_row"])
+        assert result["flop_per_s"][way] == pytest.approx(rate * result["tflop_per_image"] * 1e12)
+        assert result["share_of_peak"][way] * result["peak_flop_per_s"] == pytest.approx(result["flop_per_s"][way])

@@ -1,0 +1,101 @@
+"""The doctor's command line: exit codes, what it prints, and that it needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import doctor
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes"
+EIGHT = str(RECIPES / "sd35m_8gpu.toml")
+
+
+@pytest.fixture
+def given_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with the prompts that a user must give."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text('{"caption": "a red circle"}\n')
+    (tmp_path / "data" / "heldout.jsonl").write_text('{"caption": "a blue square"}\n')
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("given_prompts")
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*gpu.toml")), ids=lambda path: path.stem)
+def test_a_recipe_that_fits_exits_with_0(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([str(path)]) == 0
+    out = capsys.readouterr().out
+    gpus = int(path.stem.rsplit("_", 1)[1].removesuffix("gpu"))
+    assert f"GPUs asked for: {gpus}." in out
+    assert out.splitlines()[-1] == "fits"
+
+
+@pytest.mark.usefixtures("given_prompts")
+def test_a_recipe_that_cannot_fit_exits_with_1_and_the_advice_mends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, changes = [EIGHT, "--set", "policy.micro_batch=48", "--gpu-memory", "24"], 0
+    while doctor.main(arguments) == 1:
+        out = capsys.readouterr().out
+        assert "does not fit" in out
+        override = out.split("change first: ")[1].split("  (saves")[0].replace(" = ", "=")
+        arguments, changes = [*arguments, "--set", override], changes + 1
+    assert capsys.readouterr().out.splitlines()[-1] == "fits"
+    assert 1 < changes < 10
+
+
+@pytest.mark.usefixtures("given_prompts")
+def test_where_nothing_helps_it_says_what_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([str(RECIPES / "z_image_qwen3vl32b_64gpu.toml"), "--gpu-memory", "48"]) == 1
+    assert "a GPU still needs 64.2 GiB: take a smaller model or a larger GPU" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("given_prompts")
+def test_warnings_do_not_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([EIGHT, "--set", "rollout.guidance_scale=4.5"]) == 0
+    assert "warning rollout.guidance_scale = 4.5" in capsys.readouterr().out
+
+
+def test_prompts_that_the_user_must_give_are_asked_for_after_the_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main([EIGHT]) == 2
+    out, err = capsys.readouterr()
+    assert "fits" in out
+    assert "data.train = 'data/train.jsonl': there is no such file" in err
+
+
+@pytest.mark.usefixtures("given_prompts")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no/such.toml"], "no recipe at no/such.toml"),
+        ([EIGHT, "--set", "policy.micro_bach=1"], "did you mean micro_batch?"),
+        ([EIGHT, "--set", "policy.model=nowhere"], "policy.model = 'nowhere': no model"),
+        ([EIGHT, "--set", "policy.model=someone/something"], "its size is not known without its files"),
+        ([EIGHT, "--set", "rollout.height=500"], "multiples of 16"),
+        ([EIGHT, "--set", "data.heldout=data/train.jsonl"], "also in data.train"),
+    ],
+)
+def test_a_mistake_exits_with_2(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(arguments) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_worker_without_a_gpu_is_shown_but_counts_on_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert doctor.main(["recipes/toy.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "1 x CPU" in out
+    assert "GPUs asked for: 0." in out
+
+
+def test_it_loads_neither_torch_nor_ray() -> None:
+    code = "import sys, pipelines.doctor; print(*{'torch', 'ray', 'transformers', 'diffusers'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
