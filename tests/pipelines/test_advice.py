@@ -76,7 +76,9 @@ def test_a_refusal_names_the_right_first_change_and_it_saves_what_it_says(refusa
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*gpu.toml")))
 def test_following_the_advice_ends_where_it_fits_or_where_nothing_helps(name: str, gib: int) -> None:
     """From the most wasteful form of each recipe down."""
-    recipe, models = load(name, ["policy.micro_batch=24", "policy.text_encoders=keep", "policy.activation_checkpointing=false"])
+    recipe, models = load(
+        name, ["policy.micro_batch=24", "policy.text_encoders=keep", "policy.activation_checkpointing=false"]
+    )
     room, changes = gib * GIB, 0
     while need(recipe, models) > room:
         change = first_change(recipe, models, room)

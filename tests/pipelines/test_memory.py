@@ -14,7 +14,7 @@ from torch import nn
 
 from actors.diffusion import family as diffusion
 from actors.diffusion import lora
-from actors.messages import Adapter, DrawRequest
+from actors.messages import Adapter, DrawReport, DrawRequest, Prompt
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.rollout.generate import Generator
@@ -40,7 +40,7 @@ from pipelines.memory import (
 )
 from pipelines.memory_families import shape_of
 from pipelines.memory_models import Part, image_model, judge
-from pipelines.requests import update_shares
+from pipelines.requests import Chunk, Group, update_shares
 from tests.actors.policy.gang import samples, settings
 from tests.live_bytes import LiveBytes
 
@@ -140,21 +140,13 @@ def test_rows_of_a_backward() -> None:
 
 
 def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
+    """50 chunks of 8 images among three ranks: one of them gets 17."""
     recipe = load_recipe(RECIPES / "flux_dev_8gpu.toml", ["rollout.prompts_per_step=25"])
-    images = recipe.rollout.prompts_per_step, recipe.rollout.group_size
-
-    class Group:
-        key = GroupKey("train", 1, 0)
-        prompt = type("P", (), {"id": "p"})
-        version = epoch = 0
-        chunks = {number: type("C", (), {"latents": None}) for number in range(images[1] // recipe.chunk)}
-
-        def drawn_prompt(self) -> Any:
-            return type("P", (), {"caption": "c"})
-
-    shares = update_shares(recipe, [Group()] * images[0], np.zeros(images))  # type: ignore[list-item]
-    most = max(sum(len(piece.advantages_K) for piece in share[0]) for share in shares)
-    assert samples_of_rank(recipe) == most
+    report = DrawReport("a red circle", False, 0, "", 0, 0.0)
+    chunks = {number: Chunk(report, None, None) for number in range(2)}
+    groups = [Group(GroupKey("train", 1, i), Prompt(str(i), "a red circle"), 0, 0, chunks) for i in range(25)]
+    shares = update_shares(recipe, groups, np.zeros((25, 16)))
+    assert samples_of_rank(recipe) == max(sum(len(piece.advantages_K) for piece in share[0]) for share in shares)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +176,8 @@ def zero_adapter(generator: Generator) -> Adapter:
 
 
 @pytest.mark.parametrize(
-    ("name", "vae"), [("vae-sd3", AutoencoderKL), ("vae-flux", AutoencoderKL), ("vae-qwen-image", AutoencoderKLQwenImage)]
+    ("name", "vae"),
+    [("vae-sd3", AutoencoderKL), ("vae-flux", AutoencoderKL), ("vae-qwen-image", AutoencoderKLQwenImage)],
 )
 def test_the_widest_place_of_a_decoder(name: str, vae: Any) -> None:
     """Full-size decoders at 64 px, in bfloat16: 768 and 1,728 numbers a pixel."""
@@ -226,7 +219,9 @@ def test_drawing_grows_with_the_chunk_and_with_guidance() -> None:
 
 def test_held_out_images_are_drawn_as_well() -> None:
     """Two of them with guidance are four rows, and more than a chunk of one image."""
-    assert drawing(rollout__chunk=1, heldout__chunk=2) == pytest.approx(drawing(rollout__chunk=4, heldout__chunk=1), rel=0.01)
+    assert drawing(rollout__chunk=1, heldout__chunk=2) == pytest.approx(
+        drawing(rollout__chunk=4, heldout__chunk=1), rel=0.01
+    )
 
 
 def test_awm_that_measures_draws_at_all_points_at_once() -> None:
@@ -247,20 +242,25 @@ def actor(pool: str, count: int, share: float, size: int) -> Actor:
     return Actor(pool, count, share, share > 0, {"weights": size})
 
 
+def three(*parts: tuple[int, float, int]) -> list[Actor]:
+    """Policy, rollout and reward by (count, num_gpus, bytes)."""
+    return [actor(pool, *part) for pool, part in zip(("policy", "rollout", "reward"), parts, strict=True)]
+
+
 @pytest.mark.parametrize(
-    ("actors", "expected"),
+    ("actors", "need", "together"),
     [
-        ([actor("policy", 1, 0.4, 5), actor("rollout", 1, 0.3, 3), actor("reward", 1, 0.3, 4)], (12, {"policy": 1, "rollout": 1, "reward": 1})),
-        ([actor("policy", 2, 1.0, 5), actor("rollout", 4, 0.5, 3), actor("reward", 4, 0.5, 4)], (8, {"reward": 2})),
-        ([actor("policy", 2, 1.0, 9), actor("reward", 4, 0.5, 4)], (9, {"policy": 1})),
-        ([actor("policy", 1, 0.6, 5), actor("reward", 1, 0.5, 4)], (5, {"policy": 1})),
-        ([actor("reward", 3, 1 / 3, 4)], (12, {"reward": 3})),
-        ([actor("policy", 1, 2.0, 5)], (5, {"policy": 1})),
-        ([actor("policy", 1, 0.0, 5)], (0, {})),
+        (three((1, 0.4, 5), (1, 0.3, 3), (1, 0.3, 4)), 12, {"policy": 1, "rollout": 1, "reward": 1}),
+        (three((2, 1.0, 5), (4, 0.5, 3), (4, 0.5, 4)), 8, {"reward": 2}),
+        (three((2, 1.0, 9), (4, 0.5, 3), (4, 0.5, 4)), 9, {"policy": 1}),
+        (three((1, 0.6, 5), (1, 0.5, 3), (1, 0.4, 4)), 9, {"policy": 1, "reward": 1}),
+        ([actor("reward", 3, 1 / 3, 4)], 12, {"reward": 3}),
+        ([actor("policy", 1, 2.0, 5)], 5, {"policy": 1}),
+        ([actor("policy", 1, 0.0, 5)], 0, {}),
     ],
-)  # fmt: skip
-def test_the_fullest_gpu_that_fractions_allow(actors: list[Actor], expected: tuple[int, dict[str, int]]) -> None:
-    assert fullest_gpu(actors) == expected
+)
+def test_the_fullest_gpu_that_fractions_allow(actors: list[Actor], need: int, together: dict[str, int]) -> None:
+    assert fullest_gpu(actors) == (need, together)
 
 
 def test_an_actor_needs_what_it_holds_and_its_widest_phase() -> None:

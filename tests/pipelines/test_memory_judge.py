@@ -68,7 +68,9 @@ def test_budgets_are_those_of_the_vlm_room() -> None:
     assert memory.ROWS_OF_LOGITS == {True: likelihood.CHUNK_TOKENS, False: likelihood.CPU_CHUNK_TOKENS}
 
 
-@pytest.mark.parametrize(("rows", "tokens", "expected"), [(16, 1349, 16), (32, 1349, 16), (64, 1349, 16), (3, 60_000, 1)])
+@pytest.mark.parametrize(
+    ("rows", "tokens", "expected"), [(16, 1349, 16), (32, 1349, 16), (64, 1349, 16), (3, 60_000, 1)]
+)
 def test_rows_of_a_pass(rows: int, tokens: int, expected: int) -> None:
     """1,349 tokens and 4,096 patches count as 2,373, of which 20 fit: 32 rows go as two passes of 16, 64 as four."""
     assert rows_at_once(tokens, 4096, rows, gpu=True) == expected
@@ -86,13 +88,22 @@ def test_the_widest_layer_of_either_tower(name: str) -> None:
     """Shallow models of full vision width, and a language model an eighth as wide, in bfloat16: no less than counted, and not much more."""
     description = architectures.load(name)
     config = description["config"]
-    text = {key: value // 8 if key in ("hidden_size", "intermediate_size") else value for key, value in config["text_config"].items()}
+    text = {
+        key: value // 8 if key in ("hidden_size", "intermediate_size") else value
+        for key, value in config["text_config"].items()
+    }
     text |= NARROW_TEXT | {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": text["hidden_size"] // 4}
     half, third = text["head_dim"] // 2, text["head_dim"] // 6
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [half - 2 * third, third, third]}
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "mrope_section": [half - 2 * third, third, third],
+    }
     vision = {**config["vision_config"], **SHALLOW_VISION[name], "out_hidden_size": text["hidden_size"]}
     kind = getattr(transformers, description["class"])
-    made = kind._from_config(kind.config_class(**{**config, "text_config": text, "vision_config": vision}), attn_implementation="sdpa")
+    made = kind._from_config(
+        kind.config_class(**{**config, "text_config": text, "vision_config": vision}), attn_implementation="sdpa"
+    )
     model = made.to(torch.bfloat16).eval()
     grid, length = torch.tensor([[1, 16, 16]] * 2), 200
     patches, values = 2 * 256, 3 * vision["temporal_patch_size"] * vision["patch_size"] ** 2

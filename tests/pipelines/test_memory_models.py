@@ -19,7 +19,9 @@ def test_headers_of_one_file_and_of_several(tmp_path: Path) -> None:
     for folder in (one, many):
         folder.mkdir()
     save_file({"a": np.zeros((2, 3)), "b": np.zeros(5, np.float16)}, one / "model.safetensors")
-    save_file({"a": np.zeros((2, 3)), "b": np.zeros(5, np.float16)}, one / "model.fp16.safetensors")  # another precision
+    save_file(
+        {"a": np.zeros((2, 3)), "b": np.zeros(5, np.float16)}, one / "model.fp16.safetensors"
+    )  # another precision
     assert numel_of_files(one) == 11
     save_file({"a": np.zeros((2, 3))}, many / "model-1-of-2.safetensors", metadata={"format": "pt"})
     save_file({"b": np.zeros(())}, many / "model-2-of-2.safetensors")

@@ -1,4 +1,4 @@
-"""What networks keep for a backward pass, against what torch's hooks count on small networks of the real classes, in bfloat16 on the CPU."""
+"""What networks keep for a backward, against what torch's hooks count on small networks of the real classes, in bfloat16 on the CPU."""
 
 from __future__ import annotations
 
@@ -79,7 +79,11 @@ def inputs(name: str, model: nn.Module) -> dict[str, Any]:
 
 def loss(model: nn.Module, given: dict[str, Any]) -> Tensor:
     predicted = model(**given, return_dict=False)[0]
-    return torch.stack(predicted).float().square().mean() if isinstance(predicted, list) else predicted.float().square().mean()
+    return (
+        torch.stack(predicted).float().square().mean()
+        if isinstance(predicted, list)
+        else predicted.float().square().mean()
+    )
 
 
 def known(model: nn.Module, given: dict[str, Any]) -> list[Tensor]:

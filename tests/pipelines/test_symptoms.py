@@ -77,7 +77,9 @@ def test_a_model_that_knows_no_guidance() -> None:
     recipe, models = load("flux_dev_8gpu")
     transformer = replace(models.image.transformer, config={**models.image.transformer.config, **SCHNELL})
     schnell = replace(models, image=replace(models.image, transformer=transformer))
-    assert warnings(recipe, schnell, ()) == ["rollout.guidance_scale = 3.5 is without effect: this model knows no guidance"]
+    assert warnings(recipe, schnell, ()) == [
+        "rollout.guidance_scale = 3.5 is without effect: this model knows no guidance"
+    ]
 
 
 def test_flow_grpo_trains_with_guidance_and_awm_may_draw_without() -> None:
