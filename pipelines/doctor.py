@@ -3,7 +3,7 @@
     python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
 
 Needs neither a GPU nor torch, nor the models' files if their hub names are known (pipelines/memory_models.py). Exit codes: 0 it fits,
-1 it cannot fit, 2 a user's mistake, as `pipelines.train` tells it.
+1 it cannot fit, 2 a user's mistake, as `pipelines.train` tells it, whether it fits or not.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/sd35m_8gpu.toml")
     parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="of a card, by its name (80)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.gpu_memory <= 0:
+        parser.error(f"--gpu-memory {options.gpu_memory:g}: give the GiB of a card, such as 80")
+    return options
 
 
 def load_all_prompts(recipe: Recipe) -> tuple[Prompt, ...]:

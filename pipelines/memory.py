@@ -99,7 +99,7 @@ def policy_rank(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     sharded = policy.zero_stage == 3 and policy.ranks > 1
     gathered = min(model.transformer.numel, LIVE_NUMEL) * element
     held = {
-        "transformer": weights // policy.ranks + gathered if sharded else weights,
+        "transformer": min(weights, weights // policy.ranks + gathered) if sharded else weights,
         **_encoders_held(recipe, model, element, gpu),
         **trained_bytes(policy.zero_stage, policy.ranks, network.lora * policy.lora_rank),
         "samples of a step": _samples_bytes(recipe, shape, element),

@@ -85,6 +85,12 @@ def test_a_mistake_exits_with_2(arguments: list[str], told: str, capsys: pytest.
     assert told in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_card_without_memory_is_a_mistake_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        doctor.main([EIGHT, "--gpu-memory", "0"])
+    assert "give the GiB of a card" in capsys.readouterr().err
+
+
 def test_a_worker_without_a_gpu_is_shown_but_counts_on_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
