@@ -34,11 +34,12 @@ lint: $(INSTALLED)  ## style, format, types, and which package may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## measure the loop, the reward, the ranks, checkpoints, and what faults cost
+bench: $(INSTALLED)  ## measure the loop, the reward, the ranks, checkpoints, faults, memory and the objectives (hours)
 	$(BIN)/python -m bench.loop
 	$(BIN)/python -m bench.reward
 	$(BIN)/python -m bench.zero
 	$(BIN)/python -m bench.checkpoint
 	$(BIN)/python -m bench.faults
+	$(BIN)/python -m bench.estimate
 	$(BIN)/python -m bench.signal
 	$(BIN)/python -m bench.objectives

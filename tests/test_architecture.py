@@ -19,7 +19,9 @@ def loaded(module: str, *watched: str) -> set[str]:
     return set(run.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["pipelines.config", "pipelines.loop", "pipelines.report", "pipelines.display"])
+@pytest.mark.parametrize(
+    "module", ["pipelines.config", "pipelines.loop", "pipelines.report", "pipelines.display", "pipelines.doctor"]
+)
 def test_recipes_the_loop_and_the_report_load_neither_torch_nor_ray(module: str) -> None:
     assert loaded(module, "torch", "ray", "transformers", "diffusers") == set()
 

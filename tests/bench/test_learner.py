@@ -80,7 +80,10 @@ def test_a_micro_batch_that_does_not_fit_is_a_row_that_says_so(monkeypatch):
     bench = Bench(options(), CPU, torch.float32)
 
     def refuse() -> float:
+        for parameter in bench.family.transformer.parameters():
+            parameter.grad = torch.ones_like(parameter)
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(bench, "ours", lambda _: refuse)
     assert measure(bench, 8, True, 1e-3, 1e9) == {"micro_batch": 8, "checkpointing": True, "out_of_memory": True}
+    assert all(parameter.grad is None for parameter in bench.family.transformer.parameters())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -10,7 +9,8 @@ import pytest
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from bench.faults_world import Run, descendants, go_on, workers
+from bench.faults_nodes import PLACES, add_easel, cluster_without_easels, kill_node_of
+from bench.faults_world import Run, go_on, workers
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of, failures
 
@@ -21,12 +21,6 @@ LENGTH = {
     "rollout__chunk": 4,
     "rollout__steps": 2,
 }
-PLACES = {
-    "rollout__resources": "{easel = 1.0}",
-    "reward__resources": "{home = 1.0}",
-    "policy__resources": "{home = 1.0}",
-}
-STORE_BYTES = 150_000_000
 # Ray would miss a node after some seconds more
 NOTICED_SOON = {
     "health_check_initial_delay_ms": 500,
@@ -38,10 +32,8 @@ NOTICED_SOON = {
 @pytest.fixture(scope="module")
 def cluster(ray_cluster: str) -> Iterator[Cluster]:
     """A second cluster on this machine, whose head has no place for rollout workers."""
-    head = {"num_cpus": 4, "resources": {"home": 4}, "object_store_memory": STORE_BYTES, "_system_config": NOTICED_SOON}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster
-    cluster.shutdown()
+    with cluster_without_easels(**NOTICED_SOON) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -52,17 +44,10 @@ def easel(cluster: Cluster) -> Iterator[Node]:
         cluster.remove_node(node)
 
 
-def add_easel(cluster: Cluster) -> Node:
-    return cluster.add_node(num_cpus=2, resources={"easel": 1}, object_store_memory=STORE_BYTES)
-
-
-def lose(cluster: Cluster, node: Node) -> None:
-    """SIGKILL to a node and all below it, as when its power goes; another node takes its place."""
-    (raylet,) = (it.process.pid for it in node.all_processes["raylet"])
-    dead = [process for process in descendants(os.getpid()) if process.pid == raylet] + descendants(raylet)
-    assert "ray::RolloutActor" in {process.title for process in dead}
-    for process in dead:
-        process.kill()
+def lose_easel(cluster: Cluster) -> None:
+    """The node of the only rollout worker dies; another one takes its place."""
+    (worker,) = workers("RolloutActor")
+    kill_node_of(worker)
     add_easel(cluster)
 
 
@@ -86,7 +71,7 @@ def test_images_that_waited_for_the_judge_are_lost(
     run.reach(2)
     scoring = run.catch("RewardActor.score")
     wait_until_idle(run, "RolloutActor")
-    lose(cluster, easel)
+    lose_easel(cluster)
     go_on(scoring)
     assert digest_of(run) == reference(**LENGTH)
     assert "score" in {failure["task"] for failure in failures(run, "object_lost")}
@@ -99,7 +84,7 @@ def test_latents_that_waited_for_the_policy_are_lost(
     run.reach(2)
     updating = run.catch("PolicyActor.update")
     wait_until_idle(run, "RolloutActor", "RewardActor")
-    lose(cluster, easel)
+    lose_easel(cluster)
     go_on(updating)
     assert digest_of(run) == reference(**LENGTH)
     assert run.events("payloads_lost")
