@@ -152,7 +152,7 @@ def table(results: dict[str, Any]) -> Table:
     for way, ratio in results["ratio"].items():
         made.add_row(
             way, f"{results['seconds'][way]:.3f}", f"{results['images_per_s'][way]:.3g}", f"[bold]{ratio:.2f}[/]",
-            f"{results['share_of_peak'][way]:.2f}", f"{results['peak_mb'].get(way, float('nan')):.0f}",
+            f"{results['share_of_peak'][way]:.2f}", f"{results['peak_mb'][way]:.0f}" if way in results["peak_mb"] else "",
         )  # fmt: skip
     decode = results["seconds"]["decode"]
     made.caption = f"decoding {batch}: {decode:.3f} s; waits for the device: {results['waits']}"
