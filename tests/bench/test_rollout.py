@@ -128,3 +128,9 @@ def test_the_operations_of_a_loop_are_those_that_torch_counts(name: str, tmp_pat
         draw_latents(family, noise, family.sigmas(3, 64, 64), prompted)
     flops = TRANSFORMERS[load(name)["class"]](transformer_config(name, tiny=True), family.tokens(64, 64), 20)
     assert 2 * 3 * flops.forward == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_other_latents_than_the_pipeline_s_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("bench.rollout.draw_latents", lambda family, noise, sigmas, prompted: noise)
+    with pytest.raises(RuntimeError, match="differ"):
+        main(["--tiny", "--device", "cpu", "--out", str(tmp_path)])
