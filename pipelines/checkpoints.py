@@ -20,9 +20,9 @@ from pipelines.config import Recipe, UserError, dump_recipe
 RECORDS = "records/"
 RECIPE = "records/recipe.toml"
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "deepspeed", "ray", "numpy")
-FREE_TABLES = {"cluster"}
+FREE_TABLES = {"cluster", "samples", "monitor"}
 FREE_KEYS = {
-    *("name", "notes", "size", "min", "max", "num_cpus", "num_gpus", "resources"),
+    *("name", "notes", "size", "min", "max", "num_cpus", "num_gpus", "resources", "labels"),
     *("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints"),
     *("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight"),
 }

@@ -19,11 +19,13 @@ from pipelines.tables import (
     FlowGrpo,
     Heldout,
     LoopTable,
+    Monitor,
     Objective,
     Policy,
     Reward,
     Rollout,
     Run,
+    Samples,
     Table,
 )
 
@@ -43,6 +45,8 @@ class Recipe(Table):
     policy: Policy
     objective: Objective = Awm()
     heldout: Heldout = Heldout()
+    samples: Samples = Samples()
+    monitor: Monitor = Monitor()
     cluster: Cluster = Cluster()
 
     @property

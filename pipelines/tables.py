@@ -47,7 +47,7 @@ class LoopTable(Table):
 
 
 class Data(Table):
-    """The prompt sets (JSONL), and how many prompts of each category a step takes (empty: as they come)."""
+    """The prompt sets (JSONL or Parquet; a path or a URL), and how many prompts of each category a step takes (empty: as they come)."""
 
     train: str
     heldout: str | None = None
@@ -63,6 +63,7 @@ class Pool(Table):
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
     resources: dict[str, float] = {}
+    labels: dict[str, str] = {}  # of the nodes that its workers may run on
 
 
 class Rollout(Pool):
@@ -124,6 +125,7 @@ class Policy(Table):
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
     resources: dict[str, float] = {}
+    labels: dict[str, str] = {}  # of the nodes that its ranks may run on
 
 
 class ObjectiveTable(Table):
@@ -214,6 +216,20 @@ class Heldout(Table):
     checker: str | None = None
 
 
+class Samples(Table):
+    """Training images that are kept, with their rewards, as Parquet (docs/cluster.md)."""
+
+    every: Annotated[int, Field(ge=0)] = 0  # steps; 0: none are kept
+    groups: Count | None = None  # of such a step, the first ones; None: all
+
+
+class Monitor(Table):
+    """Who watches the run beside metrics.jsonl and the Ray dashboard (docs/monitoring.md)."""
+
+    tensorboard: bool = True  # events in the run folder
+    wandb: str = ""  # a project of Weights & Biases; empty: none
+
+
 class Autoscale(Table):
     """When pools grow and shrink by themselves, between their min and max (cluster/autoscale.py)."""
 
@@ -230,6 +246,7 @@ class Cluster(Table):
     measured, after task_timeout_s.
     """
 
+    node_timeout_s: Fraction = 0.0  # how long to wait for nodes that are still missing; 0: not at all
     start_timeout_s: Seconds = 600.0
     task_timeout_s: Seconds = 1800.0
     deadline_floor_s: Seconds = 60.0
