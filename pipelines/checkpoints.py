@@ -76,11 +76,6 @@ def place_of(root: str, step: int) -> str:
     return f"{root}/step-{step:06d}"
 
 
-def root_of(recipe: Recipe, out: Path) -> str:
-    """Where the checkpoints of a run lie."""
-    return recipe.loop.checkpoints.rstrip("/") or str((out / "checkpoints").absolute())
-
-
 def step_of(place: str) -> int | None:
     """The step of a checkpoint's folder, None for another folder."""
     match = re.fullmatch(r"step-(\d{6,})", place.rpartition("/")[2])

@@ -20,6 +20,7 @@ from pipelines.charts import known, number
 from pipelines.config import UserError
 from pipelines.grids import GridRow, read_grid
 from pipelines.heldout import Comparison, compare
+from pipelines.place import Place
 from pipelines.report_charts import learning_charts, machine_charts
 from pipelines.report_words import echo_style, picture, scored_group
 from pipelines.run_folder import RunFolder
@@ -262,9 +263,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.report", description="Write report.html of a run folder."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder that --out named")
+    parser.add_argument("run", metavar="RUN", help="the folder or URL that --out named")
     try:
-        print(write_report(parser.parse_args(arguments).run))
+        with Place(parser.parse_args(arguments).run) as place:
+            place.watch(print)
+            print(f"{place.shown}/{write_report(place.path).name}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

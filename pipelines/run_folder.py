@@ -48,14 +48,15 @@ class RunFolder:
         return (path / "recipe.toml").is_file()
 
     @classmethod
-    def check_new(cls, path: Path) -> None:
-        """Raise UserError unless a run can begin in `path`."""
+    def check_new(cls, path: Path, shown: str = "") -> None:
+        """Raise UserError unless a run can begin in `path`, which is `shown` to the user."""
+        shown = shown or str(path)
         if path.exists() and not path.is_dir():
-            raise UserError(f"--out {path} is a file; give a folder")
+            raise UserError(f"--out {shown} is a file; give a folder")
         if cls.holds_run(path):
             state = read_json(path / "status.json") or {}
             raise UserError(
-                f"--out {path} already holds a run (status: {state.get('status', 'unknown')})."
+                f"--out {shown} already holds a run (status: {state.get('status', 'unknown')})."
                 f" Continue it with --resume, give another --out, or delete the folder"
             )
 

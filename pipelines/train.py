@@ -24,12 +24,13 @@ from cluster.placement import PlacementError
 from cluster.storage import folders
 from cluster.tasks import WorkerStartError
 from pipelines import checks, workers
-from pipelines.checkpoints import Found, check_fits, named, newest, root_of, sha256_of_prompts, step_of
-from pipelines.config import UserError, dump_recipe, load_recipe
+from pipelines.checkpoints import Found, check_fits, named, newest, sha256_of_prompts, step_of
+from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.heldout import summarise
+from pipelines.place import Place
 from pipelines.prompts import PromptOrder, load_prompts
 from pipelines.recovery import Recovery, RunFailed, report_damage
 from pipelines.report import write_report
@@ -60,7 +61,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/toy.toml")
-    parser.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe>-<time>)")
+    parser.add_argument(
+        "--out", help="the run folder, a path or a URL such as s3://bucket/run (default: runs/<recipe>-<time>)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as rollout.size=2"
     )
@@ -80,58 +83,75 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def train(options: argparse.Namespace, console: Console) -> int:
     """One run from recipe to report."""
     recipe = load_recipe(options.recipe, options.set)
+    order, heldout, prompts_sha256 = load_data(recipe)
+    out = options.out or f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with Place(out) as place:
+        root = recipe.loop.checkpoints.rstrip("/") or place.checkpoints
+        found, problems = choose_checkpoint(options.resume, place, root)
+        if found:
+            check_fits(found, recipe, prompts_sha256)
+        with console.status("starting workers"):
+            executor = workers.make_executor(recipe, options.executor, f"{place.name}-{os.getpid()}")
+        try:
+            with console.status("starting workers: they load their models"):
+                executor.start()
+            folder = open_folder(place.path, recipe)
+            with Display(recipe.loop.steps, recipe.run.name or place.name) as display:
+                place.watch(display.note)
+                report_damage(folder, display.note, problems)
+                recovery = Recovery(recipe, executor, folder, root, display.note)
+                driver = Driver(recipe, order, heldout, executor, folder, display, recovery, prompts_sha256)
+                status = run(driver, found, folder)
+        finally:
+            executor.close()
+        show_end(status, place, folder, options, console)
+    return {"done": 0, "stopped": 130}.get(status, 1)
+
+
+def load_data(recipe: Recipe) -> tuple[PromptOrder, HeldoutPlan, str]:
+    """The prompts in their order, the held-out ones, and a hash of both; all of it checked. Raises UserError."""
     prompts = load_prompts(recipe.data.train, "data.train")
     heldout_prompts = load_prompts(recipe.data.heldout, "data.heldout") if recipe.data.heldout else ()
     checks.check_models(recipe)
     checks.check_heldout(prompts, heldout_prompts, recipe)
     order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
-    out = options.out or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    prompts_sha256 = sha256_of_prompts(prompts, heldout_prompts)
-    root = root_of(recipe, out)
-    found, problems = choose_checkpoint(options.resume, out, root)
-    if found:
-        check_fits(found, recipe, prompts_sha256)
-
-    with console.status("starting workers"):
-        executor = workers.make_executor(recipe, options.executor, f"{out.name}-{os.getpid()}")
-    try:
-        with console.status("starting workers: they load their models"):
-            executor.start()
-        folder = RunFolder.open(out) if RunFolder.holds_run(out) else RunFolder.create(out, dump_recipe(recipe))
-        with Display(recipe.loop.steps, recipe.run.name or out.name) as display:
-            report_damage(folder, display.note, problems)
-            recovery = Recovery(recipe, executor, folder, root, display.note)
-            driver = Driver(recipe, order, heldout, executor, folder, display, recovery, prompts_sha256)
-            status = run(driver, found, folder)
-    finally:
-        executor.close()
-    if status == "done":
-        console.print(heldout_table(folder.read_heldout()))
-    console.print(
-        f"report   {write_report(folder.path)}\nsummary  {folder.path / 'summary.json'}\nfolder   {folder.path}  ({status})",
-        soft_wrap=True,
-    )
-    if status == "stopped":
-        given = "".join(f" --set {shlex.quote(override)}" for override in options.set)
-        console.print(
-            f"continue with: python -m pipelines.train {options.recipe} --out {folder.path}{given} --resume",
-            soft_wrap=True,
-        )
-    return {"done": 0, "stopped": 130}.get(status, 1)
+    return order, heldout, sha256_of_prompts(prompts, heldout_prompts)
 
 
-def choose_checkpoint(resume: str | None, out: Path, root: str) -> tuple[Found | None, list[str]]:
+def choose_checkpoint(resume: str | None, place: Place, root: str) -> tuple[Found | None, list[str]]:
     """Where the run begins: the checkpoint (None: version 0), and what was wrong with newer ones. Raises UserError.
 
     Without --resume neither the folder nor the place of checkpoints may hold a run.
     """
     if resume is None:
-        RunFolder.check_new(out)
-        if any(step_of(place) is not None for place in folders(root)):
+        RunFolder.check_new(place.path, place.shown)
+        if any(step_of(there) is not None for there in folders(root)):
             raise UserError(f"{root} holds checkpoints of a run: continue it with --resume, or give another place")
         return None, []
     return newest(root) if resume == "auto" else (named(resume), [])
+
+
+def open_folder(path: Path, recipe: Recipe) -> RunFolder:
+    """The run folder, begun if there is none yet."""
+    return RunFolder.open(path) if RunFolder.holds_run(path) else RunFolder.create(path, dump_recipe(recipe))
+
+
+def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
+    """The last words of a run: its figures, where they are, and how to go on."""
+    report = write_report(folder.path)
+    if status == "done":
+        console.print(heldout_table(folder.read_heldout()))
+    console.print(
+        f"report   {place.shown}/{report.name}\nsummary  {place.shown}/summary.json\nfolder   {place.shown}  ({status})",
+        soft_wrap=True,
+    )
+    if status == "stopped":
+        given = "".join(f" --set {shlex.quote(override)}" for override in options.set)
+        console.print(
+            f"continue with: python -m pipelines.train {options.recipe} --out {place.shown}{given} --resume",
+            soft_wrap=True,
+        )
 
 
 def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:

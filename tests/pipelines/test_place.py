@@ -1,0 +1,169 @@
+"""Run folders at a URL: the same files as on a disk, taken there while the run goes on, and taken up again by the next start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipelines import place as place_module
+from pipelines import report
+from pipelines.config import UserError
+from pipelines.driver import Driver
+from pipelines.place import Place
+from pipelines.train import main
+
+
+@pytest.fixture
+def url(s3, request):
+    return f"{s3}/{request.node.name}"
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(place_module, "PUSH_EVERY_S", 0.02)
+
+
+def names_at(url):
+    system, root = fsspec.core.url_to_fs(url)
+    system.invalidate_cache()
+    return {found.removeprefix(root).lstrip("/") for found in system.find(root)}
+
+
+def read(url):
+    system, path = fsspec.core.url_to_fs(url)
+    return system.cat_file(path)
+
+
+def until(true):
+    give_up = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def ignore(text):
+    pass
+
+
+def test_a_path_is_worked_on_where_it_is(tmp_path):
+    with Place(f"{tmp_path}/run/") as place:
+        place.watch(ignore)
+        assert (place.path, place.name, place.shown) == (tmp_path / "run", "run", f"{tmp_path}/run")
+        assert place.checkpoints == f"{tmp_path}/run/checkpoints"
+
+
+def test_a_changed_file_is_taken_to_the_url_while_the_run_goes_on(url, often):
+    with Place(url) as place:
+        place.watch(ignore)
+        (place.path / "metrics.jsonl").write_text("one\n")
+        until(lambda: "metrics.jsonl" in names_at(url))
+        with (place.path / "metrics.jsonl").open("a") as file:
+            file.write("two\n")
+        until(lambda: read(f"{url}/metrics.jsonl") == b"one\ntwo\n")
+
+
+def test_the_last_changes_are_taken_at_the_end_and_the_copy_is_removed(url):
+    with Place(url) as place:
+        place.watch(ignore)
+        (place.path / "samples").mkdir()
+        (place.path / "samples" / "grid.png").write_bytes(b"png")
+        (place.path / "summary.json.tmp").write_bytes(b"half")
+    assert names_at(url) == {"samples/grid.png"}
+    assert not place.path.parent.exists()
+
+
+def test_what_lies_at_the_url_is_taken_up_but_for_what_is_large(url):
+    system, root = fsspec.core.url_to_fs(url)
+    for name in ("events.jsonl", "samples/a.png", "samples/shards/s.parquet", "checkpoints/step-000001/manifest.json"):
+        system.pipe_file(f"{root}/{name}", name.encode())
+    with Place(url) as place:
+        found = {file.relative_to(place.path).as_posix() for file in place.path.rglob("*") if file.is_file()}
+    assert found == {"events.jsonl", "samples/a.png"}
+
+
+def test_what_did_not_change_is_not_written_again(url):
+    system, root = fsspec.core.url_to_fs(url)
+    system.pipe_file(f"{root}/recipe.toml", b"x")
+    before = system.info(f"{root}/recipe.toml")["LastModified"]
+    time.sleep(1.1)  # S3 tells whole seconds
+    with Place(url) as place:
+        place.watch(ignore)
+        (place.path / "status.json").write_text("{}")
+    system.invalidate_cache()
+    assert system.info(f"{root}/recipe.toml")["LastModified"] == before
+    assert names_at(url) == {"recipe.toml", "status.json"}
+
+
+def test_a_bucket_that_is_not_there_is_a_users_mistake_and_leaves_nothing(s3, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(UserError, match="no-such-bucket"), Place("s3://no-such-bucket/run"):
+        pass
+    with pytest.raises(UserError, match="nothing://run"), Place("nothing://run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_that_cannot_be_taken_back_stays_and_says_where(s3):
+    bucket = fsspec.filesystem("s3")
+    bucket.mkdir("gone")
+
+    def run():
+        with Place("s3://gone/run") as place:
+            place.watch(ignore)
+            bucket.rm("gone", recursive=True)
+            (place.path / "status.json").write_text("{}")
+
+    with pytest.raises(OSError, match="it is kept in") as raised:
+        run()
+    kept = Path(str(raised.value).rpartition(" ")[2])
+    assert (kept / "status.json").is_file()
+    shutil.rmtree(kept.parent)
+
+
+def train(recipe, out, *options):
+    return main([str(recipe), "--out", out, "--executor", "local", *options])
+
+
+def test_a_run_at_a_url_ends_with_the_digest_of_one_on_disk(tiny_world, tmp_path, url):
+    assert train(tiny_world, str(tmp_path / "run")) == 0
+    assert train(tiny_world, url) == 0
+    on_disk = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert json.loads(read(f"{url}/summary.json"))["digest"] == on_disk["digest"]
+    assert {name for name in names_at(url) if not name.startswith("tensorboard")} == {
+        file.relative_to(tmp_path / "run").as_posix()
+        for file in (tmp_path / "run").rglob("*")
+        if file.is_file() and "tensorboard" not in file.parts
+    }
+    assert train(tiny_world, url) == 2  # it holds a run
+
+
+def test_a_run_at_a_url_goes_on_from_there(tiny_world, tmp_path, url, monkeypatch):
+    short = ["--set", "loop.steps=4", "--set", "heldout.every=100"]
+    assert train(tiny_world, str(tmp_path / "run"), *short) == 0
+    exported = Driver.exported
+
+    def exported_then_stopped(driver, outcome):
+        exported(driver, outcome)
+        if outcome.key[1] == 2:
+            driver.stop()
+
+    monkeypatch.setattr(Driver, "exported", exported_then_stopped)
+    assert train(tiny_world, url, *short) == 130
+    monkeypatch.undo()
+    assert json.loads(read(f"{url}/status.json"))["status"] == "stopped"
+    assert train(tiny_world, url, *short, "--resume") == 0
+    on_disk = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert json.loads(read(f"{url}/summary.json"))["digest"] == on_disk["digest"]
+    assert [json.loads(line)["step"] for line in read(f"{url}/metrics.jsonl").splitlines()] == [1, 2, 3, 4]
+
+
+def test_a_report_is_written_beside_a_run_at_a_url(tiny_world, url):
+    assert train(tiny_world, url, "--set", "loop.steps=1") == 0
+    fsspec.filesystem("s3").rm(f"{url}/report.html")
+    assert report.main([url]) == 0
+    assert b"<html" in read(f"{url}/report.html")
