@@ -20,6 +20,15 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
+def limit_gpu_memory(share: float) -> None:
+    """A process with a fraction of a GPU gets no more of its memory from torch; what exceeds it fails as out of memory.
+
+    CUDA's own context, some hundred MiB, comes on top. Nothing happens for whole GPUs, or without one.
+    """
+    if 0 < share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """The array on the device. A GPU gets it through pinned memory, without waiting for the copy."""
     tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)

@@ -106,6 +106,22 @@ class UpdateGroup:
 
 
 @dataclass(frozen=True)
+class KeptChunk:
+    """What is kept beside the images of a chunk that `step` trained on, per image: its number in the group, seed, reward and advantage."""
+
+    step: int
+    policy_version: int
+    group: int
+    prompt_id: str
+    category: str
+    caption: str
+    samples: tuple[int, ...]
+    noise_seeds: tuple[int, ...]
+    rewards_K: tuple[float, ...]
+    advantages_K: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Adapter:
     """LoRA weights in numpy, by name. `sha256` covers names, shapes, types and bytes (actors/diffusion/lora.py)."""
 

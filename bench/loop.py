@@ -27,18 +27,19 @@ from rich.progress import track
 from rich.table import Table
 
 from actors.messages import Prompt
-from bench.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
-from bench.virtual import VirtualExecutor
 from cluster.connect import connect
 from cluster.executor import RayExecutor
 from cluster.tasks import Executor, Outcome, PoolSpec
+from cluster.virtual import VirtualExecutor
 from pipelines.config import Recipe, dump_recipe, parse_recipe
 from pipelines.display import Display
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
-from pipelines.prompts import PromptOrder
+from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
+from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
+from pipelines.watchers import Watchers
 
 CHUNK = 2  # images per task
 SHORT = 0.4  # what the stages that do not limit a run take, relative to the one that does
@@ -180,17 +181,17 @@ def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
     executor: Executor = VirtualExecutor(specs) if virtual else RayExecutor(specs, run=f"bench-{time.time_ns()}")
     meter = Meter(executor, clock=(lambda: executor.now) if isinstance(executor, VirtualExecutor) else time.monotonic)
     recipe = recipe_of(scenario)
-    prompts = tuple(Prompt(f"p{i}", f"prompt {i}") for i in range(1000))
+    prompts = PromptList(Prompt(f"p{i}", f"prompt {i}") for i in range(1000))
     order = PromptOrder(prompts, seed=0, prompts_per_step=scenario.groups_per_step, mix={})
     with TemporaryDirectory() as folder:
         try:
             executor.start()
             cpu_began, began = time.process_time(), time.perf_counter()
             run = RunFolder.create(Path(folder) / "run", dump_recipe(recipe))
-            display = Display(scenario.steps, "bench", Console(quiet=True))
+            watchers = Watchers(Display(scenario.steps, "bench", Console(quiet=True)))
             heldout = HeldoutPlan((), recipe.heldout, scenario.steps)
-            recovery = Recovery(recipe, meter, run, f"{folder}/checkpoints", display.note)
-            Driver(recipe, order, heldout, meter, run, display, recovery, prompts_sha256="").run(None)
+            recovery = Recovery(recipe, meter, run, f"{folder}/checkpoints", watchers.note)
+            Driver(recipe, order, heldout, meter, run, watchers, recovery, prompts_sha256="").run(None)
             cpu, seconds = time.process_time() - cpu_began, time.perf_counter() - began
         finally:
             executor.close()

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import AuthenticationError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +36,7 @@ def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, 
     """
     if ray.is_initialized():
         return
-    _set_defaults()
+    set_defaults()
     if address := os.environ.get("RAY_ADDRESS"):
         ray.init(address=address, logging_level=logging.WARNING)
     else:
@@ -48,12 +50,18 @@ def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, 
 
 
 def join(address: str) -> None:
-    """Join a cluster as a visitor who starts nothing. Raises ConnectionError, soon, where none answers."""
+    """Join a cluster as a visitor who starts nothing. Raises ConnectionError, soon, where none answers or lets this in."""
     if not answers(address):  # Ray itself would try for minutes
         raise ConnectionError(f"no Ray cluster answers at {address}")
-    _set_defaults()
+    set_defaults()
     ray.shutdown()
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, AuthenticationError) as error:
+        raise ConnectionError(
+            f"the Ray cluster at {address} does not let this in ({str(error).partition('. ')[0]}). If it asks for a token, set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (a file) to the cluster's token"
+        ) from error
 
 
 def answers(address: str) -> bool:
@@ -82,7 +90,10 @@ def clusters_here() -> list[str]:
     return sorted(addresses)
 
 
-def _set_defaults() -> None:
+def set_defaults() -> None:
+    """Settle what Ray would settle otherwise. Who gives a token in the environment means it."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 

@@ -13,7 +13,8 @@ from cluster.connect import worker_env
 from cluster.controller import Link
 from cluster.gang import Gang
 from cluster.heartbeat import Heartbeats
-from cluster.placement import PlacementError, check_nodes, preflight
+from cluster.nodes import Say, nodes_here, room_for
+from cluster.placement import PlacementError, check_nodes
 from cluster.pool import Pool
 from cluster.site import Site
 from cluster.tasks import (
@@ -60,6 +61,8 @@ class RayExecutor:
 
     Workers are asked for a sign of life every `heartbeat_s`, during `wait`; one that gives none within `heartbeat_timeout_s`
     is ended.
+
+    The start waits up to `node_timeout_s` for nodes that are missing; `say` hears what it waits for.
     """
 
     def __init__(
@@ -70,8 +73,12 @@ class RayExecutor:
         max_start_failures: int = 3,
         heartbeat_s: float = 10.0,
         heartbeat_timeout_s: float = 60.0,
+        node_timeout_s: float = 0.0,
+        say: Say = lambda text: None,
     ) -> None:
         self._specs = check_pools(specs)
+        self._node_timeout_s = node_timeout_s
+        self._say = say
         self._waits = WaitSet()
         self._heartbeats = Heartbeats(self._waits, heartbeat_s, heartbeat_timeout_s)
         self._outcomes: list[Outcome] = []
@@ -83,10 +90,12 @@ class RayExecutor:
         }
 
     def start(self) -> None:
-        _check_placement(list(self._specs.values()))
         try:
-            while not all(pool.ready for pool in self._pools.values()):
-                self._waits.poll(min(1.0, self._heal(), self._heartbeats.beat()))
+            with room_for(list(self._specs.values()), self._node_timeout_s, self._say):
+                since = time.strftime("%H:%M:%S")
+                while not all(pool.ready for pool in self._pools.values()):
+                    self._waits.poll(min(1.0, self._heal(), self._heartbeats.beat()))
+                    self._say(f"starting workers since {since}, ready so far: {self._ready_so_far()}")
         except BaseException:
             self.close()
             raise
@@ -124,7 +133,7 @@ class RayExecutor:
         check_size(before, size)
         after = replace(before, size=size, min_size=before.smallest)
         if size > before.size:
-            _check_placement([after if spec is before else spec for spec in self._specs.values()])
+            check_nodes([after if spec is before else spec for spec in self._specs.values()], nodes_here())
         resized = self._pools[pool]
         assert isinstance(resized, Pool), "no size is right for a gang"
         resized.resize(size)
@@ -159,12 +168,8 @@ class RayExecutor:
     def _heal(self) -> float:
         return min(pool.heal() for pool in self._pools.values())
 
-
-def _check_placement(specs: Sequence[PoolSpec]) -> None:
-    preflight(specs, ray.cluster_resources())
-    driver = ray.get_runtime_context().get_node_id()
-    nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != driver)
-    check_nodes(specs, [node["Resources"] for node in nodes])
+    def _ready_so_far(self) -> str:
+        return ", ".join(f"{name} {pool.ready} of {pool.wanted}" for name, pool in self.status().items())
 
 
 def _is_dead(actor: ray.actor.ActorHandle) -> bool:

@@ -87,7 +87,8 @@ class Gang:
     def status(self) -> PoolStatus:
         ready = self.spec.size if self._ready else 0
         busy = ready if self._calls else 0
-        return PoolStatus(self.spec.size, ready, busy, self._restarts, len(self._held), len(self._calls))
+        starting_s = None if self._ready or self._ranks is None else time.monotonic() - self._ranks.began
+        return PoolStatus(self.spec.size, ready, busy, self._restarts, len(self._held), len(self._calls), starting_s)
 
     def close(self) -> list[ray.actor.ActorHandle]:
         """End all ranks; the handles of those that were still there."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from cluster.labels import check_selector, listed, matches
+from cluster.packing import UNIT, Amounts, Load, Room, can_be_packed, left_after
 from cluster.tasks import PoolSpec
-
-UNIT = 10_000  # Ray counts resources in ten-thousandths
-TRIES = 10_000
-Amounts = tuple[int, ...]  # of each resource that anyone asks for, in Ray's unit
 
 
 class PlacementError(ValueError):
     """More is asked of the cluster than it has."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node has in all, by Ray's names of resources, and its labels."""
+
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def demand_of(spec: PoolSpec) -> dict[str, float]:
@@ -22,103 +29,129 @@ def demand_of(spec: PoolSpec) -> dict[str, float]:
     return {resource: amount for resource, amount in demand.items() if amount}
 
 
-def preflight(specs: Sequence[PoolSpec], cluster_resources: Mapping[str, float]) -> None:
-    """Raises PlacementError if the pools together ask for more of any resource than `ray.cluster_resources()` has."""
-    asked: dict[str, float] = {}
+def check_demands(specs: Sequence[PoolSpec]) -> None:
+    """Raises PlacementError for what no cluster can give."""
     for spec in specs:
-        for resource, amount in demand_of(spec).items():
-            asked[resource] = asked.get(resource, 0.0) + amount * spec.size
-    # a tenth of Ray's own unit of 0.0001, so that three times 0.3333 fit into 1
-    short = [resource for resource in asked if asked[resource] > cluster_resources.get(resource, 0.0) + 1e-5]
-    if short:
-        lines = [_complaint(resource, specs, asked[resource], cluster_resources) for resource in short]
-        raise PlacementError(
-            "the workers do not fit the cluster.\n"
-            + "\n".join(lines)
-            + "\nLower the size of a pool or what each of its workers holds, or join a cluster that has more"
-            " (set RAY_ADDRESS)."
-        )
+        if spec.num_gpus > 1 and spec.num_gpus % 1:
+            raise PlacementError(
+                f"a worker of the pool {spec.name} asks for {spec.num_gpus:g} GPUs: give it whole ones, or less than one"
+            )
+        for key, value in spec.labels.items():
+            try:
+                check_selector(key, value)
+            except ValueError as error:
+                raise PlacementError(f"labels of the pool {spec.name}: {error}") from error
 
 
-def check_nodes(specs: Sequence[PoolSpec], nodes: Sequence[Mapping[str, float]]) -> None:
+def check_nodes(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> None:
     """Raises PlacementError if the workers cannot be spread over the nodes, each whole on one. The driver's node comes first.
 
-    Refuses only what is impossible on an empty cluster. It does not look at single GPUs, whose fractions Ray does not join.
+    Refuses only what is impossible on an empty cluster.
     """
-    names = sorted({name for spec in specs for name in demand_of(spec)})
-    asked = {spec.name: _amounts(demand_of(spec), names) for spec in specs}
-    room = [_amounts(node, names) for node in nodes]
-    for spec in specs:
-        places = room[:1] if spec.beside_driver else room
-        if not any(_fits(asked[spec.name], place) for place in places):
-            where = "the driver's node" if spec.beside_driver else "any node"
-            raise PlacementError(
-                f"a worker of the pool {spec.name} does not fit on {where}: it asks for {_listed(demand_of(spec))}.\n"
-                f"{_nodes_listed(nodes[:1] if spec.beside_driver else nodes, names)}"
-            )
-    beside = [asked[spec.name] for spec in specs if spec.beside_driver for _ in range(spec.size)]
-    anywhere = [asked[spec.name] for spec in specs if not spec.beside_driver for _ in range(spec.size)]
-    driver = room[0]
-    for worker in beside:
-        driver = _less(driver, worker)
-    if min(driver, default=0) < 0 or not can_be_packed(anywhere, [driver, *room[1:]]):
-        shares = ", ".join(f"{spec.name} {spec.size} x ({_listed(demand_of(spec))})" for spec in specs)
+    check_demands(specs)
+    if lines := missing(specs, nodes):
         raise PlacementError(
-            f"the cluster has enough for the workers, but not on the right nodes: {shares}.\n{_nodes_listed(nodes, names)}\n"
-            "Lower the size of a pool or what each of its workers holds, or add a node."
+            "the workers do not fit the cluster.\n"
+            + "".join(f"  {line}\n" for line in lines)
+            + f"The nodes have: {nodes_listed(specs, nodes)}\n"
+            "Lower the size of a pool or what each of its workers holds, or join a cluster that has more (set RAY_ADDRESS)."
         )
 
 
-def can_be_packed(workers: Sequence[Amounts], nodes: Sequence[Amounts]) -> bool:
-    """Whether each worker finds room on a node. True also where TRIES steps of the search do not tell."""
-    total = [max(1, sum(amounts)) for amounts in zip(*nodes, strict=True)]
-    # the largest first, and each on the fullest node that has room
-    workers = sorted(
-        workers, key=lambda it: max(a / t for a, t in zip(it, total, strict=True)) if it else 0, reverse=True
+def missing(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> list[str]:
+    """What keeps the workers from the nodes, the plainest reasons alone, a line each; empty if nothing does."""
+    return (
+        [*_missing_labels(specs, nodes), *_missing_resources(specs, nodes)]
+        or _homeless(specs, nodes)
+        or _not_packed(specs, nodes)
     )
-    stack = [(0, tuple(sorted(nodes)))]
-    seen = set()
-    for _ in range(TRIES):
-        if not stack:
-            return False
-        num_placed, room = state = stack.pop()
-        if num_placed == len(workers):
-            return True
-        if state in seen:
+
+
+def nodes_listed(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> str:
+    """The kinds of nodes: what they have of what the pools ask for."""
+    names = _names(specs)
+    words = [(_listed({name: node.resources.get(name, 0.0) for name in names}), listed(node.labels)) for node in nodes]
+    kinds = Counter(", ".join(filter(None, kind)) for kind in words)
+    return "; ".join(f"{count} x ({kind})" for kind, count in kinds.items())
+
+
+def _missing_labels(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> list[str]:
+    lines = []
+    for spec in specs:
+        if any(matches(spec.labels, node.labels) for node in nodes):
             continue
-        seen.add(state)
-        worker = workers[num_placed]
-        for node in sorted(set(room), reverse=True):
-            if _fits(worker, node):
-                at = room.index(node)
-                stack.append((num_placed + 1, tuple(sorted((*room[:at], _less(node, worker), *room[at + 1 :])))))
-    return True
+        alone = [
+            {key: value}
+            for key, value in spec.labels.items()
+            if not any(matches({key: value}, node.labels) for node in nodes)
+        ]
+        what = " and ".join(listed(label) for label in alone) or f"{listed(spec.labels)} together"
+        lines.append(f"label: no node has {what}, which the pool {spec.name} asks for")
+    return lines
+
+
+def _missing_resources(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> list[str]:
+    lines = []
+    for resource in dict.fromkeys(name for spec in specs for name in demand_of(spec)):
+        asking = [(spec, demand_of(spec)[resource]) for spec in specs if resource in demand_of(spec)]
+        asked = sum(spec.size * amount for spec, amount in asking)
+        there = sum(node.resources.get(resource, 0.0) for node in nodes)
+        if asked > there + 0.1 / UNIT:  # so that three times 0.3333 fit into 1
+            shares = ", ".join(f"{spec.name} {spec.size} x {amount:g}" for spec, amount in asking)
+            lines.append(f"{resource}: asked {asked:g} ({shares}), the cluster has {there:g}")
+    return lines
+
+
+def _homeless(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> list[str]:
+    """Workers that fit on no node, even if it were theirs alone."""
+    lines, rooms = [], _rooms(specs, nodes)
+    for spec, load in zip(specs, _loads(specs), strict=True):
+        if not any(left_after(load, room) for room in rooms):
+            where = "the driver's node" if spec.beside_driver else f"any node{_with_labels(spec)}"
+            asked = _listed(demand_of(spec))
+            lines.append(f"a worker of the pool {spec.name} does not fit on {where}: it asks for {asked}")
+    return lines
+
+
+def _not_packed(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> list[str]:
+    loads = [load for spec, load in zip(specs, _loads(specs), strict=True) for _ in range(spec.size)]
+    if can_be_packed(loads, _rooms(specs, nodes)):
+        return []
+    shares = ", ".join(f"{spec.name} {spec.size} x ({_listed(demand_of(spec))}){_with_labels(spec)}" for spec in specs)
+    fractions = any(spec.num_gpus % 1 for spec in specs)
+    joined = " (what is left of one GPU is not joined with what is left of another)" if fractions else ""
+    return [f"the cluster has enough for the workers, but not on the right nodes: {shares}{joined}"]
+
+
+def _loads(specs: Sequence[PoolSpec]) -> list[Load]:
+    names = [name for name in _names(specs) if name != "GPU"]
+    return [
+        Load(_amounts(demand_of(spec), names), round(spec.num_gpus * UNIT), 1 << number)
+        for number, spec in enumerate(specs)
+    ]
+
+
+def _rooms(specs: Sequence[PoolSpec], nodes: Sequence[Node]) -> list[Room]:
+    names = [name for name in _names(specs) if name != "GPU"]
+    rooms = []
+    for at, node in enumerate(nodes):
+        takes = [matches(spec.labels, node.labels) and (at == 0 or not spec.beside_driver) for spec in specs]
+        pools = sum(1 << number for number, taken in enumerate(takes) if taken)
+        rooms.append(Room(_amounts(node.resources, names), (UNIT,) * int(node.resources.get("GPU", 0)), pools))
+    return rooms
+
+
+def _names(specs: Sequence[PoolSpec]) -> list[str]:
+    return sorted({name for spec in specs for name in demand_of(spec)})
 
 
 def _amounts(resources: Mapping[str, float], names: Sequence[str]) -> Amounts:
     return tuple(round(resources.get(name, 0.0) * UNIT) for name in names)
 
 
-def _fits(worker: Amounts, node: Amounts) -> bool:
-    return all(asked <= there for asked, there in zip(worker, node, strict=True))
-
-
-def _less(node: Amounts, worker: Amounts) -> Amounts:
-    return tuple(there - asked for there, asked in zip(node, worker, strict=True))
-
-
 def _listed(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in resources.items()) or "nothing"
 
 
-def _nodes_listed(nodes: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
-    kinds = Counter(_listed({name: node.get(name, 0.0) for name in names}) for node in nodes)
-    return "The nodes have: " + "; ".join(f"{count} x ({kind})" for kind, count in kinds.items())
-
-
-def _complaint(resource: str, specs: Sequence[PoolSpec], asked: float, cluster_resources: Mapping[str, float]) -> str:
-    shares = [
-        f"{spec.name} {spec.size} x {demand_of(spec)[resource]:g}" for spec in specs if resource in demand_of(spec)
-    ]
-    there = cluster_resources.get(resource, 0.0)
-    return f"  {resource}: asked {asked:g} ({', '.join(shares)}), the cluster has {there:g}"
+def _with_labels(spec: PoolSpec) -> str:
+    return f" with {listed(spec.labels)}" if spec.labels else ""

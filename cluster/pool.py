@@ -83,7 +83,9 @@ class Pool:
     def status(self) -> PoolStatus:
         ready = len(self._workers) - len(self._starting)
         busy = ready - len(self._idle)
-        return PoolStatus(self._wanted, ready, busy, self._restarts, waiting=len(self._backlog), in_flight=busy)
+        began = min((self._workers[name].began for name in self._starting), default=None)
+        starting_s = None if began is None else time.monotonic() - began
+        return PoolStatus(self._wanted, ready, busy, self._restarts, len(self._backlog), busy, starting_s)
 
     def close(self) -> list[ray.actor.ActorHandle]:
         """End all workers; the handles of those that were still there."""
@@ -100,7 +102,7 @@ class Pool:
         name = f"{self.spec.name}-{self._num_started}"
         self._num_started += 1
         actor = self._site.start_actor(self.spec, name)
-        worker = _Worker(name, actor, actor.__ray_ready__.remote())
+        worker = _Worker(name, actor, actor.__ray_ready__.remote(), began=time.monotonic())
         self._workers[name] = worker
         self._starting.add(name)
         self._site.waits.add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,13 +35,15 @@ class Ranks:
     ) -> None:
         self._spec = spec
         self._site = site
+        self.began = time.monotonic()
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._pulses: list[Pulse] = []
         self._placement: PlacementGroup | None = None
         bundle = demand_of(spec)
         if bundle:  # Ray refuses an empty one
-            self._placement = placement_group([bundle] * spec.size, strategy="PACK")
+            labels = [dict(spec.labels)] * spec.size
+            self._placement = placement_group([bundle] * spec.size, strategy="PACK", bundle_label_selector=labels)
         strategy = PlacementGroupSchedulingStrategy(self._placement) if self._placement else None
         suffix = f"-{incarnation}" if incarnation else ""
         self.actors = [

@@ -47,11 +47,12 @@ class Site:
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
             resources=dict(spec.resources),
+            label_selector=dict(spec.labels),
             max_restarts=0,
             runtime_env={"env_vars": self.env_vars},
             scheduling_strategy=placement,
         )
-        return actor.remote(**spec.kwargs, **more_kwargs)
+        return actor.remote(name, **spec.kwargs, **more_kwargs)
 
 
 def call(actor: ray.actor.ActorHandle, task: Task, args: tuple) -> list[ray.ObjectRef]:
@@ -67,5 +68,19 @@ def backoff_s(failures: int) -> float:
 
 @cache
 def _remote(actor: type) -> Any:
-    """The class as Ray knows it: made once, since Ray sends each one that is made to the cluster."""
-    return ray.remote(concurrency_groups={HEALTH: 1})(actor)
+    """The class as Ray knows it: made once, since Ray sends each one that is made to the cluster.
+
+    Its first argument is the worker's name, which Ray puts before the lines of its log, and into its errors and its tasks.
+    """
+
+    class Worker(actor):
+        def __init__(self, worker_name: str, **kwargs: Any) -> None:
+            self._worker_name = worker_name
+            super().__init__(**kwargs)
+
+        def __repr__(self) -> str:
+            return self._worker_name
+
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(Worker, attribute, getattr(actor, attribute))
+    return ray.remote(concurrency_groups={HEALTH: 1})(Worker)

@@ -22,7 +22,9 @@ def show(run: str, status: dict[str, Any] | None, age_s: float) -> RenderableTyp
     heading.append(f"  {state}", style="green" if state == "running" else "yellow")
     if age_s > SILENT_S:
         heading.append(f"  silent for {clock(age_s)}", style="red")
-    return Group(heading, progress(status), "", pool_table(status["pools"]), "", troubles(status))
+    return Group(
+        heading, progress(status), "", pool_table(status["pools"]), *starting(status["pools"]), "", troubles(status)
+    )
 
 
 def progress(status: dict[str, Any]) -> Text:
@@ -56,6 +58,15 @@ def pool_table(pools: dict[str, dict[str, Any]]) -> Table:
             limits(pool),
         )
     return table
+
+
+def starting(pools: dict[str, dict[str, Any]]) -> list[Text]:
+    """A line per pool with workers that are not ready: loading their models, or without room on the cluster."""
+    return [
+        Text(f"{name}: {pool['wanted'] - pool['ready']} starting for {clock(pool['starting_s'])}", style="yellow")
+        for name, pool in pools.items()
+        if pool.get("starting_s") is not None
+    ]
 
 
 def share(value: float) -> Text:

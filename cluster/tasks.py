@@ -25,7 +25,7 @@ class PayloadLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A pool of `size` workers `actor(**kwargs)`, each holding these resources.
+    """A pool of `size` workers `actor(**kwargs)`, each holding these resources, on nodes with these labels.
 
     gang: all are called together. Each is also constructed with `rank` and `ranks`; then rank 0 is asked for `address()`, where
     they can meet, and all are called with `join(address)`; when all have returned, the gang is ready.
@@ -41,6 +41,7 @@ class PoolSpec:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     min_size: int | None = None
     max_size: int | None = None
     beside_driver: bool = False
@@ -95,7 +96,8 @@ class PoolStatus:
     """Workers of a pool: wanted, ready (busy ones included), busy, and how many were replaced so far; and its tasks.
 
     restarts of a gang: how often all its ranks were started again. waiting: tasks that no worker was given yet; in_flight:
-    tasks that were given to workers.
+    tasks that were given to workers. starting_s: how long the first of those that are not ready has been starting, which
+    may mean that Ray has no room for it (None: all are ready, or one is to be started again).
     """
 
     wanted: int
@@ -104,6 +106,7 @@ class PoolStatus:
     restarts: int
     waiting: int = 0
     in_flight: int = 0
+    starting_s: float | None = None
 
 
 @dataclass(frozen=True)

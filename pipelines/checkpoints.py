@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from actors.messages import Prompt
 from cluster import storage
 from pipelines.config import Recipe, UserError, dump_recipe
+from pipelines.prompts import PromptSet
 
 RECORDS = "records/"
 RECIPE = "records/recipe.toml"
@@ -83,13 +82,16 @@ def step_of(place: str) -> int | None:
 
 
 def newest(root: str) -> tuple[Found | None, list[str]]:
-    """The newest checkpoint that is whole, every file with its hash; and what was wrong with newer ones, which are passed over."""
+    """The newest checkpoint that is whole, every file with its hash; and what was wrong with newer ones, which are passed over.
+
+    Raises StorageError if the place cannot be read: that says nothing of its checkpoints.
+    """
     problems: list[str] = []
     places = {step: place for place in storage.folders(root) if (step := step_of(place)) is not None}
     for step in sorted(places, reverse=True):
         try:
             return Found(places[step], _open(places[step])), problems
-        except storage.StorageError as error:
+        except storage.DamagedError as error:
             problems.append(str(error))
     return None, problems
 
@@ -99,7 +101,7 @@ def named(place: str) -> Found:
     place = place.rstrip("/") if "://" in place else str(Path(place).absolute())
     try:
         return Found(place, _open(place))
-    except storage.StorageError as error:
+    except storage.DamagedError as error:
         raise UserError(f"--resume {place}: {error}. Give a folder such as checkpoints/step-000050") from None
 
 
@@ -127,8 +129,8 @@ def recipe_sha256(recipe: Recipe) -> str:
     return hashlib.sha256(repr(kept).encode()).hexdigest()
 
 
-def sha256_of_prompts(*sets: Sequence[Prompt]) -> str:
-    """A hash of prompt sets, in their order."""
+def sha256_of_prompts(*sets: PromptSet) -> str:
+    """A hash of prompt sets, in their order; their repr stands for their content."""
     return hashlib.sha256(repr(sets).encode()).hexdigest()
 
 
@@ -137,6 +139,6 @@ def _open(place: str) -> Manifest:
     try:
         manifest = Manifest(**content)
     except TypeError as error:
-        raise storage.StorageError(f"{place}/{storage.MANIFEST} was written by another version: {error}") from error
+        raise storage.DamagedError(f"{place}/{storage.MANIFEST} was written by another version: {error}") from error
     storage.check(place, content)
     return manifest

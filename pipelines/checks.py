@@ -1,11 +1,9 @@
-"""What is found wrong before any worker starts: a model that is not there, held-out prompts that are trained on, no checker."""
+"""What is found wrong before any worker starts: a model that is not there, a checker that cannot be found."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 
-from actors.messages import Prompt
 from actors.model_path import check_model
 from pipelines.config import Recipe, UserError
 
@@ -22,15 +20,8 @@ def check_models(recipe: Recipe) -> None:
             raise UserError(f"{key} = {model!r}: {error}") from None
 
 
-def check_heldout(train: Sequence[Prompt], heldout: Sequence[Prompt], recipe: Recipe) -> None:
-    """Raises UserError if a held-out caption is also trained on, or if the checker cannot be found."""
-    trained = {prompt.caption for prompt in train}
-    shared = [prompt.caption for prompt in heldout if prompt.caption in trained]
-    if shared:
-        raise UserError(
-            f"{len(shared)} captions of data.heldout are also in data.train, the first is {shared[0][:80]!r}: "
-            "they would not be held out; remove them from one of the files"
-        )
+def check_checker(recipe: Recipe) -> None:
+    """Raises UserError if the recipe's checker cannot be found."""
     if recipe.heldout.checker:
         module, _, function = recipe.heldout.checker.partition(":")
         try:

@@ -14,6 +14,7 @@ from pipelines.deadlines import Deadlines
 from pipelines.loop_messages import Progress
 from pipelines.run_folder import RunFolder
 from pipelines.step_log import StepLog
+from pipelines.watchers import Watchers
 
 AUTOSCALE_EVERY_S = 1.0
 TASK_KINDS = {"rollout": "draw train", "reward": "score train"}
@@ -28,11 +29,11 @@ class Control:
         executor: Executor,
         folder: RunFolder,
         log: StepLog,
-        note: Callable[[str], None],
+        watchers: Watchers,
         stop: Callable[[], None],
     ) -> None:
         self.recipe, self.executor, self.folder, self.log = recipe, executor, folder, log
-        self.note, self.stop = note, stop
+        self.watchers, self.stop = watchers, stop
         self._pools = {"rollout": recipe.rollout, "reward": recipe.reward}
         settings = recipe.cluster.autoscale
         limits = {name: Limits(pool.min, pool.max) for name, pool in self._pools.items()}
@@ -51,8 +52,10 @@ class Control:
         self._advise_at = 0.0
 
     def tick(self, progress: Progress, pools: Mapping[str, PoolStatus], deadlines: Deadlines, stopping: bool) -> None:
-        """Publishes the status, carries out what was asked for, and scales."""
-        for command in self.executor.exchange(self.status(progress, pools, stopping)):
+        """Shows and publishes the status, carries out what was asked for, and scales."""
+        status = self.status(progress, pools, stopping)
+        self.watchers.status(status)
+        for command in self.executor.exchange(status):
             self.executor.answer(command.id, self.obey(command))
         now = time.monotonic()
         if self._autoscaler and now >= self._advise_at:
@@ -61,22 +64,32 @@ class Control:
                 self.scale(pool, size, by="autoscaler")
 
     def status(self, progress: Progress, pools: Mapping[str, PoolStatus], stopping: bool) -> dict[str, Any]:
-        """What `python -m cluster status` shows."""
+        """The run as it is now: for `python -m cluster status`, and for who watches it."""
         log = self.log
         busy = log.last.get("busy", {})
         return {
             "run": self.recipe.run.name or self.folder.path.name,
             "state": "stopping" if stopping else "running",
+            "time": time.time(),
             "step": log.step,
             "steps": self.recipe.loop.steps,
             "policy_version": progress.version,
             "images_per_s": log.last.get("images_per_s"),
             "reward_mean": log.last.get("reward_mean"),
             "seconds": log.seconds(),
+            "images": log.images,
             "quarantined": log.quarantined,
             "retries": dict(log.retries),
+            "policy_restarts": log.policy_restarts,
+            "groups_in_flight": progress.groups_in_flight,
             "bytes_in_flight": progress.bytes_in_flight,
             "admission_paused": progress.admission_paused,
+            "stages": {
+                "draw": {"waiting": progress.waiting_to_draw, "in_flight": progress.drawing},
+                "score": {"waiting": progress.waiting_to_score, "in_flight": progress.scoring},
+                "update": {"in_flight": int(progress.training)},
+            },
+            "checkpoint": {"age_s": log.checkpoint_age(), **log.checkpoint},
             "pools": {name: self._shown(name, status, busy.get(name, 0.0)) for name, status in pools.items()},
         }
 
@@ -100,7 +113,7 @@ class Control:
             self.folder.event("scale_refused", pool=pool, size=size, by=by, message=str(error))
             return f"refused: {error}"
         self.folder.event("scaled", pool=pool, by=by, **{"from": before, "to": size})
-        self.note(f"pool {pool}: {before} -> {size} workers (by {by})")
+        self.watchers.note(f"pool {pool}: {before} -> {size} workers (by {by})")
         return f"{pool}: {before} -> {size} workers"
 
     def _shown(self, name: str, status: PoolStatus, busy_share: float) -> dict[str, Any]:
@@ -110,6 +123,7 @@ class Control:
             "ready": status.ready,
             "busy": status.busy,
             "restarts": status.restarts,
+            "starting_s": status.starting_s,
             "waiting": status.waiting,
             "in_flight": status.in_flight,
             "busy_share": busy_share,

@@ -9,7 +9,7 @@ from pipelines.deadlines import Deadlines
 from pipelines.loop_messages import Unit
 from pipelines.tables import Cluster
 
-FINISHED_ANYWAY = {"write", "remove"}  # the storage's work is good even if the policy is lost meanwhile
+FINISHED_ANYWAY = {"write", "remove", "keep"}  # what is stored is good even if the policy is lost meanwhile
 
 
 class Dispatch:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -17,26 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.heldout import Comparison, compare
+from pipelines.watchers import Record, Watcher
 
-Record = dict[str, Any]
 BARS = "▁▂▃▄▅▆▇█"
+Shown = tuple[str, float | None, str]  # name, value, format
 
 
-class PoolLike(Protocol):
-    """What is shown of a pool of workers."""
-
-    @property
-    def wanted(self) -> int: ...
-
-    @property
-    def ready(self) -> int: ...
-
-    @property
-    def busy(self) -> int: ...
-
-
-class Display:
-    """A context manager that shows a run's progress; every method may be called from the driver's loop at any time."""
+class Display(Watcher):
+    """Shows a run's progress: a live view at a terminal, lines elsewhere."""
 
     def __init__(self, total_steps: int, title: str, console: Console | None = None) -> None:
         self.total_steps = total_steps
@@ -45,7 +31,7 @@ class Display:
         self._last: Record = {}
         self._rewards: list[float] = []
         self._evaluations: list[Record] = []
-        self._pools: dict[str, PoolLike] = {}
+        self._pools: dict[str, Any] = {}
         # Step and time of the first record: what came before it, such as the evaluation of the base, is no guide to the rest.
         self._first: tuple[int, float] | None = None
         self._progress = Progress(
@@ -61,21 +47,20 @@ class Display:
         self._bar = self._progress.add_task(escape(title), total=total_steps)
         self._live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4)
 
-    def __enter__(self) -> Display:
+    def open(self) -> None:
         if self.console.is_terminal:
             self._live.start()
         else:
             self._print(f"{self.title}: {self.total_steps} steps")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self.console.is_terminal:
             self._live.stop()
 
+    def status(self, status: Record) -> None:
+        self._pools = status["pools"]
+
     def step(self, record: Record) -> None:
-        """Show a trained step's metric record."""
         self._last = record
         self._first = self._first or (record["step"], time.monotonic())
         if _known(record.get("reward_mean")):
@@ -87,17 +72,11 @@ class Display:
             )
 
     def heldout(self, record: Record) -> None:
-        """Show a held-out evaluation."""
         self._evaluations.append(record)
         if not self.console.is_terminal:
             self._print(f"held out at step {record['step']}: {heldout_words(record)}")
 
-    def pools(self, status: Mapping[str, PoolLike]) -> None:
-        """Show how many workers each pool wants, has ready, and keeps busy."""
-        self._pools = dict(status)
-
     def note(self, text: str) -> None:
-        """Show a line that stays, such as a quarantine or a restart."""
         self._print(text)
 
     def _print(self, text: str) -> None:
@@ -122,7 +101,9 @@ class Display:
         if self._evaluations:
             lines.add_row("held out", Text(" → ".join(_heldout_trail(self._evaluations))))
         if self._pools:
-            pools = [f"{name} {pool.busy}/{pool.ready} busy{_missing(pool)}" for name, pool in self._pools.items()]
+            pools = [
+                f"{name} {pool['busy']}/{pool['ready']} busy{_missing(pool)}" for name, pool in self._pools.items()
+            ]
             lines.add_row("workers", Text(" · ".join(pools)))
         return Group(self._progress, lines)
 
@@ -156,8 +137,14 @@ def _cells(comparison: Comparison, values: list[float | None]) -> list[str]:
 
 
 def step_words(record: Record) -> str:
-    """A step in one line: reward, update and speed."""
-    return f"reward {reward_words(record)}  {update_words(record)}"
+    """A step in one line: what was learned, how fast, and how busy the pools were; what was not measured is left out."""
+    learned = (
+        ("loss", record.get("loss"), "{:.3g}"),
+        ("staleness", record.get("staleness_mean"), "{:.2g}"),
+    )
+    busy = " ".join(f"{pool} {share:.0%}" for pool, share in record.get("busy", {}).items())
+    parts = [f"reward {reward_words(record)}", _words((*learned, *_speed(record))), busy and f"busy {busy}"]
+    return "  ".join(filter(None, parts))
 
 
 def reward_words(record: Record) -> str:
@@ -172,10 +159,8 @@ def update_words(record: Record) -> str:
         ("kl", record.get("kl_reference"), "{:.4f}"),
         ("clip", record.get("clip_fraction"), "{:.1%}"),
         ("grad", record.get("grad_norm"), "{:.3f}"),
-        ("images/s", record.get("images_per_s"), "{:.1f}"),
-        ("step", _seconds(record) or None, "{:.2f} s"),
     )
-    return "  ".join(f"{name} {form.format(value)}" for name, value, form in shown if _known(value))
+    return _words((*shown, *_speed(record)))
 
 
 def heldout_words(record: Record) -> str:
@@ -214,12 +199,17 @@ def _heldout_trail(records: list[Record], most: int = 6) -> list[str]:
     return [_score(record.get("accuracy" if exact else "reward"), exact) + ("%" if exact else "") for record in shown]
 
 
-def _missing(pool: PoolLike) -> str:
-    return "" if pool.ready == pool.wanted else f" ({pool.wanted} wanted)"
+def _missing(pool: Record) -> str:
+    return "" if pool["ready"] == pool["wanted"] else f" ({pool['wanted']} wanted)"
 
 
-def _seconds(record: Record) -> float:
-    return (record.get("seconds") or {}).get("step") or 0.0
+def _speed(record: Record) -> tuple[Shown, ...]:
+    seconds = record.get("seconds", {}).get("step")
+    return ("images/s", record.get("images_per_s"), "{:.1f}"), ("step", seconds, "{:.2f} s")
+
+
+def _words(shown: tuple[Shown, ...]) -> str:
+    return "  ".join(f"{name} {form.format(value)}" for name, value, form in shown if _known(value))
 
 
 def _known(value: float | None) -> TypeGuard[float]:

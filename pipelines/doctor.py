@@ -1,7 +1,9 @@
 """Checks a recipe before it costs anything: does it load, does it fit its GPUs, and what will its user suffer from.
 
     python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
+    python -m pipelines.doctor RAY_JOB [RECIPE] [--gpu-memory 80]
 
+With a RayJob of KubeRay it checks that as well (pipelines/manifest.py), and the recipe is taken as the job's command changes it.
 Needs neither a GPU nor torch, nor the models' files if their hub names are known (pipelines/memory_models.py). Exit codes: 0 it fits,
 1 it cannot fit, 2 a user's mistake, as `pipelines.train` tells it, whether it fits or not.
 """
@@ -22,9 +24,10 @@ from actors.messages import Prompt
 from pipelines import checks
 from pipelines.advice import first_change, least_need
 from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.manifest import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
-from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.prompts import PromptOrder, load_prompt_sets
 from pipelines.startup import check_packages
 from pipelines.symptoms import obstacles, warnings
 
@@ -35,47 +38,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
     console = Console()
+    mistakes: list[str] = []
     try:
         check_packages()
-        recipe = load_recipe(options.recipe, options.set)
+        job = check_manifest(options.manifest, options.recipe) if options.manifest else None
+        recipe = job.recipe if job else load_recipe(options.recipe, options.set)
+        mistakes += job.problems if job else []
+        if recipe is None:
+            return tell_mistakes(mistakes)
         checks.check_models(recipe)
         models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
     except UserError as error:
-        return tell_mistakes([str(error)])
-    found = obstacles(recipe, models)
-    if found:
-        return tell_mistakes(found)
+        return tell_mistakes([*mistakes, str(error)])
+    if found := obstacles(recipe, models):
+        return tell_mistakes([*mistakes, *found])
     fits = report_memory(recipe, models, options.gpu_memory, console)
     try:
-        prompts = load_all_prompts(recipe)
+        prompts = () if job else load_all_prompts(recipe)  # a job's lie where the cluster reads them
     except UserError as error:
-        prompts, found = (), [str(error)]
-    for text in warnings(recipe, models, prompts):
+        prompts, mistakes = (), [str(error)]
+    in_flight = estimate(recipe, models).bytes_in_flight
+    for text in [*warnings(recipe, models, prompts), *(warnings_of_job(job, recipe, in_flight) if job else [])]:
         console.print(f"[yellow]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
-    if found:
-        return tell_mistakes(found)
-    return 0 if fits else 1
+    return tell_mistakes(mistakes) if mistakes else 0 if fits else 1
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/sd35m_8gpu.toml")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="a recipe, such as recipes/sd35m_8gpu.toml; a RayJob, such as ray_job.yaml; or both",
+    )
     parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="of a card, by its name (80)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     options = parser.parse_args(arguments)
     if options.gpu_memory <= 0:
         parser.error(f"--gpu-memory {options.gpu_memory:g}: give the GiB of a card, such as 80")
+    manifests = [file for file in options.files if file.suffix in SUFFIXES]
+    recipes = [file for file in options.files if file.suffix not in SUFFIXES]
+    if len(manifests) > 1 or len(recipes) > 1:
+        parser.error("give one recipe, one RayJob (.yaml or .yml), or one of each")
+    if manifests and options.set:
+        parser.error(f"--set: the command in {manifests[0]} says what it changes in the recipe")
+    options.manifest, options.recipe = next(iter(manifests), None), next(iter(recipes), None)
     return options
 
 
-def load_all_prompts(recipe: Recipe) -> tuple[Prompt, ...]:
-    """The prompts of training, checked as `pipelines.train` checks all prompts. Raises UserError."""
-    prompts = load_prompts(recipe.data.train, "data.train")
-    heldout = load_prompts(recipe.data.heldout, "data.heldout") if recipe.data.heldout else ()
-    checks.check_heldout(prompts, heldout, recipe)
+def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
+    """The prompts of training, or the first of very many, checked as `pipelines.train` checks all prompts. Raises UserError."""
+    checks.check_checker(recipe)
+    prompts, _ = load_prompt_sets(recipe.data)
     PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
-    return prompts
+    return prompts.sample()
 
 
 def tell_mistakes(found: Sequence[str]) -> int:

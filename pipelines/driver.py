@@ -22,7 +22,6 @@ from pipelines.config import Recipe
 from pipelines.control import Control
 from pipelines.digest import next_digest
 from pipelines.dispatch import Dispatch
-from pipelines.display import Display
 from pipelines.evaluation import HeldoutPlan
 from pipelines.failure_records import failure_record, quarantine_record
 from pipelines.loop import Loop
@@ -47,12 +46,14 @@ from pipelines.prompts import PromptOrder
 from pipelines.recovery import Recovery, RunFailed, Start
 from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group, update_shares
 from pipelines.run_folder import RunFolder
+from pipelines.samples import SampleKeeper
 from pipelines.showcase import Showcase
 from pipelines.step_log import StepLog
+from pipelines.watchers import Watchers
 
 
 class Driver:
-    """Runs one training run on an executor with the pools `rollout`, `reward`, `policy` and `storage`.
+    """Runs one training run on an executor with the pools `rollout`, `reward`, `policy`, `storage` and, if images are kept, `samples`.
 
     When the policy is lost, everything begins again from a checkpoint, and what was asked for before is let go.
     """
@@ -64,19 +65,21 @@ class Driver:
         heldout: HeldoutPlan,
         executor: Executor,
         folder: RunFolder,
-        display: Display,
+        watchers: Watchers,
         recovery: Recovery,
         prompts_sha256: str,
+        samples_place: str = "",
     ) -> None:
         self.recipe, self.order, self.heldout = recipe, order, heldout
-        self.executor, self.folder, self.display = executor, folder, display
+        self.executor, self.folder, self.watchers = executor, folder, watchers
         self.recovery = recovery
         self.dispatch = Dispatch(executor, recipe.cluster)
         self.submit = self.dispatch.submit
         self.checkpointer = Checkpointer(recipe, prompts_sha256, folder, recovery.root, self.submit)
         self.pictures = Pictures(folder)
+        self.samples = SampleKeeper(recipe, samples_place, folder, self.submit, watchers.note)
         self.log = StepLog()
-        self.control = Control(recipe, executor, folder, self.log, display.note, self.stop)
+        self.control = Control(recipe, executor, folder, self.log, watchers, self.stop)
         self.stopping = False
         self.take: dict[str, Callable[[Outcome], None]] = {
             "draw": self.drawn,
@@ -86,6 +89,7 @@ class Driver:
             "snapshot": self.snapshot_taken,
             "write": self.written,
             "remove": self.checkpointer.removed,
+            "keep": self.samples.returned,
             "explain": lambda outcome: self.showcase.explained(outcome),
         }
 
@@ -114,12 +118,12 @@ class Driver:
         """From a checkpoint, or the beginning, to the end. Returns "done", or "stopped" after `stop`. Raises RunFailed."""
         self.begin(self.recovery.start_from(found))
         while not self.finished():
-            if self.checkpointer.overdue and not self.checkpointer.saving and not self.training:
+            if self.checkpointer.overdue and not (self.checkpointer.saving or self.training or self.samples.pending):
                 self.save()
             if self.stopping and self.ready_to_stop():
                 self.pictures.finish()
                 return "stopped"
-            if not self.stopping:
+            if not self.stopping and not self.samples.hold_up(self.checkpointer.overdue):
                 free = {pool: self.executor.free(pool) for pool in ("rollout", "reward")}
                 for decision in self.loop.decide(free):
                     self.carry_out(decision)
@@ -130,9 +134,7 @@ class Driver:
                 self.log.paused(time.monotonic() - began)
             for outcome in outcomes:
                 self.returned(outcome)
-            pools = self.executor.status()
-            self.display.pools(pools)
-            self.control.tick(progress, pools, self.dispatch.deadlines, self.stopping)
+            self.control.tick(progress, self.executor.status(), self.dispatch.deadlines, self.stopping)
         self.pictures.finish()
         return "done"
 
@@ -149,11 +151,11 @@ class Driver:
     def stop(self) -> None:
         """Asks the run to end: no new work; the update in flight finishes and a checkpoint is written."""
         self.stopping = True
-        self.display.note("stopping: finishing the update and writing a checkpoint; Ctrl-C again ends at once")
+        self.watchers.note("stopping: finishing the update and writing a checkpoint; Ctrl-C again ends at once")
 
     def ready_to_stop(self) -> bool:
         """True when nothing would be lost by ending now; begins the checkpoint that this needs."""
-        if self.training or self.checkpointer.saving:
+        if self.training or self.checkpointer.saving or self.samples.pending:
             return False
         if self.checkpointer.saved_step < self.loop.version:
             self.save()
@@ -203,20 +205,19 @@ class Driver:
         """Asks every policy rank to update on the groups and to export the new adapter."""
         self.training = train
         groups = [self.groups[key] for key in train.groups]
-        rewards_PK = np.array([group.rewards_K() for group in groups]).reshape(
-            len(groups), self.recipe.rollout.group_size
-        )
+        rewards_PK = np.reshape([group.rewards_K() for group in groups], (len(groups), self.recipe.rollout.group_size))
         advantages_PK = group_advantages(rewards_PK, self.recipe.objective.advantage_std) if groups else rewards_PK
         self.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK)
         shards = update_shares(self.recipe, groups, advantages_PK)
         self.submit("policy", "update", train.step, (train.step,), shards=shards)
         self.submit("policy", "export", train.step, (train.step,), returns=2)
+        self.samples.write(train.step, groups, advantages_PK)
 
     def finish_evaluation(self, version: int) -> None:
         """All held-out groups of a version are scored: its figures and pictures are written."""
         for record in self.showcase.finish(version):
             self.folder.heldout(record)
-            self.display.heldout(record)
+            self.watchers.heldout(record)
         self.evaluated.append(version)
 
     def quarantine(self, decision: Quarantined) -> None:
@@ -225,7 +226,7 @@ class Driver:
         self.log.quarantined += 1
         self.folder.event("quarantine", **quarantine_record(self.recipe, self.heldout, group, decision))
         name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
-        self.display.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
+        self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
     # what the workers return
 
@@ -261,7 +262,8 @@ class Driver:
             except PayloadLostError as error:
                 return self.failed(unit, outcome, Failure("object_lost", str(error)))
         self.log.scored(unit, scores, outcome.seconds)
-        group.chunks[unit.chunk] = replace(chunk, images=None, scores=scores)
+        images = chunk.images if self.samples.wants(unit) else None
+        group.chunks[unit.chunk] = replace(chunk, images=images, scores=scores)
         self.loop.handle(Scored(unit))
 
     def failed(self, unit: Unit, outcome: Outcome, failure: Failure, retry: bool = True) -> None:
@@ -290,12 +292,12 @@ class Driver:
         digest = next_digest(self.log.digest, step, rewards, self.figures.get("loss"), sha256)
         record = self.log.step_ends(digest, self.figures, seconds, self.executor.status(), self.loop.progress())
         self.folder.metric(record)
-        self.display.step(record)
+        self.watchers.step(record)
         self.recovery.losses.trained(step)
         self.loop.handle(Trained(step))
         oldest = self.loop.oldest_version_needed()
         self.adapters = {version: adapter for version, adapter in self.adapters.items() if version >= oldest}
-        if self.checkpointer.due(step):
+        if self.checkpointer.due(step) and not self.samples.pending:
             self.save()
 
     # checkpoints
@@ -310,16 +312,19 @@ class Driver:
         """The bytes of a checkpoint are there."""
         if outcome.failure:
             return self.recover(outcome, outcome.failure)
+        self.log.checkpoint["snapshot_s"] = outcome.value["seconds"]
         self.checkpointer.snapshot_taken(outcome)
 
     def written(self, outcome: Outcome) -> None:
         """A checkpoint is whole, or could not be written: that is said, and ends the run only if it was to stop here."""
         if outcome.failure:
             self.log.retries[outcome.failure.cause] += 1
+        else:
+            self.log.checkpointed(outcome.key[1], outcome.value)
         if message := self.checkpointer.written(outcome):
             if self.stopping:
                 raise RunFailed(message)
-            self.display.note(f"warning: {message}; the run goes on, and the last whole checkpoint stays")
+            self.watchers.note(f"warning: {message}; the run goes on, and the last whole checkpoint stays")
 
     # when the policy is lost
 
@@ -340,5 +345,5 @@ class Driver:
     def draw_again(self, failure: Failure) -> None:
         """A payload of the update is gone with its node, but the policy is well: what is open is drawn again, by the same versions."""
         self.folder.event("payloads_lost", step=self.loop.version + 1, message=failure.message)
-        self.display.note("payloads were lost with their node: the open groups are drawn again")
+        self.watchers.note("payloads were lost with their node: the open groups are drawn again")
         self.take_up(Start(self.adapters, **self.log.counters(), evaluated=tuple(self.evaluated)))

@@ -14,19 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-import fsspec
-
+from cluster import places
+from cluster.places import StorageError
 from pipelines.config import UserError
 
 PUSH_EVERY_S = 15.0
-ELSEWHERE = ("checkpoints/", "samples/shards/")  # written to the URL directly
+CHECKPOINTS = "checkpoints/"
+SHARD = ".parquet"
 
 
 class Place:
     """A run folder's place, from `--out`: `path` on this disk, `url` if it lies elsewhere, `shown` to people.
 
     A context manager: on entry it brings what lies at the URL, on exit it takes the last changes there. Raises UserError for
-    a URL that cannot be read, and OSError if the last changes cannot be written: then the copy stays.
+    a place that cannot be written or read, and OSError if the last changes cannot be written: then the copy stays.
     """
 
     def __init__(self, out: str) -> None:
@@ -39,7 +40,12 @@ class Place:
     @property
     def checkpoints(self) -> str:
         """Where checkpoints go unless the recipe says otherwise."""
-        return f"{self.url or self.path.absolute()}/checkpoints"
+        return f"{self.final}/{CHECKPOINTS.rstrip('/')}"
+
+    @property
+    def final(self) -> str:
+        """Where the run folder lies in the end, for what is written there directly."""
+        return self.url or str(self.path.absolute())
 
     def watch(self, note: Callable[[str], None]) -> None:
         """From now on changes go to the URL; `note` is told when they cannot."""
@@ -47,12 +53,14 @@ class Place:
             self._copy.watch(note)
 
     def __enter__(self) -> Place:
-        if self._copy:
-            try:
+        try:
+            check_writable(self.final, "--out")
+            if self._copy:
                 self._copy.pull()
-            except BaseException:
+        except BaseException:
+            if self._copy:
                 shutil.rmtree(self.path.parent)
-                raise
+            raise
         return self
 
     def __exit__(
@@ -71,6 +79,16 @@ class Place:
             shutil.rmtree(self.path.parent)
 
 
+def check_writable(place: str, key: str) -> None:
+    """Raises UserError, soon, if a folder or URL that the user gave as `key` cannot be written."""
+    try:
+        places.check_writable(place)
+    except StorageError as error:
+        raise UserError(f"{key}: {error}") from error
+    except (ValueError, ImportError) as error:  # such as an unknown protocol
+        raise UserError(f"{key} {place}: {error}. Give a path, or a URL such as s3://bucket/run") from error
+
+
 class Copy:
     """A folder on this disk and its equal at a URL."""
 
@@ -81,18 +99,15 @@ class Copy:
         self._thread: threading.Thread | None = None
 
     def pull(self) -> None:
-        """Brings the files that a run adds to. Raises UserError if the URL cannot be read."""
+        """Brings the files that a run adds to. Raises StorageError."""
         self.path.mkdir(parents=True)
-        try:
-            system, root = fsspec.core.url_to_fs(self.url)
-            system.invalidate_cache()
-            names = [place.removeprefix(root).lstrip("/") for place in system.find(root)]
-            for name in names:
-                if not name.startswith(ELSEWHERE):
-                    system.get_file(f"{root}/{name}", self._made(name))
-                    self._pushed[name] = self._state(name)
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"--out {self.url} cannot be read: {error}") from error
+        for name in places.files(self.url):
+            if name.startswith(CHECKPOINTS) or name.endswith(SHARD):
+                continue
+            file = self.path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(places.read(f"{self.url}/{name}"))
+            self._pushed[name] = self._state(name)
 
     def watch(self, note: Callable[[str], None]) -> None:
         """Takes changes to the URL from now on, in a thread."""
@@ -108,14 +123,13 @@ class Copy:
 
     def push(self) -> None:
         """Takes what has changed to the URL. Raises OSError for the first file that cannot be written; others stay to be taken."""
-        system, root = fsspec.core.url_to_fs(self.url)
         for file in sorted(self.path.rglob("*")):
             name = file.relative_to(self.path).as_posix()
             if file.is_dir() or file.suffix == ".tmp":
                 continue
             state = self._state(name)
             if self._pushed.get(name) != state:
-                system.pipe_file(f"{root}/{name}", file.read_bytes())
+                places.write(f"{self.url}/{name}", memoryview(file.read_bytes()))
                 self._pushed[name] = state
 
     def _push_again_and_again(self, note: Callable[[str], None]) -> None:
@@ -138,9 +152,3 @@ class Copy:
     def _state(self, name: str) -> tuple[int, int]:
         found = (self.path / name).stat()
         return found.st_mtime_ns, found.st_size
-
-    def _made(self, name: str) -> str:
-        """Where a file goes on this disk; its folder is made."""
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return str(file)

@@ -2,58 +2,72 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from actors.messages import Prompt
 from actors.seeds import seed_of
+from cluster import places
 from pipelines.config import UserError
+from pipelines.parquet_prompts import ParquetPrompts, id_of
+from pipelines.prompt_files import ParquetFile, find_files
+from pipelines.tables import Data
 
 
-def load_prompts(path: str, key: str) -> tuple[Prompt, ...]:
-    """Reads a JSONL file with `caption` and, optionally, `id` and `category` per line; other fields go to `extra`.
+class Shuffled(Protocol):
+    """Prompts in a new order every epoch, a pure function of the seed."""
 
-    `key` is the recipe's key, for the messages. A line without an id gets a hash of its caption; a line that repeats an id with the
-    same caption is dropped. Raises UserError for a missing or empty file, a line that is no JSON object, an empty caption, and an
-    id with two captions.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(
-            f"{key} = {path!r}: there is no such file; give a JSONL file with one prompt a line, each with a `caption`"
-        )
-    prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        prompt = _parse_line(line, f"{path}, line {number}")
-        known = prompts.setdefault(prompt.id, prompt)
-        if known.caption != prompt.caption:
-            raise UserError(
-                f"{path}, line {number}: the id {prompt.id!r} was given before with another caption "
-                f"({known.caption[:60]!r}, now {prompt.caption[:60]!r}); ids must be unique"
-            )
-    if not prompts:
-        raise UserError(f"{key} = {path!r}: the file holds no prompts")
-    return tuple(prompts.values())
+    def __len__(self) -> int: ...
+
+    def prompt(self, epoch: int, place: int) -> Prompt: ...
 
 
-def _parse_line(line: str, where: str) -> Prompt:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f'{where}: not JSON ({error}); each line must be an object such as {{"caption": "a red circle"}}'
-        ) from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("caption"), str):
-        raise UserError(f"{where}: no text field `caption`")
-    caption = fields.pop("caption")
-    if not caption.strip():
-        raise UserError(f"{where}: the caption is empty; remove the line or write a caption")
-    identity = str(fields.pop("id", None) or hashlib.sha256(caption.encode()).hexdigest()[:16])
-    return Prompt(identity, caption, str(fields.pop("category", "all")), fields)
+class PromptSet(Protocol):
+    """What a run needs of its training prompts, however many there are. The repr stands for the content."""
+
+    @property
+    def categories(self) -> Collection[str]: ...
+
+    def shuffled(self, category: str | None, seed: int) -> Shuffled: ...
+
+    def sample(self) -> Sequence[Prompt]: ...
+
+
+class PromptList(tuple[Prompt, ...]):
+    """A set in memory. Its repr is that of the tuple."""
+
+    __slots__ = ()
+
+    @property
+    def categories(self) -> set[str]:
+        return {prompt.category for prompt in self}
+
+    def shuffled(self, category: str | None, seed: int) -> Shuffled:
+        """The prompts of a category (None: all)."""
+        return ShuffledList([prompt for prompt in self if category in (None, prompt.category)], seed)
+
+    def sample(self) -> Sequence[Prompt]:
+        """All of them."""
+        return self
+
+
+class ShuffledList:
+    """Prompts in memory, each epoch sorted by a hash."""
+
+    def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
+        self.prompts, self.seed = prompts, seed
+        self._epochs: dict[int, list[Prompt]] = {}
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def prompt(self, epoch: int, place: int) -> Prompt:
+        if epoch not in self._epochs:
+            for old in [known for known in self._epochs if known < epoch - 1]:
+                del self._epochs[old]
+            self._epochs[epoch] = sorted(self.prompts, key=lambda p: seed_of(self.seed, "order", epoch, p.id))
+        return self._epochs[epoch][place]
 
 
 class PromptOrder:
@@ -62,35 +76,114 @@ class PromptOrder:
     Prompts are shuffled anew each epoch. With a mix, each category has epochs of its own and gives its share of every step.
     """
 
-    def __init__(self, prompts: tuple[Prompt, ...], seed: int, prompts_per_step: int, mix: Mapping[str, int]) -> None:
-        self.seed = seed
-        if mix:
-            missing = sorted(mix.keys() - {prompt.category for prompt in prompts})
-            if missing:
-                raise UserError(
-                    f"data.mix names categories that data.train does not have: {', '.join(missing)}; "
-                    f"it has {', '.join(sorted({prompt.category for prompt in prompts}))}"
-                )
-            self.pools = [(tuple(p for p in prompts if p.category == name), count) for name, count in mix.items()]
-        else:
-            self.pools = [(prompts, prompts_per_step)]
-        self._epochs: dict[tuple[int, int], list[Prompt]] = {}
+    def __init__(self, prompts: PromptSet, seed: int, prompts_per_step: int, mix: Mapping[str, int]) -> None:
+        missing = sorted(mix.keys() - set(prompts.categories))
+        if missing:
+            raise UserError(
+                f"data.mix names categories that data.train does not have: {', '.join(missing)}; "
+                f"it has {', '.join(sorted(prompts.categories))}"
+            )
+        shares: list[tuple[str | None, int]] = [*mix.items()] or [(None, prompts_per_step)]
+        self.shares = [(prompts.shuffled(category, seed), count) for category, count in shares]
 
     def prompt(self, step: int, group: int) -> tuple[Prompt, int]:
         """The prompt and its epoch: how often the prompt has come before."""
-        for pool, (prompts, count) in enumerate(self.pools):
+        for prompts, count in self.shares:
             if group < count:
                 epoch, place = divmod((step - 1) * count + group, len(prompts))
-                return self._shuffled(pool, epoch)[place], epoch
+                return prompts.prompt(epoch, place), epoch
             group -= count
         raise IndexError("a step has fewer groups")
 
-    def _shuffled(self, pool: int, epoch: int) -> list[Prompt]:
-        if (pool, epoch) not in self._epochs:
-            for old in [key for key in self._epochs if key[0] == pool and key[1] < epoch - 1]:
-                del self._epochs[old]
-            prompts = self.pools[pool][0]
-            self._epochs[pool, epoch] = sorted(
-                prompts, key=lambda prompt: seed_of(self.seed, "order", epoch, prompt.id)
+
+def load_prompt_sets(data: Data) -> tuple[PromptSet, PromptList]:
+    """The training prompts, read when they are needed if they lie in Parquet files, and the held-out ones, in memory.
+
+    Raises UserError for what `load_prompts` raises it, and for captions that are in both.
+    """
+    files = find_files(data.train, "data.train")
+    heldout = load_prompts(data.heldout, "data.heldout") if data.heldout else PromptList()
+    captions = [prompt.caption for prompt in heldout]
+    train: ParquetPrompts | PromptList
+    if _are_parquet(files):
+        train = ParquetPrompts(_opened(files, "data.train"), "data.train", captions, tuple(data.mix))
+        trained = train.shared
+    else:
+        train = load_prompts(data.train, "data.train")
+        trained = {prompt.caption for prompt in train}
+    shared = [caption for caption in captions if caption in trained]
+    if shared:
+        raise UserError(
+            f"{len(shared)} captions of data.heldout are also in data.train, the first is {shared[0][:80]!r}: "
+            "they would not be held out; remove them from one of the files"
+        )
+    return train, heldout
+
+
+def load_prompts(path: str, key: str) -> PromptList:
+    """Reads `caption` and, optionally, `id` and `category` of each line of a JSONL file, or row of Parquet files, into memory.
+
+    Other fields go to `extra`. `key` is the recipe's key, for the messages. Without an id a prompt gets a hash of its caption; one
+    that repeats an id with the same caption is dropped. Raises UserError for a missing, unreadable or empty file, a line that is no
+    JSON object, an empty caption, and an id with two captions.
+    """
+    files = find_files(path, key)
+    try:
+        records = list(_rows(_opened(files, key)) if _are_parquet(files) else _lines(files[0]))
+    except OSError as error:
+        raise UserError(f"{key}: {error}") from error
+    prompts: dict[str, Prompt] = {}
+    for where, fields in records:
+        prompt = _prompt_of(fields, where)
+        known = prompts.setdefault(prompt.id, prompt)
+        if known.caption != prompt.caption:
+            raise UserError(
+                f"{where}: the id {prompt.id!r} was given before with another caption "
+                f"({known.caption[:60]!r}, now {prompt.caption[:60]!r}); ids must be unique"
             )
-        return self._epochs[pool, epoch]
+    if not prompts:
+        raise UserError(f"{key} = {path!r}: the file holds no prompts")
+    return PromptList(prompts.values())
+
+
+def _are_parquet(files: Sequence[str]) -> bool:
+    return files[0].endswith(".parquet")
+
+
+def _opened(files: Sequence[str], key: str) -> list[ParquetFile]:
+    try:
+        return [ParquetFile(file) for file in files]
+    except OSError as error:
+        raise UserError(f"{key}: {error}") from error
+
+
+def _rows(files: Sequence[ParquetFile]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for file in files:
+        for number, fields in enumerate(file.records(), start=1):
+            yield f"{file.place}, row {number}", fields
+
+
+def _lines(place: str) -> Iterator[tuple[str, Any]]:
+    try:
+        text = places.read(place).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is not text in UTF-8: {error}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        where = f"{place}, line {number}"
+        try:
+            if line.strip():
+                yield where, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f'{where}: not JSON ({error}); each line must be an object such as {{"caption": "a red circle"}}'
+            ) from None
+
+
+def _prompt_of(fields: Any, where: str) -> Prompt:
+    if not isinstance(fields, dict) or not isinstance(fields.get("caption"), str):
+        raise UserError(f"{where}: no text field `caption`")
+    caption = fields.pop("caption")
+    if not caption.strip():
+        raise UserError(f"{where}: the caption is empty; remove the {where.split()[-2]} or write a caption")
+    identity = str(fields.pop("id", None) or id_of(caption))
+    return Prompt(identity, caption, str(fields.pop("category", "all")), fields)

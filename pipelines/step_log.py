@@ -12,7 +12,7 @@ import numpy as np
 from actors.messages import DrawReport, Scores
 from cluster.tasks import PoolStatus
 from pipelines.digest import FIRST
-from pipelines.loop_messages import Progress, Train, Unit
+from pipelines.loop_messages import GroupKey, Progress, Train, Unit
 from pipelines.recovery import Start
 
 POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
@@ -34,15 +34,21 @@ class StepLog:
         self.retries: Counter[str] = Counter()
         self.policy_restarts = 0
         self.last: dict[str, Any] = {}
+        self.checkpoint: dict[str, float] = {}  # the last one of this start, by the names of the status
         self._earlier_seconds: float | None = None
         self._began = self._step_began = time.monotonic()
         self._paused_s = 0.0
         self._stage_seconds: dict[str, float] = defaultdict(float)
         self._tasks: Counter[str] = Counter()
+        self._train_seconds: dict[str, list[float]] = defaultdict(list)  # of each training task, by stage
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._cut_captions: set[tuple[int, int]] = set()
         self._effects: dict[int, float] = {}  # by policy version
         self._record: dict[str, Any] = {}
+        self._drawn_at: dict[Unit, float] = {}  # training chunks that wait for a score
+        self._scored_at: dict[GroupKey, float] = {}  # training groups: when their last chunk so far was scored
+        self._queue_seconds: dict[str, list[float]] = defaultdict(list)
+        self._checkpoint_at = self._began
 
     def take_up(self, start: Start) -> None:
         """Goes on from a start. The clock of this process and its retries go on; a later start of it takes no time back."""
@@ -50,6 +56,8 @@ class StepLog:
         self.images, self.quarantined = start.images, start.quarantined
         if self._earlier_seconds is None:
             self._earlier_seconds = start.seconds
+        self._drawn_at.clear()
+        self._scored_at.clear()
         self._begin_gathering(time.monotonic())
 
     def seconds(self) -> float:
@@ -67,6 +75,15 @@ class StepLog:
             "quarantined": self.quarantined,
         }
 
+    def checkpointed(self, step: int, figures: Mapping[str, float]) -> None:
+        """A checkpoint of this step is whole."""
+        self._checkpoint_at = time.monotonic()
+        self.checkpoint |= {"step": step, "write_s": figures["seconds"], "bytes": figures["bytes"]}
+
+    def checkpoint_age(self) -> float:
+        """Seconds since the last whole checkpoint, or since this start."""
+        return time.monotonic() - self._checkpoint_at
+
     def paused(self, seconds: float) -> None:
         """Admission was paused for so long."""
         self._paused_s += seconds
@@ -75,6 +92,8 @@ class StepLog:
         """A chunk was drawn in `seconds` as seen by the driver."""
         self._count("draw", seconds)
         if unit.purpose == "train":
+            self._train_seconds["draw"].append(seconds)
+            self._drawn_at[unit] = time.monotonic()
             self._effects[report.policy_version] = report.adapter_effect
             if report.cut:
                 self._cut_captions.add((unit.step, unit.group))
@@ -83,6 +102,10 @@ class StepLog:
         """A chunk was scored."""
         self._count("score", seconds)
         if unit.purpose == "train":
+            self._train_seconds["score"].append(seconds)
+            now = time.monotonic()
+            self._queue_seconds["score"].append(max(0.0, now - self._drawn_at.pop(unit) - seconds))
+            self._scored_at[unit.key] = now
             for name, values in scores.metrics.items():
                 self._metrics[name] += values
 
@@ -90,6 +113,9 @@ class StepLog:
         self, train: Train, categories: Sequence[str], rewards_PK: np.ndarray, advantages_PK: np.ndarray
     ) -> None:
         """A step's groups go to the policy; P may be smaller than planned, or 0, when groups were quarantined."""
+        if train.groups:
+            complete = max(self._scored_at.pop(key) for key in train.groups)
+            self._queue_seconds["update"].append(time.monotonic() - complete)
         staleness = [train.step - 1 - version for version in train.versions]
         by_category = defaultdict(list)
         for category, rewards_K in zip(categories, rewards_PK, strict=True):
@@ -98,6 +124,8 @@ class StepLog:
             "step": train.step,
             "policy_version": train.step,
             "staleness": staleness,
+            "staleness_mean": _over(np.mean, np.array(staleness)),
+            "staleness_max": max(staleness, default=None),
             "groups": len(train.groups),
             "images": int(rewards_PK.size),
             "reward_mean": _over(np.mean, rewards_PK),
@@ -134,6 +162,8 @@ class StepLog:
             **{name: float(np.mean(values)) for name, values in self._metrics.items()},
             "seconds": {"step": wall, "export": export_seconds, **self._stage_seconds},
             "tasks": dict(self._tasks),
+            "queue_s": {stage: float(np.mean(waits)) for stage, waits in self._queue_seconds.items()},
+            "train_tasks": {stage: _spread(values) for stage, values in self._train_seconds.items()},
             "busy": {pool: min(1.0, share) for pool, share in busy.items()},
             "workers": {name: status.ready for name, status in pools.items()},
             "bytes_in_flight": progress.bytes_in_flight,
@@ -153,8 +183,17 @@ class StepLog:
     def _begin_gathering(self, now: float) -> None:
         self._step_began = now
         self._paused_s = 0.0
-        for gathered in (self._stage_seconds, self._tasks, self._metrics, self._cut_captions, self._effects):
-            gathered.clear()
+        gathered = (
+            self._stage_seconds,
+            self._tasks,
+            self._train_seconds,
+            self._queue_seconds,
+            self._metrics,
+            self._cut_captions,
+            self._effects,
+        )
+        for each in gathered:
+            each.clear()
 
     def _count(self, stage: str, seconds: float) -> None:
         self._stage_seconds[stage] += seconds
@@ -163,3 +202,8 @@ class StepLog:
 
 def _over(figure: Any, values: np.ndarray) -> float | None:
     return float(figure(values)) if values.size else None
+
+
+def _spread(seconds: list[float]) -> dict[str, float]:
+    """How many tasks, and the mean and the standard deviation of their seconds."""
+    return {"tasks": len(seconds), "mean": float(np.mean(seconds)), "std": float(np.std(seconds))}

@@ -30,12 +30,16 @@ from pipelines.display import Display, heldout_table
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.heldout import summarise
-from pipelines.place import Place
-from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.monitors import check_monitors, monitors
+from pipelines.place import Place, check_writable
+from pipelines.prompts import PromptOrder, load_prompt_sets
 from pipelines.recovery import Recovery, RunFailed, report_damage
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
+from pipelines.shipping import check_out_of_job
+from pipelines.starting import Starting
 from pipelines.startup import check_packages
+from pipelines.watchers import Watchers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -82,25 +86,31 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def train(options: argparse.Namespace, console: Console) -> int:
     """One run from recipe to report."""
+    check_out_of_job(options.out)
     recipe = load_recipe(options.recipe, options.set)
+    check_monitors(recipe)
     order, heldout, prompts_sha256 = load_data(recipe)
     out = options.out or f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     with Place(out) as place:
         root = recipe.loop.checkpoints.rstrip("/") or place.checkpoints
+        check_writable(root, "loop.checkpoints")
         found, problems = choose_checkpoint(options.resume, place, root)
         if found:
             check_fits(found, recipe, prompts_sha256)
-        with console.status("starting workers"):
-            executor = workers.make_executor(recipe, options.executor, f"{place.name}-{os.getpid()}")
+        with Starting(console) as starting:
+            executor = workers.make_executor(recipe, options.executor, f"{place.name}-{os.getpid()}", starting)
+            executor.start()
         try:
-            with console.status("starting workers: they load their models"):
-                executor.start()
             folder = open_folder(place.path, recipe)
-            with Display(recipe.loop.steps, recipe.run.name or place.name) as display:
-                place.watch(display.note)
-                report_damage(folder, display.note, problems)
-                recovery = Recovery(recipe, executor, folder, root, display.note)
-                driver = Driver(recipe, order, heldout, executor, folder, display, recovery, prompts_sha256)
+            display = Display(recipe.loop.steps, recipe.run.name or place.name)
+            step = found.manifest.step if found else 0
+            with Watchers(display, *monitors(recipe, folder, options.executor == "ray", step)) as watchers:
+                place.watch(watchers.note)
+                report_damage(folder, watchers.note, problems)
+                recovery = Recovery(recipe, executor, folder, root, watchers.note)
+                driver = Driver(
+                    recipe, order, heldout, executor, folder, watchers, recovery, prompts_sha256, place.final
+                )
                 status = run(driver, found, folder)
         finally:
             executor.close()
@@ -110,10 +120,9 @@ def train(options: argparse.Namespace, console: Console) -> int:
 
 def load_data(recipe: Recipe) -> tuple[PromptOrder, HeldoutPlan, str]:
     """The prompts in their order, the held-out ones, and a hash of both; all of it checked. Raises UserError."""
-    prompts = load_prompts(recipe.data.train, "data.train")
-    heldout_prompts = load_prompts(recipe.data.heldout, "data.heldout") if recipe.data.heldout else ()
     checks.check_models(recipe)
-    checks.check_heldout(prompts, heldout_prompts, recipe)
+    checks.check_checker(recipe)
+    prompts, heldout_prompts = load_prompt_sets(recipe.data)
     order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
     return order, heldout, sha256_of_prompts(prompts, heldout_prompts)
@@ -167,7 +176,7 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
         status = "stopped"
     except RunFailed as error:
         folder.event("run_failed", message=str(error))
-        driver.display.note(f"the run failed: {error}")
+        driver.watchers.note(f"the run failed: {error}")
     except BaseException as error:
         folder.event("run_failed", message=repr(error))
         raise

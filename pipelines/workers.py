@@ -7,14 +7,16 @@ from typing import Any
 from actors.policy.actor import PolicyActor
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
+from actors.samples.actor import SamplesActor
 from cluster.storage import Storage
 from cluster.tasks import Executor, PoolSpec
 from pipelines.config import Recipe
-from pipelines.tables import Policy, Pool
+from pipelines.starting import Starting
+from pipelines.tables import Policy, Pool, Run
 
 
 def pool_specs(recipe: Recipe) -> list[PoolSpec]:
-    """The pools: rollout and reward workers, the policy's gang, and one worker that writes checkpoints beside the driver."""
+    """The pools: rollout and reward workers, the policy's gang, and beside the driver those that store checkpoints and pack images."""
     run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
     reward_settings = reward.model_dump(exclude=set(Pool.model_fields))
     learner = {
@@ -37,42 +39,42 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "objective": recipe.objective.model_dump(),
     }
     return [
-        PoolSpec("rollout", RolloutActor, {"num_threads": run.threads, **generator}, rollout.size, **_elastic(rollout)),
+        PoolSpec("rollout", RolloutActor, {**_process(run, rollout), **generator}, rollout.size, **_elastic(rollout)),
         PoolSpec(
             "reward",
             RewardActor,
-            {"settings": reward_settings, "checker": recipe.heldout.checker, "num_threads": run.threads},
+            {**_process(run, reward), "settings": reward_settings, "checker": recipe.heldout.checker},
             reward.size,
             **_elastic(reward),
         ),
         PoolSpec(
             "policy",
             PolicyActor,
-            {"num_threads": run.threads, "settings": learner},
+            {**_process(run, policy), "settings": learner},
             policy.ranks,
             gang=True,
             **_resources(policy),
         ),
         PoolSpec("storage", Storage, num_cpus=0, beside_driver=True),
+        *([PoolSpec("samples", SamplesActor, num_cpus=0, beside_driver=True)] if recipe.samples.every else []),
     ]
 
 
-def make_executor(recipe: Recipe, kind: str, run: str) -> Executor:
-    """The executor of a run, not started. On Ray: joins the cluster, and raises PlacementError if the workers do not fit it."""
+def make_executor(recipe: Recipe, kind: str, run: str, starting: Starting) -> Executor:
+    """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has."""
     specs = pool_specs(recipe)
     if kind == "local":
         from cluster.local import LocalExecutor
 
         return LocalExecutor(specs)
-    import ray
-
     from cluster.connect import connect
+    from cluster.demand_table import show_demand
     from cluster.executor import RayExecutor
-    from cluster.placement import preflight
+    from cluster.nodes import nodes_here
 
     megabytes = recipe.cluster.object_store_mb
     connect(object_store_bytes=megabytes and megabytes * 2**20, dashboard=recipe.cluster.dashboard)
-    preflight(specs, ray.cluster_resources())
+    starting.console.print(show_demand(specs, nodes_here()))
     limits = recipe.cluster
     return RayExecutor(
         specs,
@@ -80,7 +82,13 @@ def make_executor(recipe: Recipe, kind: str, run: str) -> Executor:
         start_timeout_s=limits.start_timeout_s,
         heartbeat_s=limits.heartbeat_s,
         heartbeat_timeout_s=limits.heartbeat_timeout_s,
+        node_timeout_s=limits.node_timeout_s,
+        say=starting,
     )
+
+
+def _process(run: Run, table: Pool | Policy) -> dict[str, Any]:
+    return {"num_threads": run.threads, "gpu_share": table.num_gpus}
 
 
 def _elastic(table: Pool) -> dict[str, Any]:
@@ -88,4 +96,9 @@ def _elastic(table: Pool) -> dict[str, Any]:
 
 
 def _resources(table: Pool | Policy) -> dict[str, Any]:
-    return {"num_cpus": table.num_cpus, "num_gpus": table.num_gpus, "resources": table.resources}
+    return {
+        "num_cpus": table.num_cpus,
+        "num_gpus": table.num_gpus,
+        "resources": table.resources,
+        "labels": table.labels,
+    }

@@ -1,6 +1,5 @@
 """Fixtures that several rooms share: a tiny image model and a tiny world, made once."""
 
-import os
 from collections.abc import Iterator
 
 import fsspec
@@ -9,6 +8,7 @@ import ray
 import torch
 
 from cluster.connect import connect
+from tests.flaky_s3 import FlakyS3
 from tests.tiny_sd3 import make_tiny_sd3
 from tests.tiny_world import make_tiny_world
 
@@ -38,26 +38,32 @@ def ray_cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """The URL of an empty bucket of an S3 server on loopback."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
+def s3_server() -> Iterator[FlakyS3]:
+    """An S3 server on loopback, to which this process and those that it starts are pointed."""
+    server = FlakyS3()
     variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": server.endpoint,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def s3(s3_server: FlakyS3) -> str:
+    """The URL of an empty bucket of an S3 server on loopback."""
     fsspec.filesystem("s3").mkdir("runs")
-    yield "s3://runs"
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
-    server.stop()
+    return "s3://runs"
+
+
+@pytest.fixture
+def flaky_s3(s3_server: FlakyS3, s3: str) -> Iterator[FlakyS3]:
+    """The server behind `s3`, which can be told to misbehave; it is calm before and after."""
+    s3_server.calm()
+    yield s3_server
+    s3_server.calm()

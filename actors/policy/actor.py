@@ -17,8 +17,8 @@ class PolicyActor:
     A rank is made, then rank 0 says where to meet, then all of them join there; from then on they train.
     """
 
-    def __init__(self, rank: int, ranks: int, num_threads: int | None, settings: dict) -> None:
-        prepare(num_threads)
+    def __init__(self, rank: int, ranks: int, num_threads: int | None, settings: dict, gpu_share: float = 0.0) -> None:
+        prepare(num_threads, gpu_share)
         from actors.policy.learner import LearnerSettings, load_model
         from actors.policy.meeting import Meeting
 

@@ -21,8 +21,14 @@ class RewardActor:
     (images_KHWC, {"id", "caption", "category", and the prompt's other fields}) and returns K floats by name.
     """
 
-    def __init__(self, settings: dict[str, Any], checker: str | None = None, num_threads: int | None = None) -> None:
-        prepare(num_threads)
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        checker: str | None = None,
+        num_threads: int | None = None,
+        gpu_share: float = 0.0,
+    ) -> None:
+        prepare(num_threads, gpu_share)
         from actors.reward.reward import load_reward
 
         self.model = settings.get("model")

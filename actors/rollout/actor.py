@@ -12,8 +12,8 @@ from actors.process import prepare
 class RolloutActor:
     """Draws images with whatever policy version a request names."""
 
-    def __init__(self, num_threads: int, **generator: Any) -> None:
-        prepare(num_threads)
+    def __init__(self, num_threads: int, gpu_share: float = 0.0, **generator: Any) -> None:
+        prepare(num_threads, gpu_share)
         from actors.rollout.generate import Generator
 
         self.generator = Generator(**generator)

@@ -114,6 +114,16 @@ def test_a_worker_that_is_not_ready_in_time_ends_the_start(start: Callable[..., 
         start(StartsSlowly, start_timeout_s=1.0, max_start_failures=1)
 
 
+def test_a_worker_that_starts_is_counted_with_the_time_since(start: Callable[..., RayExecutor]) -> None:
+    executor = start(size=1)
+    assert executor.status()["pool"].starting_s is None
+    executor.resize("pool", 2)
+    status = executor.status()["pool"]
+    assert (status.wanted, status.ready) == (2, 1)
+    assert status.starting_s is not None
+    assert eventually(lambda: not executor.wait(0.1) and executor.status()["pool"].starting_s is None)
+
+
 def test_a_pool_that_cannot_replace_its_last_worker_ends_the_run_with_the_workers_error(
     start: Callable[..., RayExecutor], tmp_path: Path
 ) -> None:

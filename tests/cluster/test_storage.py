@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cluster import storage
-from cluster.storage import Storage, StorageError
+from cluster.storage import DamagedError, Storage
 
 FILES = {"policy.bin": np.arange(100_000, dtype=np.uint8), "versions/000001.bin": np.full(7, 3, np.uint8)}
 SMALL = {"records/metrics.jsonl": b'{"step": 1}\n'}
@@ -56,7 +56,7 @@ def test_a_document_without_its_manifest_is_not_there(root: str) -> None:
     place = write(root)
     system, path = fsspec.core.url_to_fs(f"{place}/manifest.json")
     system.rm(path)
-    with pytest.raises(StorageError, match="not written to its end"):
+    with pytest.raises(DamagedError, match="not written to its end"):
         storage.read_manifest(place)
 
 
@@ -70,9 +70,9 @@ def test_damage_is_found_by_its_hash(root: str, damage: str) -> None:
         system.rm(path)
     else:
         system.pipe_file(path, bytes(content) if damage == "altered" else FILES["policy.bin"].tobytes()[:-1])
-    with pytest.raises(StorageError, match=r"policy\.bin"):
+    with pytest.raises(DamagedError, match=r"policy\.bin"):
         storage.check(place, storage.read_manifest(place))
-    with pytest.raises((StorageError, FileNotFoundError)):
+    with pytest.raises((DamagedError, FileNotFoundError)):
         Storage().read(place, ["policy.bin"])
 
 
@@ -80,7 +80,7 @@ def test_a_manifest_that_is_no_json_is_damage(root: str) -> None:
     place = write(root)
     system, path = fsspec.core.url_to_fs(f"{place}/manifest.json")
     system.pipe_file(path, b'{"step": 1, "fil')
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(DamagedError, match="damaged"):
         storage.read_manifest(place)
 
 

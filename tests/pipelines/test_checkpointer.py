@@ -9,21 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from actors.messages import Prompt
-from bench.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
-from bench.virtual import VirtualExecutor
 from cluster.storage import Storage
 from cluster.tasks import PoolSpec
+from cluster.virtual import VirtualExecutor
 from pipelines.checkpoints import newest, place_of
 from pipelines.config import dump_recipe, parse_recipe
-from pipelines.display import Display
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
-from pipelines.prompts import PromptOrder
+from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
+from pipelines.watchers import Watchers
 
 STEP_S = 1.0  # an update; drawing and scoring take next to nothing
 STEPS = 12
@@ -74,11 +73,11 @@ def train(tmp_path: Path) -> Train:
         )
         out = tmp_path / "run"
         folder = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
-        display = Display(STEPS, "test", Console(quiet=True))
-        order = PromptOrder((Prompt("p", "a prompt"),), seed=0, prompts_per_step=1, mix={})
+        watchers = Watchers()
+        order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
         heldout = HeldoutPlan((), recipe.heldout, STEPS)
-        recovery = Recovery(recipe, executor, folder, root_of(tmp_path), display.note)
-        driver = Driver(recipe, order, heldout, executor, folder, display, recovery, prompts_sha256="")
+        recovery = Recovery(recipe, executor, folder, root_of(tmp_path), watchers.note)
+        driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, prompts_sha256="")
         earlier = len(folder.read_events())
         assert driver.run(newest(root_of(tmp_path))[0]) == "done"
         return [event["step"] for event in folder.read_events()[earlier:] if event["kind"] == "checkpoint"]

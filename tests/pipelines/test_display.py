@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 from rich.console import Console
 
-from pipelines.display import Display, heldout_table, sparkline
-
-
-@dataclass
-class Pool:
-    wanted: int
-    ready: int
-    busy: int
+from pipelines.display import Display, heldout_table, sparkline, step_words
+from pipelines.watchers import Watchers
 
 
 def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> str:
     out = io.StringIO()
-    with Display(3, "EchoRay · test", Console(file=out, force_terminal=terminal, width=100)) as display:
+    with Watchers(Display(3, "EchoRay · test", Console(file=out, force_terminal=terminal, width=100))) as display:
         display.heldout({"step": 0, "accuracy": 0.4, "reward": 0.5, "guidance": 1.0, "images": 60})
         for step in (1, 2, 3):
             display.step({"step": step, "reward_mean": 0.25 * step, "reward_std": 0.125, "seconds": {"step": 0.5}})
-            display.pools({"rollout": Pool(2, 1, 1)})
+            display.status({"pools": {"rollout": {"wanted": 2, "ready": 1, "busy": 1}}})
         display.note(note)
         if not terminal:
             display.step({"step": 3, "reward_mean": None, "kl_reference": float("nan")})
@@ -39,6 +32,25 @@ def test_without_a_terminal_there_is_a_plain_line_a_step() -> None:
     assert lines[5] == "group [3] of step 2 is quarantined"
     assert lines[6].startswith("step    3/3  reward –")
     assert "\x1b" not in "".join(lines)
+
+
+def test_the_line_of_a_step_says_all_that_matters_in_160_characters() -> None:
+    record = {
+        "step": 12_345,
+        "reward_mean": -12.345,
+        "reward_std": 10.123,
+        "loss": -1.234e-05,
+        "staleness_mean": 1.25,
+        "images_per_s": 1234.5,
+        "seconds": {"step": 1234.56},
+        "busy": {"rollout": 1.0, "reward": 0.97, "policy": 0.5},
+    }
+    words = step_words(record)
+    assert words == (
+        "reward -12.345 ±10.123  loss -1.23e-05  staleness 1.2  images/s 1234.5  step 1234.56 s"
+        "  busy rollout 100% reward 97% policy 50%"
+    )
+    assert len(f"step 12345/12345  {words}  left 99:59:59") <= 160
 
 
 def test_with_a_terminal_the_state_is_shown() -> None:

@@ -167,3 +167,24 @@ def test_a_report_is_written_beside_a_run_at_a_url(tiny_world, url):
     fsspec.filesystem("s3").rm(f"{url}/report.html")
     assert report.main([url]) == 0
     assert b"<html" in read(f"{url}/report.html")
+
+
+def test_a_url_that_denies_for_a_while_is_tried_again_and_said_once(url, often, flaky_s3):
+    notes = []
+    with Place(url) as place:
+        flaky_s3.fail(status=403, request="PUT")
+        (place.path / "status.json").write_text("{}")
+        place.watch(notes.append)
+        until(lambda: sum("PUT" in request for request in flaky_s3.requests) >= 3)
+        assert len(notes) == 1
+        assert "access is denied" in notes[0]
+        flaky_s3.calm()
+        until(lambda: len(notes) == 2)
+    assert "again" in notes[1]
+    assert names_at(url) == {"status.json"}
+
+
+def test_a_url_that_denies_is_refused_before_anything_is_done(url, flaky_s3):
+    flaky_s3.fail(status=403)
+    with pytest.raises(UserError, match="--out: .* access is denied"), Place(url):
+        pass

@@ -1,13 +1,17 @@
 """Prompt sets: mistakes are found, and the order is a pure function of the seed."""
 
+import hashlib
 import json
 from collections import Counter
 
 import pytest
 
 from actors.messages import Prompt
+from actors.seeds import seed_of
+from pipelines.checkpoints import sha256_of_prompts
 from pipelines.config import UserError
-from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.prompts import PromptList, PromptOrder, load_prompt_sets, load_prompts
+from pipelines.tables import Data
 
 
 def write(path, *lines):
@@ -53,8 +57,26 @@ def test_a_missing_file_names_the_key():
         load_prompts("nowhere.jsonl", "data.heldout")
 
 
+def test_text_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "p.jsonl").write_bytes(b'{"caption": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"p.jsonl is not text in UTF-8"):
+        load_prompts(str(tmp_path / "p.jsonl"), "data.train")
+
+
+def test_held_out_captions_may_not_be_trained_on(tmp_path):
+    train = write(tmp_path / "train.jsonl", {"caption": "a cat"}, {"caption": "a dog"})
+    heldout = write(tmp_path / "heldout.jsonl", {"caption": "a cow"}, {"caption": "a dog"})
+    with pytest.raises(UserError, match=r"1 captions of data.heldout are also in data.train, the first is 'a dog'"):
+        load_prompt_sets(Data(train=train, heldout=heldout))
+
+
+def test_the_hash_of_lists_is_that_of_their_prompts():
+    both = (prompts(2), prompts())
+    assert sha256_of_prompts(*both) == hashlib.sha256(repr(tuple(map(tuple, both))).encode()).hexdigest()
+
+
 def prompts(*counts):
-    return tuple(
+    return PromptList(
         Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in zip("abc", counts, strict=False) for i in range(count)
     )
 
@@ -74,6 +96,12 @@ def test_the_order_depends_on_the_seed_alone():
 
     assert ids(1, [1, 2, 3])[3] == ids(1, [3])[3]
     assert ids(1, [1, 2, 3]) != ids(2, [1, 2, 3])
+
+
+def test_the_order_is_that_of_earlier_runs():
+    order = PromptOrder(prompts(4), seed=7, prompts_per_step=4, mix={})
+    by_hash = sorted(prompts(4), key=lambda prompt: seed_of(7, "order", 1, prompt.id))
+    assert [order.prompt(2, group)[0] for group in range(4)] == by_hash
 
 
 def test_a_mix_gives_each_category_its_share():

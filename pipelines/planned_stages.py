@@ -1,6 +1,7 @@
-"""Stages that only sleep, in the place of image model, judge, policy and storage: what is left is the cost of the orchestration.
+"""Stages that only sleep, in the place of image model, judge, policy and storage: for planning, and for what orchestration costs.
 
-Each duration is a pure function of what is drawn, scored or trained, so that every run of a scenario has the same work.
+They sleep in real time, or in virtual time as `cluster/virtual.py` tells them. Each duration is a pure function of what is drawn,
+scored or trained, so that every run of a plan has the same work.
 """
 
 from __future__ import annotations
@@ -25,21 +26,28 @@ class Stage:
     seconds: float
     jitter: float = 0.0
     straggling: float = 1.0
-    payload_bytes: int = 0
     sleep: Callable[[float], None] = field(default=time.sleep)
 
     def work(self, *identity: Hashable) -> float:
         """Take the time that this piece of work takes; returns it."""
         rng = random.Random(repr(identity))
-        seconds = self.seconds * max(0.1, rng.gauss(1.0, self.jitter))
+        shape = self.jitter**-2 if self.jitter else 0.0
+        seconds = self.seconds * (rng.gammavariate(shape, 1 / shape) if shape else 1.0)  # never negative
         if rng.random() < STRAGGLERS:
             seconds *= self.straggling
         self.sleep(seconds)
         return seconds
 
 
+@dataclass
 class SleepingRollout(Stage):
-    """Draws nothing: images and latents are zeros, but the first bytes of the images are a seed for the scoring."""
+    """Draws nothing: images and latents are zeros, but the first bytes of the images are a seed for the scoring.
+
+    payload_bytes: what a chunk holds; said_bytes: what it says to hold, if that is more.
+    """
+
+    payload_bytes: int = 0
+    said_bytes: int = 0
 
     def draw(self, request: DrawRequest, adapter: Any) -> tuple[DrawReport, np.ndarray, Latents]:
         seed = request.noise_seeds[0] % 2**32
@@ -53,7 +61,7 @@ class SleepingRollout(Stage):
             cut=False,
             policy_version=request.policy_version,
             adapter_sha256=request.adapter_sha256,
-            num_bytes=2 * half,
+            num_bytes=max(2 * half, self.said_bytes),
             seconds=seconds,
         )
         return report, images, latents

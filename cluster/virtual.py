@@ -1,7 +1,7 @@
 """An executor in virtual time: workers are objects that say how long they sleep, and nothing ever waits.
 
-With it the real loop and driver run a cluster of thousands of workers on one core: for planning, and to measure what
-the driver itself costs.
+With it the real loop and driver run a cluster of thousands of workers on one core: to plan a split of the GPUs before there
+are any, and to measure what the driver itself costs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from cluster.tasks import Outcome, PoolSpec, PoolStatus, Task, check_pools
 
 
 class VirtualExecutor(InProcess):
-    """Executor (see cluster/tasks.py) for actors that take `sleep` and call it instead of sleeping. `now`: in seconds."""
+    """Executor (see cluster/tasks.py) for actors that take `sleep` and call it instead of sleeping.
 
-    def __init__(self, specs: Sequence[PoolSpec]) -> None:
+    now: the virtual time in seconds. driver_s: what the driver takes for each outcome, during which nothing is handed out. A gang
+    is one actor, which works on the largest shard: the others would wait for it.
+    """
+
+    def __init__(self, specs: Sequence[PoolSpec], driver_s: float = 0.0) -> None:
         self._specs = check_pools(specs)
         self.now = 0.0
+        self._driver_s = driver_s
         self._slept = 0.0
         self._actors = {spec.name: spec.actor(**spec.kwargs, sleep=self._sleep) for spec in specs}
         self._idle = {spec.name: 1 if spec.gang else spec.size for spec in specs}
@@ -41,10 +46,12 @@ class VirtualExecutor(InProcess):
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while self._under_way and (not outcomes or self._under_way[0][0] <= self.now):
-            self.now, _, pool, outcome = heapq.heappop(self._under_way)
+            end, _, pool, outcome = heapq.heappop(self._under_way)
+            self.now = max(self.now, end)
             outcomes.append(outcome)
             self._idle[pool] += 1
             self._dispatch(pool)
+        self.now += self._driver_s * len(outcomes)
         return outcomes
 
     def fetch(self, handle: Any) -> Any:
@@ -54,10 +61,10 @@ class VirtualExecutor(InProcess):
         return value
 
     def resize(self, pool: str, size: int) -> None:
-        raise NotImplementedError("no scenario changes a pool's size")
+        raise NotImplementedError("in virtual time pools keep their size")
 
     def restart(self, pool: str) -> None:
-        raise NotImplementedError("nothing is ever lost")
+        raise NotImplementedError("in virtual time nothing is ever lost")
 
     def status(self) -> dict[str, PoolStatus]:
         return {
@@ -73,7 +80,7 @@ class VirtualExecutor(InProcess):
             task = self._backlog[pool].popleft()
             self._idle[pool] -= 1
             self._slept = 0.0
-            args = task.args + (task.shards[0] if task.shards else ())
+            args = task.args + (max(task.shards, key=len) if task.shards else ())
             result = getattr(self._actors[pool], task.method)(*args)
             value, *payloads = result if task.returns > 1 else (result,)
             outcome = Outcome(task.key, f"{pool}-0", self._slept, value, tuple(payloads))

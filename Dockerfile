@@ -1,0 +1,26 @@
+# EchoRay for a Ray cluster (ray_job.yaml). The tag names both versions:
+#   docker build --tag registry.example/echoray:0.1.0-ray2.60.0 .
+#
+# Ray's own image: KubeRay expects `ray`, bash and a user in it. The one with CUDA's compilers, because DeepSpeed looks for nvcc beside a
+# CUDA build of torch. Which CUDA it has does not matter to torch, whose wheels bring their own: `gpu` is Ray's default.
+FROM rayproject/ray:2.60.0-py311-gpu
+
+# DeepSpeed compiles an extension when ranks first meet; its ninja comes with it. /models: where Hugging Face's files go.
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* \
+    && mkdir /models && chown ray /models
+USER ray
+ENV HF_HOME=/models RAY_USAGE_STATS_ENABLED=0
+
+# Jobs start here, so that their paths are those of the repository. Dependencies come first: a change of the code does not install them anew.
+WORKDIR /home/ray/echoray
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    > /tmp/requirements.txt && pip install --no-cache-dir --requirement /tmp/requirements.txt
+
+COPY LICENSE README.md ./
+COPY actors ./actors
+COPY cluster ./cluster
+COPY pipelines ./pipelines
+COPY recipes ./recipes
+COPY toy ./toy

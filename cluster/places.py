@@ -1,0 +1,196 @@
+"""Files at a path or a URL: what S3 refuses for a moment is asked for again, and what it refuses for good is said in words.
+
+botocore alone tries again (its "standard" mode: timeouts, resets, 429, 500, 502, 503, 504, with growing pauses), so that one
+call ends within about a minute; s3fs's own tries would multiply that by 5 to 25. Only an answer that breaks off is read again here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+PATIENT: dict[str, Any] = {
+    "connect_timeout": 5,
+    "read_timeout": 9,
+    "retries": {"mode": "standard", "total_max_attempts": 5},
+}
+BRIEF: dict[str, Any] = {
+    "connect_timeout": 3,
+    "read_timeout": 5,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before a file is read again whose answer broke off
+AGAIN_WITHIN_S = 30.0
+PROBE = bytes(4096)  # a block: what no full disk takes
+
+
+class StorageError(OSError):
+    """A place cannot be read or written. The text says what was tried and what to do."""
+
+
+def system_at(place: str, patience: dict[str, Any] | None = None) -> tuple[Any, str]:
+    """The file system of a path or URL, and the path in it. Listings are never remembered: others write there as well."""
+    if not place.startswith(("s3://", "s3a://")):
+        return fsspec.core.url_to_fs(place)
+    system, path = fsspec.core.url_to_fs(place, use_listings_cache=False, config_kwargs=patience or PATIENT)
+    system.retries = 1
+    return system, path
+
+
+def read(place: str, start: int | None = None, end: int | None = None) -> bytes:
+    """A file, or these bytes of it. Raises FileNotFoundError, or StorageError."""
+    system, path = system_at(place)
+    with in_words("read", place):
+        if isinstance(system, LocalFileSystem):
+            return system.cat_file(path, start=start, end=end)
+        return _again(lambda: system.cat_file(path, start=start, end=end))
+
+
+def write(place: str, content: memoryview) -> None:
+    """Writes a file, whole or not at all; on a local disk it is there after a power cut as well. Raises OSError, such as StorageError."""
+    system, path = system_at(place)
+    if not isinstance(system, LocalFileSystem):
+        with in_words("written", place):
+            system.pipe_file(path, bytes(content))
+        return
+    system.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def size(place: str) -> int:
+    """The bytes of a file. Raises FileNotFoundError, or StorageError."""
+    system, path = system_at(place)
+    with in_words("read", place):
+        return system.size(path)
+
+
+def exists(place: str) -> bool:
+    """Whether there is a file. Raises StorageError if that cannot be known."""
+    system, path = system_at(place)
+    with in_words("read", place):
+        return system.exists(path)
+
+
+def folders(root: str) -> list[str]:
+    """The places of the folders in `root`, by name; none if there is no such root. Raises StorageError if that cannot be known."""
+    system, path = system_at(root)
+    try:
+        with in_words("listed", root):
+            entries = system.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    found = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
+    return sorted(f"{root.rstrip('/')}/{name.rpartition('/')[2]}" for name in found)
+
+
+def files(root: str) -> list[str]:
+    """The names in `root` of all files below it. Raises StorageError if that cannot be known."""
+    system, path = system_at(root)
+    with in_words("listed", root):
+        return sorted(name.removeprefix(path).lstrip("/") for name in system.find(path))
+
+
+def remove(place: str, first: str) -> None:
+    """Removes a folder, its file `first` before all others; one that is gone already is passed over. Raises OSError."""
+    system, path = system_at(place)
+    with in_words("removed", place):
+        for name in sorted(system.find(path), key=lambda name: name != f"{path}/{first}"):
+            system.rm_file(name)
+        if isinstance(system, LocalFileSystem) and system.exists(path):
+            system.rm(path, recursive=True)
+
+
+def check_writable(place: str) -> None:
+    """Writes a small file in `place`, or in the nearest folder above it that exists, and removes it. Takes seconds, not minutes.
+
+    Raises StorageError with what to do: no such bucket, access denied, no answer, a read-only or full disk.
+    """
+    system, path = system_at(place, BRIEF)
+    name = f".writable-{uuid.uuid4().hex}"
+    if not isinstance(system, LocalFileSystem):
+        with in_words("written", place):
+            system.pipe_file(f"{path}/{name}", PROBE)
+            system.rm_file(f"{path}/{name}")
+        return
+    folder = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    if not folder.is_dir():
+        raise StorageError(f"{place} cannot be written: {folder} is a file. Give another place")
+    try:
+        write(str(folder / name), memoryview(PROBE))
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be written: {error.strerror} ({folder}). Make room or give rights there, or give another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            (folder / name).unlink()
+
+
+@contextmanager
+def in_words(done: str, place: str) -> Iterator[None]:
+    """Turns what goes wrong at a URL into a StorageError: `place` cannot be `done`, and why. A missing file stays FileNotFoundError."""
+    try:
+        yield
+    except Exception as error:
+        local = "://" not in place
+        if local or (isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket"):
+            raise
+        raise StorageError(f"{place} cannot be {done}: {_why(error, place)}") from error
+
+
+def _why(error: Exception, place: str) -> str:
+    from botocore import exceptions
+
+    text, code = str(error).strip().rstrip("."), _code(error)
+    if code == "NoSuchBucket":
+        return f"there is no bucket {place.split('/')[2]}. Make it, or give another place"
+    if isinstance(error, PermissionError):
+        return (
+            f"access is denied ({text}). The credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject "
+            "there: check AWS_ACCESS_KEY_ID, AWS_PROFILE or the node's role"
+        )
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+        return f"{text}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the node a role"
+    if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
+        return f"{text}, tried again in vain. Check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network"
+    if "reached max retries" in str(error.__cause__):
+        return f"the service answers {code} ({text}), again and again: it is overloaded or down. Go on when it is back"
+    return text
+
+
+def _code(error: BaseException) -> str:
+    """S3's word for an error; empty if it is none of S3's."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code", "")
+
+
+def _again(call: Callable[[], bytes]) -> bytes:
+    """The call's result, which is asked for again when the connection breaks in the middle of it."""
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
+    began = time.monotonic()
+    for pause_s in PAUSES_S:
+        try:
+            return call()
+        except S3_RETRYABLE_ERRORS:
+            if time.monotonic() - began > AGAIN_WITHIN_S:
+                raise
+            time.sleep(pause_s)
+    return call()

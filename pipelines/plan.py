@@ -1,0 +1,176 @@
+"""How to split GPUs among the pools of a recipe, before they are rented: the real loop and driver, run in virtual time.
+
+    python -m pipelines.plan RECIPE [--gpus 64] [--gpus-per-node 8] [--gpu h100] [--measured RUNFOLDER] [--set key=value ...]
+                             [--steps N] [--scale N] [--json FILE]
+
+Without --gpus the recipe's own sizes are planned. Needs neither a GPU nor Ray nor torch. Exit codes: 0, or 2 for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.doctor import USABLE
+from pipelines.memory import GIB, Models
+from pipelines.memory_models import image_model, judge
+from pipelines.plan_gpus import DRIVER_S, gpu_named
+from pipelines.plan_measured import Measured, read_run
+from pipelines.plan_run import STEADY, WAITING, simulate
+from pipelines.plan_splits import Fits, Plan, best_of, candidates, check_gpus, own_split, plans, scaled, splits
+from pipelines.plan_times import Estimated, Source
+from pipelines.symptoms import obstacles
+
+STEADY_AT_SCALE = 2
+POOLS = ("rollout", "reward", "policy", "driver")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    console = Console(width=max(120, Console().width))
+    try:
+        results = plan(options, console)
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return 2
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. A mistake in it exits with code 2, as argparse does."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/sd35m_8gpu.toml")
+    parser.add_argument("--gpus", type=_count, help="how many there are to split (default: the recipe's own sizes)")
+    parser.add_argument("--gpus-per-node", type=_count, default=8, metavar="N", help="of the nodes (8)")
+    parser.add_argument("--gpu", default="h100", metavar="NAME", help="the kind of card, such as h100 or a100 (h100)")
+    parser.add_argument("--measured", type=Path, metavar="RUNFOLDER", help="take the times of tasks from this run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    steps = f"to simulate once a plan is steady ({STEADY}; {STEADY_AT_SCALE} with --scale)"
+    parser.add_argument("--steps", type=_count, help=steps)
+    parser.add_argument("--scale", type=_count, metavar="N", help="so many workers, and what the driver costs then")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here as well")
+    return parser.parse_args(arguments)
+
+
+def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Prints what was asked for; returns it as plain figures. Raises UserError."""
+    recipe = load_recipe(options.recipe, options.set)
+    card = gpu_named(options.gpu)
+    models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    if found := obstacles(recipe, models):
+        raise UserError("\n".join(found))
+    if options.gpus:
+        check_gpus(recipe, options.gpus, options.gpus_per_node)
+    measured = read_run(options.measured) if options.measured else None
+    estimated = Estimated(models, options.gpu, card, options.gpus_per_node)
+    source: Source = Measured(measured, models, options.gpus_per_node) if measured else estimated
+    console.print(source.note, style="dim", highlight=False, soft_wrap=True)
+    if options.scale:
+        return report_scale(recipe, options.scale, source, options.steps or STEADY_AT_SCALE, console)
+    fits = Fits(models, options.gpus or 0, options.gpus_per_node, round(card.memory * GIB * USABLE))
+    found_plans, best = report_plans(recipe, options, source, fits, console)
+    results = {"plans": [_plain(each, recipe) for each in found_plans], "best": _plain(best, recipe)}
+    if measured:
+        predicted = simulate(measured.recipe, source.times(measured.recipe), steady=max(measured.steps, STEADY))
+        ratio = predicted.images_per_s / measured.images_per_s
+        console.print(
+            f"The run itself: {predicted.images_per_s:.4g} images/s predicted, {measured.images_per_s:.4g} measured, ratio {ratio:.3f}.",
+            highlight=False,
+        )
+        results["measured"] = {"predicted": asdict(predicted), "images_per_s": measured.images_per_s, "ratio": ratio}
+    return results
+
+
+def report_plans(
+    recipe: Recipe, options: argparse.Namespace, source: Source, fits: Fits, console: Console
+) -> tuple[list[Plan], Plan]:
+    """Simulates the splits that are worth it, prints them, and the best as options to paste. Raises UserError if none fits."""
+    chosen = [own_split(recipe)]
+    if options.gpus:
+        chosen = candidates(recipe, splits(recipe, options.gpus, options.gpus_per_node), source, fits)
+        if not chosen:
+            raise UserError(
+                f"--gpus {options.gpus}: no split fits cards of kind {options.gpu} ({fits.card / GIB:.0f} GiB); "
+                "`python -m pipelines.doctor` says what each worker needs, and what to change"
+            )
+    with console.status("simulating"):
+        found = list(plans(recipe, chosen, source, options.steps or STEADY))
+    best = best_of(found)
+    by_split = [best_of([each for each in found if own_split(each.recipe) == split]) for split in chosen]
+    of_best = [each for each in found if own_split(each.recipe) == own_split(best.recipe)]
+    if len(chosen) > 1:
+        console.print(table("Splits", by_split, best))
+    console.print(table("Staleness" if len(chosen) == 1 else "Staleness, for the best split", of_best, best))
+    pasted = " ".join(f"--set {text}" for text in best.overrides(recipe))
+    console.print(f"[bold]best[/]  {pasted}", highlight=False, soft_wrap=True)
+    return found, best
+
+
+def report_scale(recipe: Recipe, workers: int, source: Source, steady: int, console: Console) -> dict[str, Any]:
+    """Simulates so many workers and prints what the driver costs."""
+    if workers < 3:
+        raise UserError(f"--scale {workers}: give at least 3, a worker for each pool")
+    large = scaled(recipe, workers, source)
+    figures = simulate(large, source.times(large), steady=steady)
+    console.print(table(f"{workers} workers", [Plan(large, figures)], None))
+    console.print(
+        f"The driver on this machine: {figures.cpu_s / figures.steps:.2f} CPU seconds a step, {figures.tasks / figures.cpu_s:.0f} tasks a "
+        f"second, without Ray. The simulation gives it {1e3 * DRIVER_S:g} ms a task, as measured with Ray.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return {"scale": _plain(Plan(large, figures), recipe)}
+
+
+def table(title: str, shown: Sequence[Plan], best: Plan | None) -> Table:
+    """A line per plan, the best set off."""
+    columns = ("ranks", "rollout", "reward", "GPUs", "S", "images/s", "step s", "busy %: rollout/\nreward/policy/driver",
+               "stale-\nness", "GiB in\nflight", "limited by")  # fmt: skip
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for column in columns:
+        made.add_column(column, justify="right", no_wrap=True)
+    for each in shown:
+        recipe, figures = each.recipe, each.figures
+        made.add_row(
+            *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.reward.size)),
+            f"{each.gpus:g}", str(recipe.loop.staleness), f"{figures.images_per_s:.4g}", f"{figures.step_s:.4g}",
+            "/".join(f"{100 * figures.busy[pool]:.0f}" for pool in POOLS), f"{figures.staleness:.2f}",
+            f"{figures.bytes_peak / GIB:.2f}", figures.bottleneck, style="bold" if each is best else "",
+        )  # fmt: skip
+    if any(each.figures.bottleneck == WAITING for each in shown):
+        made.caption = f"{WAITING}: no pool is busy all the time, the stages wait for each other"
+    return made
+
+
+def _plain(each: Plan, given: Recipe) -> dict[str, Any]:
+    return {
+        "set": each.overrides(given),
+        "gpus": each.gpus,
+        "bottleneck": each.figures.bottleneck,
+        **asdict(each.figures),
+    }
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

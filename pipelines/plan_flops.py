@@ -1,0 +1,130 @@
+"""How many operations a draw, a score and an update take, in short closed forms on the architecture: enough to plan with.
+
+A transformer's block has, for each token, its attention's matrices and a feed-forward worth eight more, all as wide as the network.
+Embedders, modulation and what only some blocks leave out are not counted: tests/pipelines/test_plan_flops.py holds the forms to 10 % of
+the counted ones (bench/flops.py). A multiplication and an addition are two operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.config import Recipe, UserError
+from pipelines.memory import samples_of_rank
+from pipelines.memory_families import Shape
+from pipelines.memory_judge import TEMPLATE_TOKENS, Seen, seen
+from pipelines.memory_models import Judge, Part
+from pipelines.memory_networks import network_of
+from pipelines.tables import FlowGrpo, Nft
+
+FEED_FORWARD = 8  # square matrices: two of four times the width, or three gated ones of 8/3 of it
+PER_STREAM = 4  # attention matrices of a token in one attention: query, key, value, output
+
+
+@dataclass(frozen=True)
+class Flops:
+    """A forward pass: of the linear layers, and of attention."""
+
+    linear: float
+    attention: float
+
+    @property
+    def forward(self) -> float:
+        """Both."""
+        return self.linear + self.attention
+
+    @property
+    def training(self) -> float:
+        """Forward, and a backward to the inputs alone, since the base is frozen: once the linear layers, twice the attention."""
+        return self.forward + self.linear + 2 * self.attention
+
+
+def transformer(part: Part, image: int, text: int) -> Flops:
+    """An image model's transformer on one image of so many tokens with a caption. Raises KeyError for a class without a network."""
+    network = network_of(part.kind, part.config, "attention")
+    linear = attention = 0.0
+    for block in network.blocks:
+        streams = [(image, block.image.adapters), (text, block.text.adapters)]
+        tokens = sum(count for count, matrices in streams if matrices)
+        linear += block.count * sum(count * (matrices + FEED_FORWARD) for count, matrices in streams if matrices)
+        attention += block.count * (tokens**2 + (image**2 if block.image.adapters > PER_STREAM else 0))
+    return Flops(2 * network.width**2 * linear, 4 * network.width * attention)
+
+
+def language_model(config: Mapping[str, Any], tokens: int, predicted: int) -> Flops:
+    """A causal transformer with gated feed-forward layers on a row of tokens, and its head on those that are predicted."""
+    width, heads, layers = config["hidden_size"], config["num_attention_heads"], config["num_hidden_layers"]
+    head = config.get("head_dim") or width // heads
+    keys = config.get("num_key_value_heads") or heads
+    weights = width * (head * (2 * heads + 2 * keys) + 3 * config["intermediate_size"])
+    linear = layers * tokens * weights + predicted * width * config["vocab_size"]
+    return Flops(2.0 * linear, 4.0 * layers * heads * head * tokens**2)
+
+
+def judging(judge: Judge, image: Seen, caption: int) -> Flops:
+    """One image and its caption through the VLM. Attention within windows of the vision tower is left out."""
+    vision = judge.vision
+    depth = vision.get("depth") or vision["num_hidden_layers"]
+    width = vision.get("hidden_size") or vision["embed_dim"]
+    full = vision.get("fullatt_block_indexes")  # of a tower with windows, whose feed-forward is gated
+    matrices, attending = (2, depth) if full is None else (3, len(full))
+    tower = 2.0 * image.patches * depth * width * (4 * width + matrices * vision["intermediate_size"])
+    looked = 4.0 * width * attending * image.patches**2
+    read = language_model(judge.text, image.tokens + caption + TEMPLATE_TOKENS, caption)
+    return Flops(read.linear + tower, read.attention + looked)
+
+
+def draw_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
+    """A chunk: every step of the sampler, twice with guidance, and what is measured of the policy that drew."""
+    rollout, objective = recipe.rollout, recipe.objective
+    forwards = rollout.steps * (2 if shape.doubles(rollout.guidance_scale) else 1)
+    if objective.behaviour == "measured" and not isinstance(objective, FlowGrpo):
+        forwards += objective.timesteps_per_sample
+    return recipe.chunk * forwards * _once(recipe, part, shape).forward
+
+
+def update_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
+    """The samples of the busiest rank: the trained pass at every point, and one without gradient for each anchor.
+
+    With activation checkpointing the forward is done twice.
+    """
+    objective, once = recipe.objective, _once(recipe, part, shape)
+    rows = points_of(recipe)
+    if isinstance(objective, FlowGrpo) and shape.doubles(recipe.rollout.guidance_scale):
+        rows *= 2
+    anchors = int(objective.kl_reference > 0) + int(getattr(objective, "kl_ema", 0.0) > 0)
+    anchors += int(isinstance(objective, Nft) and objective.behaviour == "current")
+    passes = once.training + (anchors + int(recipe.policy.activation_checkpointing)) * once.forward
+    return samples_of_rank(recipe) * rows * passes
+
+
+def score_flops(recipe: Recipe, judge: Judge, shape: Shape) -> float:
+    """A chunk. Captions are taken to be as long as they may be."""
+    return recipe.chunk * judging(judge, _seen(recipe, judge), shape.text).forward
+
+
+def points_of(recipe: Recipe) -> int:
+    """At how many points of its path a sample is trained."""
+    objective = recipe.objective
+    return objective.window if isinstance(objective, FlowGrpo) else objective.timesteps_per_sample
+
+
+def backwards_of_rank(recipe: Recipe) -> int:
+    """How many micro-batches a rank goes through in a step."""
+    return math.ceil(samples_of_rank(recipe) / recipe.policy.micro_batch)
+
+
+def _once(recipe: Recipe, part: Part, shape: Shape) -> Flops:
+    tokens = shape.image_tokens(recipe.rollout.height, recipe.rollout.width)
+    return transformer(part, tokens, shape.padded(shape.text))
+
+
+def _seen(recipe: Recipe, judge: Judge) -> Seen:
+    if not {"hidden_size", "embed_dim"} & judge.vision.keys():
+        raise UserError(
+            f"reward.model = {recipe.reward.model!r}: its operations are not known; plan with --measured RUNFOLDER"
+        )
+    return seen(judge, recipe.rollout.height, recipe.rollout.width, recipe.reward.image_pixels)

@@ -1,0 +1,134 @@
+"""How long the tasks of a run took, from its folder, and what that says of other sizes of its recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.memory import Models, image_bytes, samples_of_rank
+from pipelines.memory_families import shape_of
+from pipelines.plan_flops import points_of
+from pipelines.plan_times import Duration, Times, exchange_seconds, value_of
+from pipelines.run_folder import read_lines
+
+LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
+SAME = (
+    "policy.model", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.activation_checkpointing", "policy.compile",
+    "policy.lora_rank", "policy.lora_targets", "reward.model", "reward.dtype", "reward.num_gpus", "reward.image_pixels",
+    "rollout.height", "rollout.width", "rollout.guidance_scale", "rollout.dtype", "rollout.num_gpus", "rollout.compile",
+    "objective.type", "objective.behaviour",
+)  # fmt: skip
+"""Keys in which a recipe may not differ from a run whose times it takes: nothing is said of how the times depend on them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder says of its steady steps: the durations of its tasks, and the images per second that it reached."""
+
+    recipe: Recipe
+    draw: Duration
+    score: Duration
+    update: Duration
+    images_per_s: float
+    steps: int
+
+
+class Measured:
+    """The times of a run, carried over in proportion: a draw to images times sampling steps, a score to images, an update to points."""
+
+    def __init__(self, run: Run, models: Models, per_node: int) -> None:
+        self.run, self.models, self.per_node = run, models, per_node
+        self.note = (
+            f"Measured in {run.steps} steps of a run. Carried over in proportion: a draw to images times sampling steps, a score to "
+            "images, an update to the samples of a rank times their points; with more ranks, the exchange of gradients is added."
+        )
+
+    def times(self, recipe: Recipe) -> Times:
+        """See `Source`. Raises UserError for a recipe that differs in one of SAME."""
+        run = self.run
+        check_same(run.recipe, recipe)
+        before = exchange_seconds(run.recipe, self.models, self.per_node)
+        work = max(0.0, run.update.seconds - before) * _points(recipe) / _points(run.recipe)
+        drawn = recipe.chunk * recipe.rollout.steps / (run.recipe.chunk * run.recipe.rollout.steps)
+        shape = shape_of(self.models.image, recipe.policy.max_sequence_length)
+        return Times(
+            Duration(run.draw.seconds * drawn, run.draw.jitter),
+            Duration(run.score.seconds * recipe.chunk / run.recipe.chunk, run.score.jitter),
+            Duration(work + exchange_seconds(recipe, self.models, self.per_node), run.update.jitter),
+            recipe.chunk * image_bytes(recipe, shape),
+        )
+
+
+def read_run(folder: Path) -> Run:
+    """The steady steps of a run: without the first and the last ones, and without those that shared their workers with an evaluation.
+
+    Raises UserError for a folder without a run, or with too few such steps.
+    """
+    if not (folder / "recipe.toml").is_file():
+        raise UserError(
+            f"--measured {folder}: no run lies there; give a run folder, which holds recipe.toml and metrics.jsonl"
+        )
+    recipe = load_recipe(folder / "recipe.toml")
+    records = read_lines(folder / "metrics.jsonl")
+    last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
+    inner = [record for record in records[recipe.loop.staleness + 2 :] if record["step"] <= last]
+    steady = [record for record in inner if _only_trained(record)]
+    if len(steady) < LEAST_STEPS:
+        raise UserError(
+            f"--measured {folder}: {len(steady)} of its {len(records)} steps can be measured, at least {LEAST_STEPS} are needed: those "
+            "that fill the pipeline or drain it, and those that drew held-out images, do not count. Run more steps, or raise heldout.every"
+        )
+    updates = [record["seconds"]["update"] for record in steady]
+    seconds = sum(record["seconds"]["step"] for record in steady)
+    return Run(
+        recipe,
+        _of_tasks(steady, "draw"),
+        _of_tasks(steady, "score"),
+        Duration(_mean(updates), _std(updates) / _mean(updates)),
+        sum(record["images"] for record in steady) / seconds,
+        len(steady),
+    )
+
+
+def check_same(run: Recipe, recipe: Recipe) -> None:
+    """Raises UserError if times of the run say nothing of the recipe."""
+    for key in SAME:
+        was, wanted = (value_of(each, key) for each in (run, recipe))
+        if was != wanted:
+            raise UserError(
+                f"the run was measured with {key} = {was!r}, but the recipe has {wanted!r}: times do not carry over; measure a run of "
+                "this recipe, or plan without --measured"
+            )
+
+
+def _only_trained(record: dict[str, Any]) -> bool:
+    trained = record.get("train_tasks", {})
+    return {"draw", "score"} <= trained.keys() and all(
+        record["tasks"][stage] == trained[stage]["tasks"] for stage in ("draw", "score")
+    )
+
+
+def _of_tasks(records: Sequence[dict[str, Any]], stage: str) -> Duration:
+    """The mean over all tasks, and how tasks differ within a step: what changes from step to step is no jitter."""
+    parts = [record["train_tasks"][stage] for record in records]
+    count = sum(part["tasks"] for part in parts)
+    mean = sum(part["tasks"] * part["mean"] for part in parts) / count
+    variance = sum(part["tasks"] * part["std"] ** 2 for part in parts) / count
+    return Duration(mean, math.sqrt(variance) / mean)
+
+
+def _points(recipe: Recipe) -> int:
+    return samples_of_rank(recipe) * points_of(recipe)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _std(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.sqrt(_mean([(value - mean) ** 2 for value in values]))

@@ -1,0 +1,42 @@
+"""The watcher behind Prometheus and Grafana: a run's figures as Ray metrics, from the driver's process alone."""
+
+from __future__ import annotations
+
+import time
+
+from cluster.metrics import Publisher
+from pipelines.metric_table import TABLE, Source, figures
+from pipelines.watchers import Record, Watcher
+
+STATUS_EVERY_S = 1.0
+
+
+class RayMetrics(Watcher):
+    """Publishes the table's metrics, tagged with the run's name."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._publisher = Publisher(TABLE)
+        self._status: Record = {}
+        self._status_at = 0.0
+
+    def status(self, status: Record) -> None:
+        self._status = status
+        now = time.monotonic()
+        if now >= self._status_at:
+            self._status_at = now + STATUS_EVERY_S
+            self._publish("status", status)
+
+    def step(self, record: Record) -> None:
+        self._publish("step", record)
+
+    def heldout(self, record: Record) -> None:
+        self._publish("heldout", record)
+
+    def close(self) -> None:
+        self._publish("status", {**self._status, "ended": time.time()})
+
+    def _publish(self, source: Source, record: Record) -> None:
+        for metric, key, value in figures(source, record):
+            tags = {metric.tag: key} if metric.tag else {}
+            self._publisher.publish(metric.name, value, {"run": self.run, **tags})

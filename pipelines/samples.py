@@ -1,0 +1,126 @@
+"""Training images that are kept on request (`samples.every`): from the handles of a step's images to a file, beside the training.
+
+A worker packs them, the storage worker writes the file. The loop waits only when the images of one step are still under way and
+those of the next are due. What cannot be kept is said, and the run goes on; nothing of what is trained depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.messages import KeptChunk
+from cluster.tasks import Failure, Handle, Outcome
+from pipelines.config import Recipe
+from pipelines.loop_messages import Unit
+from pipelines.requests import Group, noise_seeds
+from pipelines.run_folder import RunFolder
+
+
+@dataclass
+class _Shard:
+    """A step's images on their way: first the handles of chunks, then that of the packed file."""
+
+    chunks: tuple[KeptChunk, ...]
+    images: tuple[Handle, ...]
+    packed: Handle | None = None
+    tries: int = 0
+
+
+class SampleKeeper:
+    """`submit(pool, kind, step, args, **options)` gives a task to the executor; outcomes of the kind "keep" come back to `returned`.
+
+    Shards lie in `place`/samples, a folder or a URL (empty: the run folder).
+    """
+
+    def __init__(
+        self, recipe: Recipe, place: str, folder: RunFolder, submit: Callable[..., None], note: Callable[[str], None]
+    ) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.place = place or str(folder.path.absolute())
+        self.submit, self.note = submit, note
+        self._shards: dict[int, _Shard] = {}
+
+    @property
+    def pending(self) -> bool:
+        """Whether a step's images are under way. No checkpoint counts a step whose images are not there, or given up."""
+        return bool(self._shards)
+
+    def hold_up(self, checkpoint_overdue: bool) -> bool:
+        """Whether nothing new may begin: images of two steps are under way, or a checkpoint waits for those of one."""
+        return len(self._shards) > 1 or (self.pending and checkpoint_overdue)
+
+    def wants(self, unit: Unit) -> bool:
+        """Whether the images of a chunk are kept until it is trained. In ready order it is not known yet in which step that is."""
+        every = self.recipe.samples.every
+        if unit.purpose != "train" or not every:
+            return False
+        return self.recipe.loop.order == "ready" or unit.step % every == 0
+
+    def write(self, step: int, groups: Sequence[Group], advantages_PK: np.ndarray) -> None:
+        """Keeps the images of the groups that a step trains on, if it is one of those asked for."""
+        every, number = self.recipe.samples.every, self.recipe.samples.groups
+        if not every or step % every or not groups or step in self._shards:
+            return
+        pairs = zip(groups[:number], advantages_PK, strict=False)
+        kept = [piece for group, advantages_K in pairs for piece in _kept(self.recipe, step, group, advantages_K)]
+        self._shards[step] = _Shard(tuple(chunk for chunk, _ in kept), tuple(images for _, images in kept))
+        self._send(step)
+
+    def returned(self, outcome: Outcome) -> None:
+        """Images were packed, or the file was written, or neither. A lost worker is tried again."""
+        step = outcome.key[1]
+        shard, failure = self._shards[step], outcome.failure
+        if failure:
+            if failure.cause not in ("worker_lost", "deadline") or shard.tries >= self.recipe.loop.lost_retries:
+                return self._give_up(step, failure)
+            shard.tries += 1
+            return self._send(step)
+        if shard.packed is None:
+            shard.packed, shard.images = outcome.payloads[0], ()
+            return self._send(step)
+        del self._shards[step]
+        images = sum(len(chunk.samples) for chunk in shard.chunks)
+        seconds = round(outcome.value["seconds"], 4)
+        self.folder.event(
+            "samples", step=step, path=self._path(step), images=images, bytes=outcome.value["bytes"], write_s=seconds
+        )
+
+    def _send(self, step: int) -> None:
+        shard = self._shards[step]
+        if shard.packed is None:
+            self.submit("samples", "keep", step, (shard.chunks, *shard.images), method="pack", returns=2)
+        else:
+            self.submit("storage", "keep", step, (self._path(step), shard.packed), method="write_file")
+
+    def _give_up(self, step: int, failure: Failure) -> None:
+        del self._shards[step]
+        self.folder.event("samples_failed", step=step, cause=failure.cause, message=failure.message)
+        reason = failure.message.strip().splitlines()[-1]
+        self.note(f"warning: the images of step {step} could not be kept: {reason}; the run goes on without them")
+
+    def _path(self, step: int) -> str:
+        return f"{self.place}/samples/step-{step:06d}.parquet"
+
+
+def _kept(recipe: Recipe, step: int, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[KeptChunk, Handle]]:
+    """What is kept of each chunk of a group, with the handle of its images."""
+    prompt = group.drawn_prompt()
+    for number, chunk in sorted(group.chunks.items()):
+        samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
+        assert chunk.scores is not None
+        kept = KeptChunk(
+            step=step,
+            policy_version=group.version,
+            group=group.key.group,
+            prompt_id=prompt.id,
+            category=prompt.category,
+            caption=prompt.caption,
+            samples=tuple(samples),
+            noise_seeds=noise_seeds(recipe, group, samples),
+            rewards_K=chunk.scores.rewards_K,
+            advantages_K=tuple(float(advantages_K[sample]) for sample in samples),
+        )
+        yield kept, chunk.images

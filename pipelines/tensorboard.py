@@ -1,0 +1,78 @@
+"""The watcher behind TensorBoard: scalars and sample grids in the run folder, without TensorFlow and without a thread.
+
+tensorboard --logdir RUN_FOLDER
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from PIL import Image
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from pipelines.metric_table import Source, scalars
+from pipelines.run_folder import RunFolder
+from pipelines.watchers import Record, Watcher
+
+FLUSH_S = 10.0
+
+
+class TensorBoard(Watcher):
+    """Writes events. `step`: from where the run goes on; what an earlier start wrote of later steps is taken back.
+
+    tensorboardX's own SummaryWriter hands events to a thread through a short queue, and waits for ever once that thread died of
+    a full disk; its EventsWriter, used here, writes at once.
+    """
+
+    def __init__(self, folder: RunFolder, step: int) -> None:
+        self.folder = folder
+        self._seen = step  # a step that is replayed was shown already
+        self._grids: list[tuple[str, int, Path]] = []  # announced, perhaps not yet drawn
+        self._flush_at = 0.0
+
+    def open(self) -> None:
+        where = self.folder.path / "tensorboard"
+        where.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(where / "events"), filename_suffix=f".{time.time_ns()}")
+        self._write(self._seen + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def step(self, record: Record) -> None:
+        if record["step"] > self._seen:
+            self._seen = record["step"]
+            self._scalars("step", record)
+        self._show_grids()
+
+    def heldout(self, record: Record) -> None:
+        self._scalars("heldout", record)
+        name = f"{record['tag']}-{record['step']:06d}"
+        grid = (f"samples/{record['tag']}", record["step"], self.folder.grid_path(name))
+        if grid not in self._grids:  # there is a record for each guidance scale
+            self._grids.append(grid)
+
+    def close(self) -> None:
+        self._show_grids()
+        self._events.close()
+
+    def _scalars(self, source: Source, record: Record) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(source, record).items()]
+        self._write(record["step"], summary=Summary(value=values))
+
+    def _show_grids(self) -> None:
+        """Adds the grids that are drawn by now; the file is copied as it is."""
+        for grid in [grid for grid in self._grids if grid[2].is_file()]:
+            self._grids.remove(grid)
+            tag, step, path = grid
+            with Image.open(path) as picture:
+                width, height = picture.size
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            self._write(step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+
+    def _write(self, step: int, **what: Summary | SessionLog) -> None:
+        now = time.time()
+        self._events.write_event(Event(wall_time=now, step=step, **what))
+        if now >= self._flush_at:
+            self._flush_at = now + FLUSH_S
+            self._events.flush()

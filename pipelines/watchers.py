@@ -1,0 +1,66 @@
+"""Who watches a run: the terminal, Ray's metrics, TensorBoard, Weights & Biases. None of them can end it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+Record = dict[str, Any]
+
+
+class Watcher:
+    """Is told of a run as it goes on, by the driver's loop; here it does nothing. Every method is to return soon."""
+
+    def open(self) -> None:
+        """The run begins."""
+
+    def status(self, status: Record) -> None:
+        """The run as it is now (`Control.status`); comes many times a second."""
+
+    def step(self, record: Record) -> None:
+        """A step was trained; its line of metrics.jsonl. One that is replayed comes again."""
+
+    def heldout(self, record: Record) -> None:
+        """An evaluation is complete; its line of heldout.jsonl."""
+
+    def note(self, text: str) -> None:
+        """A line for people, such as a quarantine or a restart. May come from any thread."""
+
+    def close(self) -> None:
+        """The run has ended, however it did."""
+
+
+class Watchers:
+    """Passes every call to all of them, and is open as a context manager. One that raises is let go, with a note to the others."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = list(watchers)
+
+    def __enter__(self) -> Watchers:
+        self._tell("open")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._tell("close")
+
+    def status(self, status: Record) -> None:
+        self._tell("status", status)
+
+    def step(self, record: Record) -> None:
+        self._tell("step", record)
+
+    def heldout(self, record: Record) -> None:
+        self._tell("heldout", record)
+
+    def note(self, text: str) -> None:
+        self._tell("note", text)
+
+    def _tell(self, what: str, *args: Any) -> None:
+        for watcher in tuple(self._watchers):
+            try:
+                getattr(watcher, what)(*args)
+            except Exception as error:
+                self._watchers.remove(watcher)
+                self.note(f"warning: {type(watcher).__name__} no longer watches the run: {error!r}")

@@ -1,0 +1,72 @@
+"""The table of metrics: paths into records, names for TensorBoard, and a page that explains each."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.metric_table import TABLE, Metric, figures, scalars
+
+PAGE = Path(__file__).parents[2] / "docs" / "monitoring.md"
+
+
+def test_figures_are_found_by_their_paths_with_what_tells_them_apart() -> None:
+    record = {
+        "reward_mean": -1.5,
+        "ratio_p05": 0.5,
+        "ratio_p95": 2,
+        "queue_s": {"score": 3.0},
+        "seconds": {"step": 4.0, "draw": 1.0},
+    }
+    found = [(metric.name, tag, value) for metric, tag, value in figures("step", record)]
+    assert found == [
+        ("echoray_reward_mean", "", -1.5),
+        ("echoray_ratio", "ratio_p05", 0.5),
+        ("echoray_ratio", "ratio_p95", 2.0),
+        ("echoray_step_seconds", "", 4.0),
+        ("echoray_queue_seconds", "score", 3.0),
+    ]
+
+
+def test_a_flag_is_a_number_and_what_is_none_is_left_out() -> None:
+    status = {"admission_paused": True, "step": None, "bytes_in_flight": math.nan, "state": "running", "pools": {}}
+    assert [(metric.name, value) for metric, _, value in figures("status", status)] == [
+        ("echoray_admission_paused", 1.0)
+    ]
+
+
+def test_failures_are_counted_by_cause_and_workers_by_pool() -> None:
+    status = {"retries": {"raised": 2, "deadline": 1}, "pools": {"reward": {"wanted": 3, "elastic": True, "max": None}}}
+    assert [(metric.name, metric.kind, tag, value) for metric, tag, value in figures("status", status)] == [
+        ("echoray_pool_wanted", "gauge", "reward", 3.0),
+        ("echoray_failures", "counter", "raised", 2.0),
+        ("echoray_failures", "counter", "deadline", 1.0),
+    ]
+
+
+def test_held_out_figures_are_told_apart_by_guidance() -> None:
+    record = {"step": 2, "guidance": 2.0, "reward": 0.5, "accuracy": None}
+    assert scalars("heldout", record) == {"learning/heldout_reward/2": 0.5}
+
+
+def test_names_are_unique_and_follow_prometheus() -> None:
+    names = [metric.name for metric in TABLE]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"echoray_[a-z_]+", name) for name in names)
+    assert not [metric.name for metric in TABLE if metric.name.endswith("_total")], "Ray adds it to counters"
+
+
+@pytest.mark.parametrize("metric", TABLE, ids=lambda metric: metric.name)
+def test_a_metric_has_a_tag_if_and_only_if_its_path_has_several_ways(metric: Metric) -> None:
+    assert bool(metric.tag) == ("*" in metric.path or "|" in metric.path)
+
+
+def test_every_metric_is_explained_on_its_page_under_its_group() -> None:
+    text = PAGE.read_text()
+    for metric in TABLE:
+        section = text.partition(f"\n### {metric.group}\n")[2].partition("\n### ")[0]
+        assert f"| `{metric.name}`" in section, f"{metric.name} is not explained under {metric.group}"
+    assert set(re.findall(r"^\| `(echoray_\w+)`", text, re.MULTILINE)) == {metric.name for metric in TABLE}

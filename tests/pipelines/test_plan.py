@@ -1,0 +1,70 @@
+"""The command: what it prints, what it writes, and what it says of a user's mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load_recipe
+from pipelines.plan import main
+from tests.pipelines.test_plan_measured import record, run_folder
+
+SD35 = "recipes/sd35m_8gpu.toml"
+TOY = "recipes/toy.toml"
+SMALL = ("--set", "rollout.prompts_per_step=4", "--steps", "1")  # 8 chunks a step
+
+
+def test_a_split_is_found_and_said_as_options_to_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([SD35, "--gpus", "8", *SMALL, "--json", str(tmp_path / "plan.json")]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "plan.json").read_text())
+    assert "An estimate, not a measurement" in printed
+    assert "best  " + " ".join(f"--set {text}" for text in results["best"]["set"]) in printed
+    assert results["best"]["gpus"] == 8
+    assert max(plan["images_per_s"] for plan in results["plans"]) <= results["best"]["images_per_s"] / 0.97
+    load_recipe(Path(SD35), ["rollout.prompts_per_step=4", *results["best"]["set"]])
+
+
+def test_without_gpus_the_recipes_own_sizes_are_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([SD35, *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert "Staleness" in printed
+    assert "Splits" not in printed
+    assert "--set policy.ranks=2 --set rollout.size=4 --set reward.size=2" in printed
+
+
+def test_a_measured_run_is_compared_with_its_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_folder(tmp_path, [record(step) for step in range(12)])
+    assert main([TOY, "--measured", str(folder), "--steps", "2", "--json", str(tmp_path / "plan.json")]) == 0
+    assert "80 measured" in capsys.readouterr().out
+    assert json.loads((tmp_path / "plan.json").read_text())["measured"]["ratio"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_large_cluster_is_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([SD35, "--scale", "100", "--steps", "1", "--json", str(tmp_path / "plan.json")]) == 0
+    assert "CPU seconds a step" in capsys.readouterr().out
+    assert json.loads((tmp_path / "plan.json").read_text())["scale"]["gpus"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gpus", "2"], "too few for one worker of each pool"),
+        (["--gpus", "8", "--gpu", "abacus"], "not in the table; allowed are a100"),
+        (["--gpus", "8", "--gpu", "l40s", "--set", "reward.model=Qwen/Qwen3-VL-32B-Instruct"], "no split fits cards"),
+        (["--scale", "2"], "at least 3"),
+        (["--measured", "nowhere"], "no run lies there"),
+        (["--set", "policy.model=someone/something"], "its size is not known"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([SD35, *arguments]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_of_another_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_folder(tmp_path, [record(step) for step in range(12)])
+    assert main([SD35, "--measured", str(folder)]) == 2
+    assert "the run was measured with policy.model" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,128 @@
+"""What a plan reads from a run's folder, how it carries over to other sizes, and where it refuses to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.virtual import VirtualExecutor
+from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
+from pipelines.memory import Models
+from pipelines.memory_models import image_model, judge
+from pipelines.plan_measured import Measured, read_run
+from pipelines.plan_run import Meter, drive, planned, pools, simulate
+from pipelines.plan_times import Duration, Times, exchange_seconds
+from pipelines.run_folder import RunFolder
+
+TOY = Path("recipes/toy.toml")
+
+
+def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> dict[str, Any]:
+    """A step's line, as far as a plan reads it."""
+    trained = {
+        "draw": {"tasks": 12, "mean": draw, "std": draw / 10},
+        "score": {"tasks": 12, "mean": 0.02, "std": 0.0},
+    }
+    seconds = {"step": 12 * draw + 100.0 * heldout, "export": 0.01, "update": 0.5}
+    tasks = {"draw": 12 + heldout, "score": 12 + heldout, "update": 1}
+    return {"step": step, "images": 96, "seconds": seconds, "tasks": tasks, "train_tasks": trained}
+
+
+def run_folder(path: Path, records: list[dict[str, Any]], *overrides: str) -> Path:
+    folder = RunFolder.create(path / "run", dump_recipe(load_recipe(TOY, overrides)))
+    for line in records:
+        folder.metric(line)
+    return folder.path
+
+
+def models_of(recipe: Recipe) -> Models:
+    return Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+
+
+def test_only_steady_steps_without_evaluations_count(tmp_path: Path) -> None:
+    filling = [record(step, draw=9.0) for step in (1, 2, 3)]  # staleness 1
+    steady = [record(step) for step in range(5, 11)]
+    run = read_run(run_folder(tmp_path, [*filling, record(4, heldout=5), *steady]))
+    assert run.steps == 6
+    assert run.images_per_s == pytest.approx(96 / 1.2)
+    assert (run.draw.seconds, run.draw.jitter) == pytest.approx((0.1, 0.1))
+    assert (run.score.seconds, run.score.jitter) == pytest.approx((0.02, 0.0))
+    assert (run.update.seconds, run.update.jitter) == pytest.approx((0.5, 0.0))
+
+
+def test_what_changes_from_step_to_step_is_no_jitter(tmp_path: Path) -> None:
+    run = read_run(run_folder(tmp_path, [record(step, draw=0.1 * (1 + step % 2)) for step in range(13)]))
+    within = (0.01**2 / 2 + 0.02**2 / 2) ** 0.5
+    assert run.draw.jitter == pytest.approx(within / run.draw.seconds)
+
+
+def test_times_carry_over_in_proportion(tmp_path: Path) -> None:
+    run = read_run(run_folder(tmp_path, [record(step) for step in range(12)]))
+    measured = Measured(run, models_of(run.recipe), per_node=8)
+    same = measured.times(run.recipe)
+    assert (same.draw, same.score, same.update) == (run.draw, run.score, run.update)
+    half = measured.times(load_recipe(TOY, ["rollout.chunk=4", "rollout.steps=16"]))
+    assert half.draw.seconds == pytest.approx(0.1)  # half the images, twice the steps
+    assert half.score.seconds == pytest.approx(0.01)
+    assert half.chunk_bytes == same.chunk_bytes / 2
+    more = measured.times(load_recipe(TOY, ["objective.timesteps_per_sample=4"]))
+    assert more.update.seconds == pytest.approx(1.0)
+
+
+def test_ranks_share_the_update_and_pay_for_the_exchange(tmp_path: Path) -> None:
+    run = read_run(run_folder(tmp_path, [record(step) for step in range(12)], "policy.zero_stage=2"))
+    models = models_of(run.recipe)
+    four = load_recipe(TOY, ["policy.zero_stage=2", "policy.ranks=4"])
+    exchange = exchange_seconds(four, models, per_node=8)
+    assert exchange > 0
+    assert Measured(run, models, per_node=8).times(four).update.seconds == pytest.approx(0.5 / 4 + exchange)
+
+
+def test_the_run_itself_comes_out_as_it_was(tmp_path: Path) -> None:
+    run = read_run(run_folder(tmp_path, [record(step) for step in range(12)]))
+    predicted = simulate(run.recipe, Measured(run, models_of(run.recipe), 8).times(run.recipe), driver_s=0.0, steady=40)
+    assert predicted.images_per_s == pytest.approx(run.images_per_s, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rollout.height=64", "rollout.height = 32, but the recipe has 64"),
+        ("objective.type=nft", "objective.type = 'awm', but the recipe has 'nft'"),
+        ("reward.num_gpus=0.5", "reward.num_gpus = 0.0, but the recipe has 0.5"),
+    ],
+)
+def test_a_run_that_says_nothing_of_the_recipe_is_refused(tmp_path: Path, override: str, said: str) -> None:
+    run = read_run(run_folder(tmp_path, [record(step) for step in range(12)]))
+    toy_nft = Path("recipes/toy_nft.toml") if "nft" in override else TOY
+    with pytest.raises(UserError, match=said):
+        Measured(run, models_of(run.recipe), 8).times(load_recipe(toy_nft, [] if "nft" in override else [override]))
+
+
+def test_folders_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run lies there"):
+        read_run(tmp_path / "nowhere")
+    evaluated = [record(step, heldout=int(step != 7)) for step in range(12)]
+    old = [{key: value for key, value in record(step).items() if key != "train_tasks"} for step in range(12)]
+    for name, lines, found in (
+        ("empty", [], "0 of its 0"),
+        ("evaluated", evaluated, "1 of its 12"),
+        ("old", old, "0 of its 12"),
+    ):
+        folder = run_folder(tmp_path / name, lines)
+        with pytest.raises(UserError, match=f"{found} steps can be measured, at least 5 are needed"):
+            read_run(folder)
+
+
+def test_what_a_driver_writes_is_what_is_read(tmp_path: Path) -> None:
+    """Three steps fill the pipeline, and in the last one nothing is left to draw."""
+    sizes = ("rollout.size=2", "loop.steps=12")
+    recipe = load_recipe(TOY, sizes)
+    told = Times(Duration(0.5, 0.2), Duration(0.25), Duration(3.0), 1000)
+    written = drive(planned(recipe, 12), Meter(VirtualExecutor(list(pools(recipe, told))), step_bytes=0))
+    run = read_run(run_folder(tmp_path, written, *sizes))
+    assert run.steps == 12 - 3 - 1
+    assert (run.draw.seconds, run.draw.jitter) == pytest.approx((0.5, 0.2), rel=0.15)
+    assert (run.score, run.update) == (told.score, told.update)

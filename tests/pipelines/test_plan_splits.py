@@ -1,0 +1,170 @@
+"""Which splits are tried, which are chosen, and how one is written down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.memory import GIB, Models
+from pipelines.memory_models import image_model, judge
+from pipelines.plan_gpus import GPUS, can_be_placed
+from pipelines.plan_run import Figures
+from pipelines.plan_splits import (
+    ALIKE,
+    CANDIDATES,
+    Fits,
+    Plan,
+    Split,
+    best_of,
+    bound,
+    candidates,
+    check_gpus,
+    chunks_of,
+    own_split,
+    plans,
+    rank_counts,
+    scaled,
+    splits,
+)
+from pipelines.plan_times import Duration, Estimated, Times
+
+SD35 = Path("recipes/sd35m_8gpu.toml")  # 4 + 2 + 2 GPUs, 144 chunks a step
+
+
+class Told:
+    """A source of times for tests: an update is shared by its ranks."""
+
+    note = ""
+
+    def __init__(self, draw: float, score: float, update: float) -> None:
+        self.draw, self.score, self.update = draw, score, update
+
+    def times(self, recipe: Recipe) -> Times:
+        return Times(Duration(self.draw), Duration(self.score), Duration(self.update / recipe.policy.ranks), 1)
+
+
+def sd35(*overrides: str) -> Recipe:
+    return load_recipe(SD35, overrides)
+
+
+def models() -> Models:
+    recipe = sd35()
+    return Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+
+
+def fits(gpus: int, card: float = 80) -> Fits:
+    return Fits(models(), gpus, 8, round(card * GIB))
+
+
+def test_every_split_uses_the_gpus_and_no_more() -> None:
+    found = list(splits(sd35(), 8, 8))
+    assert all(split.ranks + split.rollouts + split.rewards == 8 for split in found)
+    assert Split(2, 4, 2) in found
+    assert len(found) == len(set(found)) == sum(7 - ranks for ranks in range(1, 7))
+
+
+def test_fractions_of_a_gpu_give_more_workers() -> None:
+    found = list(splits(sd35("reward.num_gpus=0.25"), 8, 8))
+    assert Split(4, 3, 4) in found
+    assert all(split.ranks + split.rollouts + 0.25 * split.rewards <= 8 for split in found)
+
+
+def test_pools_get_no_more_workers_than_a_step_has_chunks() -> None:
+    few = sd35("rollout.prompts_per_step=2")  # 4 chunks
+    found = list(splits(few, 64, 8))
+    assert max(split.rollouts for split in found) == max(split.rewards for split in found) == 4
+    assert rank_counts(few, 64, 8) == [1, 2, 3, 4]
+
+
+def test_ranks_are_any_number_within_a_node_and_whole_nodes_beyond() -> None:
+    assert rank_counts(sd35(), 40, 8) == [1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 32, 40]
+    assert rank_counts(sd35("policy.ranks=1", "policy.zero_stage=0"), 40, 8) == [1]
+
+
+def test_a_pool_without_gpus_keeps_its_size() -> None:
+    assert {split.rewards for split in splits(sd35("reward.num_gpus=0.0"), 8, 8)} == {2}
+
+
+def test_the_bound_is_the_slowest_pool() -> None:
+    times = Told(draw=1.0, score=0.5, update=90.0).times(sd35("policy.ranks=2"))
+    slowest, together = bound(sd35(), Split(2, 4, 2), times)
+    assert slowest == 90.0 / 2
+    assert together == 144 / 4 + 72 / 2 + 45
+
+
+def test_candidates_have_the_lowest_bounds_and_differ_in_their_ranks() -> None:
+    recipe, source = sd35(), Told(draw=1.0, score=0.5, update=144.0)
+    chosen = candidates(recipe, splits(recipe, 8, 8), source, fits(8))
+    bounds = [bound(recipe, split, source.times(split.of(recipe))) for split in chosen]
+    assert bounds == sorted(bounds)
+    assert chosen[0] == Split(3, 3, 2)  # 48, 48 and 36 seconds
+    assert len(chosen) == CANDIDATES
+    assert all(sum(split.ranks == other.ranks for other in chosen) <= ALIKE for split in chosen)
+
+
+def test_what_does_not_fit_a_card_or_its_nodes_is_no_candidate() -> None:
+    recipe, source = sd35(), Told(1.0, 1.0, 1.0)
+    assert candidates(recipe, splits(recipe, 8, 8), source, fits(8, card=16)) == []
+    wide = sd35("reward.num_gpus=3.0")
+    assert not fits(8)(Split(4, 2, 1).of(sd35("reward.num_gpus=5.0")))
+    assert fits(8)(Split(3, 2, 1).of(wide))
+    assert can_be_placed({"rollout": (2, 1.0), "reward": (4, 3.0)}, 16, 8)
+    assert not can_be_placed({"rollout": (1, 1.0), "reward": (5, 3.0)}, 16, 8), (
+        "two workers of three GPUs fill no node of eight"
+    )
+
+
+def test_a_plan_is_pasted_and_the_recipe_still_runs() -> None:
+    recipe = sd35("reward.min=2", "reward.max=2")
+    first = next(plans(recipe, [Split(3, 2, 3)], Told(1.0, 1.0, 1.0), steady=1))
+    pasted = first.overrides(recipe)
+    assert pasted == ["policy.ranks=3", "rollout.size=2", "reward.size=3", "loop.staleness=0", "reward.max=3"]
+    again = load_recipe(SD35, ["reward.min=2", "reward.max=2", *pasted])
+    assert again == first.recipe
+    assert first.gpus == 8
+
+
+def figures(images_per_s: float) -> Figures:
+    return Figures(images_per_s, 1.0, {"rollout": 1.0}, 0.0, 0, 1, 1, 1.0)
+
+
+def test_of_plans_that_are_about_as_fast_the_one_with_the_least_staleness_is_best() -> None:
+    recipe = sd35()
+    found = [
+        Plan(
+            recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"staleness": staleness})}), figures(speed)
+        )
+        for staleness, speed in enumerate((50.0, 98.0, 100.0, 100.5))
+    ]
+    assert best_of(found).recipe.loop.staleness == 1
+    assert best_of([found[0], replace(found[1], figures=figures(80.0)), found[3]]).recipe.loop.staleness == 3
+
+
+def test_a_cluster_of_any_size_is_shared_out_by_the_work() -> None:
+    recipe, source = sd35(), Told(draw=2.0, score=1.0, update=144.0)
+    large = scaled(recipe, 400, source)
+    assert own_split(large) == Split(100, 200, 100)
+    assert chunks_of(large) == 4 * 200
+    for busiest in (Told(1.0, 1.0, 1e6), Told(1e6, 1.0, 1.0), Told(1.0, 1e6, 1.0)):
+        assert own_split(scaled(recipe, 3, busiest)) == Split(1, 1, 1)
+
+
+def test_too_few_gpus_are_refused() -> None:
+    with pytest.raises(UserError, match="--gpus 2: too few for one worker of each pool"):
+        check_gpus(sd35(), 2, 8)
+    check_gpus(sd35("reward.num_gpus=0.5", "rollout.num_gpus=0.5"), 2, 8)
+    with pytest.raises(UserError, match="no worker of the recipe asks for a GPU"):
+        check_gpus(load_recipe(Path("recipes/toy.toml")), 8, 8)
+
+
+def test_faster_cards_give_shorter_times() -> None:
+    h100, a100 = (Estimated(models(), name, GPUS[name], 8).times(sd35()) for name in ("h100", "a100"))
+    assert a100.draw.seconds == pytest.approx(h100.draw.seconds * 989 / 312)
+    assert a100.score.seconds == pytest.approx(h100.score.seconds * 989 / 312)
+    assert a100.update.seconds > h100.update.seconds
+    slow = replace(GPUS["h100"], tb_per_s=1e-3)  # then it is the reading of weights that counts
+    reading = Estimated(models(), "slow", slow, 8).times(sd35())
+    assert reading.draw.seconds == pytest.approx(14 * 2 * models().image.transformer.numel / 1e9)

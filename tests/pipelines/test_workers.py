@@ -1,0 +1,64 @@
+"""What a recipe says of its pools reaches the workers' specs, and what a worker is given reaches its process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors import process
+from cluster.tasks import PoolSpec
+from pipelines.config import load_recipe
+from pipelines.workers import pool_specs
+
+SHARES = {"rollout": 0.25, "reward": 0.5, "policy": 1.0}
+
+
+class Prepared(Exception):
+    """The process is prepared; no model need be loaded."""
+
+
+@pytest.fixture
+def specs(tiny_world: Path) -> dict[str, PoolSpec]:
+    shares = [f"{pool}.num_gpus={share}" for pool, share in SHARES.items()]
+    labels = [f'{pool}.labels={{room = "{pool}"}}' for pool in SHARES]
+    return {spec.name: spec for spec in pool_specs(load_recipe(tiny_world, [*shares, *labels]))}
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The shares of a GPU's memory that torch is told to keep to, on a machine that seems to have one."""
+    told: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
+    return told
+
+
+def test_every_pool_gets_its_gpus_and_its_labels(specs: dict[str, PoolSpec]) -> None:
+    for pool, share in SHARES.items():
+        assert specs[pool].num_gpus == share
+        assert specs[pool].labels == {"room": pool}
+    assert specs["storage"].labels == {}
+
+
+@pytest.mark.parametrize(("pool", "told"), [("rollout", [0.25]), ("reward", [0.5]), ("policy", [])])
+def test_a_worker_that_shares_a_gpu_keeps_to_its_share_of_the_memory(
+    specs: dict[str, PoolSpec], limits: list[float], monkeypatch: pytest.MonkeyPatch, pool: str, told: list[float]
+) -> None:
+    spec = specs[pool]
+
+    def prepare(*arguments: object) -> None:
+        process.prepare(*arguments)
+        raise Prepared
+
+    monkeypatch.setattr(sys.modules[spec.actor.__module__], "prepare", prepare)
+    with pytest.raises(Prepared):
+        spec.actor(**spec.kwargs, **({"rank": 0, "ranks": 1} if spec.gang else {}))
+    assert limits == told
+
+
+def test_nothing_is_limited_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    process.prepare(1, 0.5)  # torch would raise
