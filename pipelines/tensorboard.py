@@ -9,22 +9,23 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from pipelines.metric_table import Source, scalars
 from pipelines.run_folder import RunFolder
 from pipelines.watchers import Record, Watcher
 
 FLUSH_S = 10.0
+FILE_VERSION = "brain.Event:2"  # what a file of events begins with
 
 
 class TensorBoard(Watcher):
     """Writes events. `step`: from where the run goes on; what an earlier start wrote of later steps is taken back.
 
-    tensorboardX's own SummaryWriter hands events to a thread through a short queue, and waits for ever once that thread died of
-    a full disk; its EventsWriter, used here, writes at once.
+    TensorBoard's own writers hand events to a thread through a short queue, and wait for ever once that thread died of a full
+    disk; here each is written at once.
     """
 
     def __init__(self, folder: RunFolder, step: int) -> None:
@@ -36,7 +37,9 @@ class TensorBoard(Watcher):
     def open(self) -> None:
         where = self.folder.path / "tensorboard"
         where.mkdir(exist_ok=True)
-        self._events = EventsWriter(str(where / "events"), filename_suffix=f".{time.time_ns()}")
+        now = time.time_ns()
+        self._events = RecordWriter((where / f"events.out.tfevents.{now // 10**9}.{now}").open("wb"))
+        self._events.write(Event(wall_time=now / 1e9, file_version=FILE_VERSION).SerializeToString())
         self._write(self._seen + 1, session_log=SessionLog(status=SessionLog.START))
 
     def step(self, record: Record) -> None:
@@ -72,7 +75,7 @@ class TensorBoard(Watcher):
 
     def _write(self, step: int, **what: Summary | SessionLog) -> None:
         now = time.time()
-        self._events.write_event(Event(wall_time=now, step=step, **what))
+        self._events.write(Event(wall_time=now, step=step, **what).SerializeToString())
         if now >= self._flush_at:
             self._flush_at = now + FLUSH_S
             self._events.flush()

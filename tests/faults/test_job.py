@@ -95,8 +95,8 @@ def workers(head: Head, name: str) -> list[Process]:
 
 def ended_well(head: Head, job_id: str) -> bool:
     said = job(head, "status", job_id)
-    assert "FAILED" not in said, job(head, "logs", job_id)
-    return "SUCCEEDED" in said
+    assert "failed" not in said, job(head, "logs", job_id)
+    return "succeeded" in said
 
 
 def metrics_of(head: Head, run: str) -> dict[str, float]:
@@ -143,7 +143,7 @@ def test_everything_in_s3_and_the_driver_killed(head: Head, s3: str, tmp_path: P
     until(checkpoints, head, "in-s3")
     (driver,) = [it for it in head.processes() if "-m pipelines.train" in it.title and "/bin/sh" not in it.title]
     driver.kill()
-    until(lambda: "FAILED" in job(head, "status", "in-s3"), head, "in-s3")
+    until(lambda: "failed" in job(head, "status", "in-s3"), head, "in-s3")
     submit(head, "in-s3-again", out, data__train=f"{s3}/prompts/train.parquet", samples__every=6)
     until(lambda: ended_well(head, "in-s3-again"), head, "in-s3-again")
 
