@@ -7,10 +7,12 @@ events of that time; its steps come back from the checkpoint, which is written t
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -123,14 +125,16 @@ class Copy:
 
     def push(self) -> None:
         """Takes what has changed to the URL. Raises OSError for the first file that cannot be written; others stay to be taken."""
-        for file in sorted(self.path.rglob("*")):
-            name = file.relative_to(self.path).as_posix()
-            if file.is_dir() or file.suffix == ".tmp":
-                continue
-            state = self._state(name)
-            if self._pushed.get(name) != state:
-                places.write(f"{self.url}/{name}", memoryview(file.read_bytes()))
-                self._pushed[name] = state
+        for folder, _, names in os.walk(self.path):
+            for file in sorted(Path(folder, name) for name in names if not name.endswith(".tmp")):
+                with suppress(FileNotFoundError):  # it was there for a moment only
+                    self._push_file(file.relative_to(self.path).as_posix())
+
+    def _push_file(self, name: str) -> None:
+        state = self._state(name)
+        if self._pushed.get(name) != state:
+            places.write(f"{self.url}/{name}", memoryview((self.path / name).read_bytes()))
+            self._pushed[name] = state
 
     def _push_again_and_again(self, note: Callable[[str], None]) -> None:
         failed = False

@@ -36,7 +36,7 @@ class RunFolder:
         Raises UserError if `path` already holds a run, or is a file.
         """
         cls.check_new(path)
-        (path / "samples").mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
         _replace(path / "recipe.toml", recipe_toml)
         folder.state("running")
@@ -114,6 +114,7 @@ class RunFolder:
         """Write samples/`name`.png: per row a caption and its images, uint8 [K, H, W, C]. Returns the path."""
         path = self.grid_path(name)
         image, text = draw_grid(rows)
+        path.parent.mkdir(exist_ok=True)
         temporary = path.with_suffix(".png.tmp")
         image.save(temporary, format="PNG", pnginfo=text)
         temporary.replace(path)

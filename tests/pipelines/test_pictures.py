@@ -28,14 +28,14 @@ def test_all_grids_are_there_when_it_is_finished(folder):
 
 
 def test_a_grid_that_cannot_be_written_is_an_error_at_the_end_or_at_the_next(folder):
-    (folder.path / "samples").rmdir()
+    (folder.path / "samples").write_text("a file where the folder should be")
     pictures = Pictures(folder)
     pictures.draw("before", ROWS)
-    with pytest.raises(OSError, match=r"before\.png"):
+    with pytest.raises(OSError, match="samples"):
         pictures.finish()
     pictures.finish()  # said once
     first = pictures.draw("during", ROWS)
     pictures._thread.submit(int).result()  # the one thread is past it
-    with pytest.raises(OSError, match=r"during\.png"):
+    with pytest.raises(OSError, match="samples"):
         pictures.draw("after", ROWS)
     assert not first.exists()
