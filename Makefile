@@ -34,9 +34,13 @@ lint: $(INSTALLED)  ## style, format, types, and which package may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## measure the loop, the reward, the ranks, checkpoints, faults, memory and the objectives (hours)
+bench: $(INSTALLED)  ## measure the loop, the models, prompt sets, plans, the ranks, checkpoints, faults, memory and the objectives (hours)
 	$(BIN)/python -m bench.loop
 	$(BIN)/python -m bench.reward
+	$(BIN)/python -m bench.rollout --tiny
+	$(BIN)/python -m bench.learner --tiny
+	$(BIN)/python -m bench.prompts
+	$(BIN)/python -m bench.plan
 	$(BIN)/python -m bench.zero
 	$(BIN)/python -m bench.checkpoint
 	$(BIN)/python -m bench.faults

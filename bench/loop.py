@@ -35,11 +35,11 @@ from pipelines.config import Recipe, dump_recipe, parse_recipe
 from pipelines.display import Display
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
-from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
+from pipelines.monitoring.watchers import Watchers
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
 from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
-from pipelines.watchers import Watchers
 
 CHUNK = 2  # images per task
 SHORT = 0.4  # what the stages that do not limit a run take, relative to the one that does

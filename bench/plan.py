@@ -29,11 +29,11 @@ from cluster.connect import connect
 from pipelines.config import Recipe, load_recipe
 from pipelines.memory import Models
 from pipelines.memory_models import image_model, judge
-from pipelines.plan_gpus import gpu_named
-from pipelines.plan_measured import Measured, read_run
-from pipelines.plan_run import simulate
-from pipelines.plan_splits import scaled
-from pipelines.plan_times import Duration, Estimated, Times
+from pipelines.planning.gpus import gpu_named
+from pipelines.planning.measured import Measured, read_run
+from pipelines.planning.run import simulate
+from pipelines.planning.splits import scaled
+from pipelines.planning.times import Duration, Estimated, Times
 
 RECIPE = Path("recipes/sd35m_8gpu.toml")
 TOY = Path("recipes/toy.toml")

@@ -12,9 +12,9 @@ from cluster.tasks import Command, Executor, PoolStatus
 from pipelines.config import Recipe
 from pipelines.deadlines import Deadlines
 from pipelines.loop_messages import Progress
+from pipelines.monitoring.watchers import Watchers
 from pipelines.run_folder import RunFolder
 from pipelines.step_log import StepLog
-from pipelines.watchers import Watchers
 
 AUTOSCALE_EVERY_S = 1.0
 TASK_KINDS = {"rollout": "draw train", "reward": "score train"}

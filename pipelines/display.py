@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.heldout import Comparison, compare
-from pipelines.watchers import Record, Watcher
+from pipelines.monitoring.watchers import Record, Watcher
 
 BARS = "▁▂▃▄▅▆▇█"
 Shown = tuple[str, float | None, str]  # name, value, format

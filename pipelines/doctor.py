@@ -3,7 +3,7 @@
     python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
     python -m pipelines.doctor RAY_JOB [RECIPE] [--gpu-memory 80]
 
-With a RayJob of KubeRay it checks that as well (pipelines/manifest.py), and the recipe is taken as the job's command changes it.
+With a RayJob of KubeRay it checks that as well (pipelines/manifest/check.py), and the recipe is taken as the job's command changes it.
 Needs neither a GPU nor torch, nor the models' files if their hub names are known (pipelines/memory_models.py). Exit codes: 0 it fits,
 1 it cannot fit, 2 a user's mistake, as `pipelines.train` tells it, whether it fits or not.
 """
@@ -24,7 +24,7 @@ from actors.messages import Prompt
 from pipelines import checks
 from pipelines.advice import first_change, least_need
 from pipelines.config import Recipe, UserError, load_recipe
-from pipelines.manifest import SUFFIXES, check_manifest, warnings_of_job
+from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
 from pipelines.prompts import PromptOrder, load_prompt_sets

@@ -41,6 +41,7 @@ from pipelines.loop_messages import (
     Trained,
     Unit,
 )
+from pipelines.monitoring.watchers import Watchers
 from pipelines.pictures import Pictures
 from pipelines.prompts import PromptOrder
 from pipelines.recovery import Recovery, RunFailed, Start
@@ -49,7 +50,6 @@ from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.showcase import Showcase
 from pipelines.step_log import StepLog
-from pipelines.watchers import Watchers
 
 
 class Driver:

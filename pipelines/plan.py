@@ -25,11 +25,11 @@ from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.doctor import USABLE
 from pipelines.memory import GIB, Models
 from pipelines.memory_models import image_model, judge
-from pipelines.plan_gpus import DRIVER_S, gpu_named
-from pipelines.plan_measured import Measured, read_run
-from pipelines.plan_run import STEADY, WAITING, simulate
-from pipelines.plan_splits import Fits, Plan, best_of, candidates, check_gpus, own_split, plans, scaled, splits
-from pipelines.plan_times import Estimated, Source
+from pipelines.planning.gpus import DRIVER_S, gpu_named
+from pipelines.planning.measured import Measured, read_run
+from pipelines.planning.run import STEADY, WAITING, simulate
+from pipelines.planning.splits import Fits, Plan, best_of, candidates, check_gpus, own_split, plans, scaled, splits
+from pipelines.planning.times import Estimated, Source
 from pipelines.symptoms import obstacles
 
 STEADY_AT_SCALE = 2

@@ -24,13 +24,15 @@ from cluster.placement import PlacementError
 from cluster.storage import folders
 from cluster.tasks import WorkerStartError
 from pipelines import checks, workers
+from pipelines.arguments import train_parser
 from pipelines.checkpoints import Found, check_fits, named, newest, sha256_of_prompts, step_of
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.heldout import summarise
-from pipelines.monitors import check_monitors, monitors
+from pipelines.monitoring.monitors import check_monitors, monitors
+from pipelines.monitoring.watchers import Watchers
 from pipelines.place import Place, check_writable
 from pipelines.prompts import PromptOrder, load_prompt_sets
 from pipelines.recovery import Recovery, RunFailed, report_damage
@@ -39,14 +41,13 @@ from pipelines.run_folder import RunFolder
 from pipelines.shipping import check_out_of_job
 from pipelines.starting import Starting
 from pipelines.startup import check_packages
-from pipelines.watchers import Watchers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(arguments)
+    options = train_parser().parse_args(arguments)
     console = Console()
     try:
         check_packages()
@@ -59,29 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line. A mistake in it exits with code 2, as argparse does."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/toy.toml")
-    parser.add_argument(
-        "--out", help="the run folder, a path or a URL such as s3://bucket/run (default: runs/<recipe>-<time>)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as rollout.size=2"
-    )
-    parser.add_argument(
-        "--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger"
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="continue the run in --out from its newest checkpoint, if it has one, or from this one (a folder or a URL)",
-    )
-    return parser.parse_args(arguments)
 
 
 def train(options: argparse.Namespace, console: Console) -> int:

@@ -20,7 +20,15 @@ def loaded(module: str, *watched: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["pipelines.config", "pipelines.loop", "pipelines.report", "pipelines.display", "pipelines.doctor"]
+    "module",
+    [
+        "pipelines.config",
+        "pipelines.loop",
+        "pipelines.report",
+        "pipelines.display",
+        "pipelines.doctor",
+        "pipelines.plan",
+    ],
 )
 def test_recipes_the_loop_and_the_report_load_neither_torch_nor_ray(module: str) -> None:
     assert loaded(module, "torch", "ray", "transformers", "diffusers") == set()

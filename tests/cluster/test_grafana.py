@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.metric_table import TABLE
+from pipelines.monitoring.metric_table import TABLE
 
 HERE = Path(__file__).parents[2] / "cluster" / "grafana"
 TAGS = {f"ray_{metric.name}" + "_total" * (metric.kind == "counter"): metric.tags for metric in TABLE}

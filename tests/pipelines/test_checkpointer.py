@@ -18,11 +18,11 @@ from pipelines.checkpoints import newest, place_of
 from pipelines.config import dump_recipe, parse_recipe
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
-from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.monitoring.watchers import Watchers
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
 from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
-from pipelines.watchers import Watchers
 
 STEP_S = 1.0  # an update; drawing and scoring take next to nothing
 STEPS = 12

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from pipelines.display import Display, heldout_table, sparkline, step_words
-from pipelines.watchers import Watchers
+from pipelines.monitoring.watchers import Watchers
 
 
 def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.config import load_recipe
 from pipelines.plan import main
-from tests.pipelines.test_plan_measured import record, run_folder
+from tests.pipelines.planning.test_measured import record, run_folder
 
 SD35 = "recipes/sd35m_8gpu.toml"
 TOY = "recipes/toy.toml"

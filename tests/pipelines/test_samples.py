@@ -28,14 +28,14 @@ from pipelines.config import dump_recipe, parse_recipe
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.loop_messages import GroupKey, Unit
-from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.monitoring.watchers import Watchers
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
 from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.requests import Chunk, Group
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.train import main
-from pipelines.watchers import Watchers
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, GROUPS, K = 4, 2, 4

@@ -18,14 +18,14 @@ from cluster.virtual import VirtualExecutor
 from pipelines.config import Recipe, dump_recipe
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
-from pipelines.plan_gpus import DRIVER_S
-from pipelines.plan_times import Times
-from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
+from pipelines.monitoring.watchers import Watchers
+from pipelines.planning.gpus import DRIVER_S
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
+from pipelines.planning.times import Times
 from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
 from pipelines.tables import Autoscale, Monitor, Samples
-from pipelines.watchers import Watchers
 
 STEADY = 8  # steps that are measured, between those that fill the pipeline and those that drain it
 WAITING = "waiting"

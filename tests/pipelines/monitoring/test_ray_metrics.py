@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.metric_table import TABLE
+from pipelines.monitoring.metric_table import TABLE
 from pipelines.run_folder import RunFolder
 from pipelines.train import main
 from tests.metrics_port import Series, eventually

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipelines.arguments import train_parser
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.startup import ROOT
 
@@ -50,18 +51,7 @@ def parse_command(entrypoint: str) -> argparse.Namespace:
     if words[: len(START)] != START:
         shown = " ".join(words[: len(START)])
         raise UserError(f"spec.entrypoint begins with {shown!r}: it must begin with {' '.join(START)!r}")
-    return parse_arguments(words[len(START) :])
-
-
-def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """What pipelines.train.parse_arguments makes of the same words; that module needs Ray. Raises UserError."""
-    parser = Parser(add_help=False)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--out")
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--executor", choices=("ray", "local"), default="ray")
-    parser.add_argument("--resume", nargs="?", const="auto")
-    return parser.parse_args(words)
+    return train_parser(Parser).parse_args(words[len(START) :])
 
 
 def _in_repository(recipe: Path) -> Path:

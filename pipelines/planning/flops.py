@@ -1,7 +1,7 @@
 """How many operations a draw, a score and an update take, in short closed forms on the architecture: enough to plan with.
 
 A transformer's block has, for each token, its attention's matrices and a feed-forward worth eight more, all as wide as the network.
-Embedders, modulation and what only some blocks leave out are not counted: tests/pipelines/test_plan_flops.py holds the forms to 10 % of
+Embedders, modulation and what only some blocks leave out are not counted: tests/pipelines/planning/test_flops.py holds the forms to 10 % of
 the counted ones (bench/flops.py). A multiplication and an addition are two operations.
 """
 

@@ -10,9 +10,9 @@ import pytest
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import GIB, Models
 from pipelines.memory_models import image_model, judge
-from pipelines.plan_gpus import GPUS, can_be_placed
-from pipelines.plan_run import Figures
-from pipelines.plan_splits import (
+from pipelines.planning.gpus import GPUS, can_be_placed
+from pipelines.planning.run import Figures
+from pipelines.planning.splits import (
     ALIKE,
     CANDIDATES,
     Fits,
@@ -29,7 +29,7 @@ from pipelines.plan_splits import (
     scaled,
     splits,
 )
-from pipelines.plan_times import Duration, Estimated, Times
+from pipelines.planning.times import Duration, Estimated, Times
 
 SD35 = Path("recipes/sd35m_8gpu.toml")  # 4 + 2 + 2 GPUs, 144 chunks a step
 

@@ -14,9 +14,9 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from pipelines.config import UserError
+from pipelines.monitoring.wandb_watcher import check_wandb, run_id
 from pipelines.run_folder import RunFolder
 from pipelines.train import main
-from pipelines.wandb_watcher import check_wandb, run_id
 
 OPTIONS = ["--executor", "local", "--set", "monitor.wandb=echoray", "--set", "heldout.every=1000"]
 

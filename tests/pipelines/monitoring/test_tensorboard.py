@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from pipelines.monitoring.tensorboard import TensorBoard
+from pipelines.monitoring.watchers import Watchers
 from pipelines.run_folder import RunFolder
-from pipelines.tensorboard import TensorBoard
 from pipelines.train import main
-from pipelines.watchers import Watchers
 
 Points = dict[str, list[tuple[int, float]]]
 

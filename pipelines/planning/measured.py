@@ -11,8 +11,8 @@ from typing import Any
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import Models, image_bytes, samples_of_rank
 from pipelines.memory_families import shape_of
-from pipelines.plan_flops import points_of
-from pipelines.plan_times import Duration, Times, exchange_seconds, value_of
+from pipelines.planning.flops import points_of
+from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
 from pipelines.run_folder import read_lines
 
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline

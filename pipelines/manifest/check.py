@@ -18,12 +18,12 @@ import yaml
 from cluster.placement import Node, PlacementError, check_demands, missing, nodes_listed
 from cluster.tasks import PoolSpec
 from pipelines.config import Recipe, UserError
-from pipelines.manifest_entrypoint import check_entrypoint
-from pipelines.manifest_groups import Group, groups_of
-from pipelines.manifest_rules import broken_rules
-from pipelines.manifest_schema import check_shape
+from pipelines.manifest.entrypoint import check_entrypoint
+from pipelines.manifest.groups import Group, groups_of
+from pipelines.manifest.rules import broken_rules
+from pipelines.manifest.schema import check_shape
 from pipelines.requests import STORE_SHARE
-from pipelines.tables import Policy, Pool
+from pipelines.workers import pool_specs
 
 SUFFIXES = (".yaml", ".yml")
 GIB = 2**30
@@ -93,25 +93,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return jobs[0]
 
 
-def pools_of(recipe: Recipe) -> list[PoolSpec]:
-    """The pools of a run, as pipelines.workers starts them, by what they ask for alone."""
-    return [
-        _pool("rollout", recipe.rollout, recipe.rollout.size),
-        _pool("reward", recipe.reward, recipe.reward.size),
-        _pool("policy", recipe.policy, recipe.policy.ranks),
-    ]
-
-
-def _pool(name: str, table: Pool | Policy, size: int) -> PoolSpec:
-    return PoolSpec(
-        name,
-        object,
-        size=size,
-        num_cpus=table.num_cpus,
-        num_gpus=table.num_gpus,
-        resources=table.resources,
-        labels=table.labels,
-    )
+def placed_pools(recipe: Recipe) -> list[PoolSpec]:
+    """The pools of a run that look for room on the cluster's nodes."""
+    return [spec for spec in pool_specs(recipe) if not spec.beside_driver]
 
 
 def _versions(spec: dict[str, Any], groups: Sequence[Group]) -> Iterator[str]:
@@ -150,7 +134,7 @@ def _secrets(value: Any) -> Iterator[str]:
 
 def _room(recipe: Recipe, groups: Sequence[Group]) -> list[str]:
     """What keeps the recipe's workers from the cluster at its largest, or else from the one that it begins with."""
-    pools = pools_of(recipe)
+    pools = placed_pools(recipe)
     check_demands(pools)
     largest = _expanded(groups, pools, [group.largest for group in groups])
     if lines := missing(pools, largest):
@@ -165,7 +149,7 @@ def _room(recipe: Recipe, groups: Sequence[Group]) -> list[str]:
 
 def _room_to_grow(recipe: Recipe, groups: Sequence[Group]) -> list[str]:
     """Pools that could not reach their max, each looked at while the others keep their size."""
-    pools, lines = pools_of(recipe), []
+    pools, lines = placed_pools(recipe), []
     for at, table in enumerate((recipe.rollout, recipe.reward)):
         if table.max is None or table.max == table.size:
             continue

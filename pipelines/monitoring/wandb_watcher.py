@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipelines.config import Recipe, UserError
-from pipelines.metric_table import scalars
+from pipelines.monitoring.metric_table import scalars
+from pipelines.monitoring.watchers import Record, Watcher
 from pipelines.run_folder import RunFolder
-from pipelines.watchers import Record, Watcher
 
 FINISH_S = 60.0  # to hand over the last figures at the end
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pipelines.config import Recipe
+from pipelines.monitoring.watchers import Watcher
 from pipelines.run_folder import RunFolder
-from pipelines.watchers import Watcher
 
 
 def check_monitors(recipe: Recipe) -> None:
     """To be called before any worker starts. Raises UserError for a watcher that cannot be had."""
     if recipe.monitor.wandb:
-        from pipelines.wandb_watcher import check_wandb
+        from pipelines.monitoring.wandb_watcher import check_wandb
 
         check_wandb(recipe.monitor.wandb)
 
@@ -19,15 +19,15 @@ def monitors(recipe: Recipe, folder: RunFolder, on_ray: bool, step: int) -> list
     """The watchers, not opened. on_ray: this process has joined a Ray cluster; step: from where the run goes on."""
     chosen: list[Watcher] = []
     if on_ray:
-        from pipelines.ray_metrics import RayMetrics
+        from pipelines.monitoring.ray_metrics import RayMetrics
 
         chosen.append(RayMetrics(folder.path.name))
     if recipe.monitor.tensorboard:
-        from pipelines.tensorboard import TensorBoard
+        from pipelines.monitoring.tensorboard import TensorBoard
 
         chosen.append(TensorBoard(folder, step))
     if recipe.monitor.wandb:
-        from pipelines.wandb_watcher import WeightsAndBiases
+        from pipelines.monitoring.wandb_watcher import WeightsAndBiases
 
         chosen.append(WeightsAndBiases(recipe, folder, step))
     return chosen

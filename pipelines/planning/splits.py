@@ -8,9 +8,9 @@ from functools import cache
 
 from pipelines.config import Recipe, UserError
 from pipelines.memory import Models, estimate, fullest_gpu
-from pipelines.plan_gpus import can_be_placed
-from pipelines.plan_run import Figures, simulate
-from pipelines.plan_times import Source, Times, value_of
+from pipelines.planning.gpus import can_be_placed
+from pipelines.planning.run import Figures, simulate
+from pipelines.planning.times import Source, Times, value_of
 
 CANDIDATES, ALIKE = 6, 2  # splits that are simulated
 STALENESS = (0, 1, 2, 3, 4)

@@ -10,8 +10,8 @@ from pipelines.config import Recipe
 from pipelines.memory import Models, image_bytes, on_gpu
 from pipelines.memory_families import shape_of
 from pipelines.memory_networks import network_of
-from pipelines.plan_flops import backwards_of_rank, draw_flops, score_flops, update_flops
-from pipelines.plan_gpus import EFFICIENCY, JITTER, NETWORK_GB_PER_S, NODE_GB_PER_S, Gpu
+from pipelines.planning.flops import backwards_of_rank, draw_flops, score_flops, update_flops
+from pipelines.planning.gpus import EFFICIENCY, JITTER, NETWORK_GB_PER_S, NODE_GB_PER_S, Gpu
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pipelines.config import load_recipe
 from pipelines.memory_families import shape_of
 from pipelines.memory_judge import TEMPLATE_TOKENS, seen
 from pipelines.memory_models import JUDGES, PIPELINES, image_model, judge
-from pipelines.plan_flops import backwards_of_rank, draw_flops, judging, score_flops, transformer, update_flops
+from pipelines.planning.flops import backwards_of_rank, draw_flops, judging, score_flops, transformer, update_flops
 
 RECIPE = Path("recipes/sd35m_8gpu.toml")
 

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from actors.messages import DrawRequest, Prompt
-from pipelines.planned_stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
 
 SECONDS, TASKS = 2.0, 4000
 

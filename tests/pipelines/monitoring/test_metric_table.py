@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.metric_table import TABLE, Metric, figures, scalars
+from pipelines.monitoring.metric_table import TABLE, Metric, figures, scalars
 
-PAGE = Path(__file__).parents[2] / "docs" / "monitoring.md"
+PAGE = Path(__file__).parents[3] / "docs" / "monitoring.md"
 
 
 def test_figures_are_found_by_their_paths_with_what_tells_them_apart() -> None:

@@ -11,9 +11,9 @@ from cluster.virtual import VirtualExecutor
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.memory import Models
 from pipelines.memory_models import image_model, judge
-from pipelines.plan_measured import Measured, read_run
-from pipelines.plan_run import Meter, drive, planned, pools, simulate
-from pipelines.plan_times import Duration, Times, exchange_seconds
+from pipelines.planning.measured import Measured, read_run
+from pipelines.planning.run import Meter, drive, planned, pools, simulate
+from pipelines.planning.times import Duration, Times, exchange_seconds
 from pipelines.run_folder import RunFolder
 
 TOY = Path("recipes/toy.toml")

@@ -13,9 +13,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from pipelines.metric_table import Source, scalars
+from pipelines.monitoring.metric_table import Source, scalars
+from pipelines.monitoring.watchers import Record, Watcher
 from pipelines.run_folder import RunFolder
-from pipelines.watchers import Record, Watcher
 
 FLUSH_S = 10.0
 FILE_VERSION = "brain.Event:2"  # what a file of events begins with

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Recipe, load_recipe
-from pipelines.plan_run import WAITING, Figures, simulate
-from pipelines.plan_times import Duration, Times
+from pipelines.planning.run import WAITING, Figures, simulate
+from pipelines.planning.times import Duration, Times
 
 TOY = Path("recipes/toy.toml")  # 12 chunks of 8 images a step
 DRAW, SCORE, UPDATE = 0.5, 0.25, 3.0

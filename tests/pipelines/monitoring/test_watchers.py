@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.watchers import Record, Watcher, Watchers
+from pipelines.monitoring.watchers import Record, Watcher, Watchers
 
 
 class Notebook(Watcher):

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.manifest_groups import Group
+from pipelines.manifest.groups import Group
 
 MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 NAME_LENGTH = 47  # the operator adds six characters for the cluster, and the cluster's pods get their names from it

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from cluster.metrics import Publisher
-from pipelines.metric_table import TABLE, Source, figures
-from pipelines.watchers import Record, Watcher
+from pipelines.monitoring.metric_table import TABLE, Source, figures
+from pipelines.monitoring.watchers import Record, Watcher
 
 STATUS_EVERY_S = 1.0
 
