@@ -110,8 +110,9 @@ def submit(options: argparse.Namespace, package: Path) -> int:
         )
     client = reach(options.address)
     jobs = Jobs(client, note)
-    order = Order(run_id, entrypoint(name, options.out, options.set), package, {"run": run, "recipe": name})
-    order.metadata["out"] = options.out
+    # job_name is the name that Ray's dashboard shows
+    metadata = {"job_name": run, "run": run, "recipe": name, "out": options.out}
+    order = Order(run_id, entrypoint(name, options.out, options.set), package, metadata)
     if revision := shipping.git_revision():
         order.metadata["git_revision"] = revision
     check_new(jobs, order)

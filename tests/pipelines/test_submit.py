@@ -92,7 +92,7 @@ def test_the_job_is_the_main_job_with_resume_and_says_what_it_is(server: JobServ
         f"python -m pipelines.train {RECIPE} --out /data/run --set 'data.mix={{}}' --set 'run.name=my run' --resume"
     )
     assert {**job["metadata"], "git_revision": ""} == {
-        "run": "my run", "recipe": RECIPE, "out": "/data/run", "attempt": "1", "git_revision": "",
+        "job_name": "my run", "run": "my run", "recipe": RECIPE, "out": "/data/run", "attempt": "1", "git_revision": "",
     }  # fmt: skip
     assert job["submission_id"].startswith("my-run-")
     assert job["submission_id"].endswith("-1")
