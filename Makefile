@@ -23,7 +23,7 @@ train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on 
 	$(BIN)/python -m pipelines.train recipes/toy.toml $(if $(OUT),--out $(OUT))
 
 test: $(INSTALLED)  ## unit and integration tests
-	$(BIN)/python -m pytest -q --ignore=tests/faults
+	$(BIN)/python -m pytest -q --ignore=tests/faults -n 2 --dist loadfile
 
 faults: $(INSTALLED)  ## whole runs that lose workers, ranks, nodes, drivers and disks, by SIGKILL
 	$(BIN)/python -m pytest -q tests/faults

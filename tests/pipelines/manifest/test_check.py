@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cluster.kuberay.derive import derive
 from pipelines import doctor
 from pipelines.config import UserError
 from pipelines.manifest.check import check_manifest, warnings_of_job
-from pipelines.manifest.entrypoint import IN_IMAGE
-from pipelines.manifest.groups import groups_of, quantity
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = ROOT / "ray_job.yaml"
@@ -337,109 +332,3 @@ def test_a_command_line_that_says_two_things_is_refused(arguments: list[str]) ->
 def test_other_objects_may_stand_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("kind: Secret\n---\n" + JOB.read_text())
     assert check_manifest(tmp_path / "job.yaml", RECIPE).problems == []
-
-
-def test_a_node_has_what_its_group_says() -> None:
-    """The group's own resources before those of `ray start`, these before the container's."""
-    limits = {"cpu": "1500m", "memory": "8Gi", "nvidia.com/gpu": 2}
-    table = {
-        "groupName": "some",
-        "labels": {"zone": "a"},
-        "replicas": 1,
-        "maxReplicas": 3,
-        "numOfHosts": 2,
-        "template": {"spec": {"containers": [{"name": "ray", "resources": {"limits": limits}}]}},
-    }
-    cluster: dict[str, Any] = {"headGroupSpec": {}, "workerGroupSpecs": [table]}
-    [_, group] = groups_of(cluster)
-    assert group.node.resources == {"CPU": 2, "GPU": 2}
-    assert group.node.labels == {"zone": "a"}
-    assert (group.start, group.largest) == (2, 2)
-    [_, group] = groups_of({**cluster, "enableInTreeAutoscaling": True})
-    assert (group.start, group.largest) == (2, 6)
-    table["rayStartParams"] = {"num-gpus": "1", "resources": '"{\\"easel\\": 3}"'}
-    assert group.node.resources == {"CPU": 2, "GPU": 1, "easel": 3}
-    table["rayStartParams"] = {}
-    table["resources"] = {"CPU": "8", "GPU": "4", "easel": "2"}
-    assert group.node.resources == {"CPU": 8, "GPU": 4, "easel": 2}
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("500m", 0.5), ("4", 4), (4, 4), ("1.5Gi", 1.5 * 2**30), ("2k", 2000), ("3M", 3e6), ("1e3", 1000)],
-)
-def test_quantities(text: str | int, value: float) -> None:
-    assert quantity(text) == pytest.approx(value)
-
-
-def test_what_is_no_quantity_is_refused() -> None:
-    with pytest.raises(ValueError, match="'16GB' is no quantity"):
-        quantity("16GB")
-
-
-def test_versions_agree_in_all_places() -> None:
-    image = re.search(r"^FROM rayproject/ray:([0-9.]+)-py311-gpu", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert image
-    assert image[1] == version("ray") == MANIFEST["spec"]["rayClusterSpec"]["rayVersion"]
-    [pinned] = [
-        line
-        for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-        if line.startswith("ray")
-    ]
-    major, minor, _ = image[1].split(".")
-    assert f">={major}.{minor}," in pinned
-
-
-def test_the_image_holds_what_a_job_needs() -> None:
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
-    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
-    assert all((ROOT / name).exists() for name in copied)
-    assert {name for name in copied if (ROOT / name).is_dir()} == set(IN_IMAGE)
-    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert let_in == set(copied)
-
-
-def test_a_schema_is_made_strict_and_its_repeated_parts_are_shared() -> None:
-    crd = {"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": CRD}}]}}
-    schema = derive(crd)
-    assert list(schema["$defs"]) == ["shared0"]
-    assert schema["properties"]["spec"]["properties"]["one"] == {"$ref": "#/$defs/shared0"}
-    assert schema["$defs"]["shared0"] == {
-        "type": "object",
-        "properties": {
-            **{f"key{number}": {"type": "string"} for number in range(20)},
-            "description": {"type": "integer"},
-        },
-        "additionalProperties": False,
-    }
-    assert schema["properties"]["spec"]["properties"]["free"]["additionalProperties"] is True
-    assert schema["properties"]["spec"]["properties"]["maybe"]["type"] == ["string", "null"]
-    assert schema["properties"]["spec"]["required"] == ["one"]
-    assert schema["properties"]["status"] == {"type": "object"}
-
-
-PART = {
-    "type": "object",
-    "description": "left out",
-    "properties": {
-        **{f"key{number}": {"type": "string", "default": ""} for number in range(20)},
-        "description": {"type": "integer"},  # a key of this name stays
-    },
-}
-CRD = {
-    "type": "object",
-    "properties": {
-        "spec": {
-            "type": "object",
-            "required": ["one", "filled"],
-            "properties": {
-                "filled": {"type": "integer", "default": 0},
-                "one": PART,
-                "other": PART,
-                "free": {"type": "object", "properties": {}, "x-kubernetes-preserve-unknown-fields": True},
-                "maybe": {"type": "string", "nullable": True},
-            },
-        },
-        "status": PART,
-    },
-}
