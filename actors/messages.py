@@ -51,6 +51,7 @@ class DrawReport:
     """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's.
 
     `adapter_sha256` is what the worker holds; `adapter_effect` how far it moves the model from its base (actors/rollout/probe.py).
+    `load_seconds`, a part of `seconds`, went into loading it: next to nothing if the worker held it already.
     """
 
     caption: str
@@ -60,6 +61,7 @@ class DrawReport:
     num_bytes: int
     seconds: float
     adapter_effect: float = 0.0
+    load_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

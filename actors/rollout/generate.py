@@ -40,6 +40,7 @@ class Generator:
         if adapter.sha256 != request.adapter_sha256:
             raise ValueError(f"got adapter {adapter.sha256[:12]}, but the request names {request.adapter_sha256[:12]}")
         self.merger.load(adapter)
+        load_seconds = time.perf_counter() - start
         family = self.family
         caption = family.fit_caption(request.caption)
         prompted = family.prompted(caption, request.guidance_scale).repeat(len(request.noise_seeds))
@@ -63,5 +64,6 @@ class Generator:
             num_bytes=images.nbytes + (latents.num_bytes if latents else 0),
             seconds=time.perf_counter() - start,
             adapter_effect=self.merger.effect,
+            load_seconds=load_seconds,
         )
         return report, images, latents

@@ -90,7 +90,8 @@ TABLE = (
         "How long a chunk waits to be scored, and a complete step to be trained, mean", tag="stage",
     ),
     Metric(
-        "Throughput", "echoray_weight_sync_seconds", "step", "seconds.export", "Seconds to hand over the new adapter"
+        "Throughput", "echoray_weight_sync_seconds", "step", "seconds.export|load",
+        "Seconds in which the ranks hand over the new adapter, and a worker loads it (the longest)", tag="part",
     ),
     Metric("Throughput", "echoray_waiting", "status", "stages.*.waiting", "Chunks that wait for a worker", tag="stage"),
     Metric(
