@@ -78,6 +78,16 @@ class Head(Node):
     env: dict[str, str]
     nodes: list[Node] = field(default_factory=list)
 
+    def jobs(self) -> dict[str, dict]:
+        """What the job server knows of the jobs that were submitted, by submission id."""
+        listed = self.ask("api/jobs/", timeout=30).json()
+        return {job["submission_id"]: job for job in listed if job["type"] == "SUBMISSION"}
+
+    def ask(self, path: str, timeout: float) -> requests.Response:
+        """The dashboard, with the token."""
+        token = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        return requests.get(f"{self.job_address}/{path}", headers=token, timeout=timeout)
+
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
@@ -181,10 +191,9 @@ def _try_often(start: Callable[[], AnyNode]) -> AnyNode:
 
 
 def _answers(head: Head) -> bool:
-    token = {"Authorization": f"Bearer {head.env['RAY_AUTH_TOKEN']}"}
     try:
-        return requests.get(f"{head.job_address}/api/jobs/", headers=token, timeout=5).ok
-    except requests.ConnectionError:
+        return head.ask("api/jobs/", timeout=5).ok
+    except requests.RequestException:
         return False
 
 

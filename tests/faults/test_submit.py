@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from bench.faults_world import ROOT, overrides
 from pipelines.run_folder import RunFolder
@@ -41,12 +40,6 @@ def submit(head: Head, out: Path, *options: str, **variables: str) -> subprocess
         [*command, *SMALL, *options], cwd=ROOT, env={**head.env, **variables}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-
-
-def jobs(head: Head) -> dict[str, dict]:
-    token = {"Authorization": f"Bearer {head.env['RAY_AUTH_TOKEN']}"}
-    listed = requests.get(f"{head.job_address}/api/jobs/", headers=token, timeout=30).json()
-    return {job["submission_id"]: job for job in listed if job["type"] == "SUBMISSION"}
 
 
 def kill_the_driver(head: Head, out: Path, step: int) -> None:
@@ -87,7 +80,7 @@ def test_a_job_whose_driver_is_killed_is_sent_again_and_ends_with_the_digest_of_
 
 
 def test_the_cluster_knows_what_each_job_is(head: Head, run: tuple[Path, str, str]) -> None:
-    known = jobs(head)
+    known = head.jobs()
     for attempt in ("1", "2"):
         metadata = known[f"hurt-{attempt}"]["metadata"]
         assert metadata["run"] == "toy"
@@ -102,7 +95,7 @@ def test_a_users_mistake_that_only_the_job_can_see_is_not_sent_again(head: Head,
     log, said = process.communicate(timeout=120)
     assert process.returncode == 2, said + log
     assert "seed" in log
-    assert "wrong-2" not in jobs(head)
+    assert "wrong-2" not in head.jobs()
 
 
 @pytest.mark.parametrize("variables", [{"RAY_AUTH_TOKEN": "wrong"}, {"RAY_AUTH_MODE": "disabled"}])
