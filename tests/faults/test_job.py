@@ -75,12 +75,15 @@ def submit(head: Head, job_id: str, out: str, **settings: object) -> None:
 
 
 def until(condition: Callable[[], T | None], head: Head, job_id: str) -> T:
-    """Waits until the condition gives something; fails with the job's log if it does not."""
+    """Waits until the condition gives something; if it does not, or the job fails first, fails with the job's log."""
     give_up = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < give_up, job(head, "logs", job_id)
+    while True:
+        failed = head.jobs()[job_id]["status"] == "FAILED"
+        if found := condition():
+            return found
+        if failed or time.monotonic() > give_up:
+            pytest.fail(job(head, "logs", job_id))
         time.sleep(0.1)
-    return found
 
 
 def reach(out: Path, step: int, head: Head, job_id: str) -> None:
@@ -94,9 +97,7 @@ def workers(head: Head, name: str) -> list[Process]:
 
 
 def ended_well(head: Head, job_id: str) -> bool:
-    status = head.jobs()[job_id]["status"]
-    assert status != "FAILED", job(head, "logs", job_id)
-    return status == "SUCCEEDED"
+    return head.jobs()[job_id]["status"] == "SUCCEEDED"
 
 
 def metrics_of(head: Head, run: str) -> dict[str, float]:
@@ -140,7 +141,13 @@ def test_everything_in_s3_and_the_driver_killed(head: Head, s3: str, tmp_path: P
     system = fsspec.filesystem("s3")
     system.put_file(str(tmp_path / "train.parquet"), f"{s3}/prompts/train.parquet")
     out = f"{s3}/job"
-    submit(head, "in-s3", out, data__train=f"{s3}/prompts/train.parquet", samples__every=6)
+    from_s3 = {
+        "data__train": f"{s3}/prompts/train.parquet",
+        "data__mix": "{}",
+        "samples__every": 6,
+        "rollout__prompts_per_step": 4,
+    }
+    submit(head, "in-s3", out, **from_s3)
 
     def checkpoints() -> list[str]:
         system.invalidate_cache()
@@ -151,12 +158,13 @@ def test_everything_in_s3_and_the_driver_killed(head: Head, s3: str, tmp_path: P
     (driver,) = [it for it in trainings if "/bin/sh" not in it.title]
     driver.kill()
     until(lambda: head.jobs()["in-s3"]["status"] == "FAILED", head, "in-s3")
-    submit(head, "in-s3-again", out, data__train=f"{s3}/prompts/train.parquet", samples__every=6)
+    submit(head, "in-s3-again", out, **from_s3)
     until(lambda: ended_well(head, "in-s3-again"), head, "in-s3-again")
 
     system.invalidate_cache()
     summary = json.loads(system.cat_file(f"{out}/summary.json"))
-    assert summary["digest"] == digest_here(tmp_path / "run", data__train=str(tmp_path / "train.parquet"))
+    here = {**from_s3, "data__train": str(tmp_path / "train.parquet")}
+    assert summary["digest"] == digest_here(tmp_path / "run", **here)
     events = [json.loads(line) for line in system.cat_file(f"{out}/events.jsonl").splitlines()]
     (resumed,) = [event for event in events if event["kind"] == "resumed"]
     assert resumed["checkpoint"].startswith(f"{out}/checkpoints/")
