@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: a tiny image model and a tiny world, made once."""
 
+import signal
 from collections.abc import Iterator
 
 import fsspec
@@ -11,6 +12,9 @@ from cluster.connect import connect
 from tests.flaky_s3 import FlakyS3
 from tests.tiny_sd3 import make_tiny_sd3
 from tests.tiny_world import make_tiny_world
+
+# a shell's background job ignores Ctrl-C, and so would the processes that the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

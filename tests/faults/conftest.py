@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +11,6 @@ from bench.faults_world import Run, overrides
 from pipelines.run_folder import RunFolder
 from pipelines.train import main
 from tests.faults.harness import QUICK, eventually_nothing, left_on_the_cluster
-
-# a shell's background job ignores Ctrl-C, and so would the runs that it starts
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[..., Run]
 Reference = Callable[..., str]
