@@ -91,7 +91,7 @@ def miniature(quick: bool) -> Iterator[dict[str, Any]]:
             chosen = [part for setting in settings for part in ("--set", setting)]
             command = [sys.executable, "-m", "pipelines.train", str(TOY), "--out", str(out), *chosen]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            run = read_run(out)
+            run = read_run(str(out))
         times = Measured(run, models_of(run.recipe), PER_NODE).times(run.recipe)
         yield compared(f"miniature world, S = {staleness}", run.recipe, times, run.images_per_s)
 

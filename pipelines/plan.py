@@ -58,7 +58,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpus", type=_count, help="how many there are to split (default: the recipe's own sizes)")
     parser.add_argument("--gpus-per-node", type=_count, default=8, metavar="N", help="of the nodes (8)")
     parser.add_argument("--gpu", default="h100", metavar="NAME", help="the kind of card, such as h100 or a100 (h100)")
-    parser.add_argument("--measured", type=Path, metavar="RUNFOLDER", help="take the times of tasks from this run")
+    parser.add_argument(
+        "--measured", metavar="RUNFOLDER", help="take the times of tasks from this run; a path or a URL"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     steps = f"to simulate once a plan is steady ({STEADY}; {STEADY_AT_SCALE} with --scale)"
     parser.add_argument("--steps", type=_count, help=steps)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from cluster import places
+from cluster.places import StorageError
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import Models, image_bytes, samples_of_rank
 from pipelines.memory_families import shape_of
@@ -15,6 +19,7 @@ from pipelines.planning.flops import points_of
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
 from pipelines.run_folder import read_lines
 
+RECIPE, METRICS = "recipe.toml", "metrics.jsonl"
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
     "policy.model", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.activation_checkpointing", "policy.compile",
@@ -63,23 +68,26 @@ class Measured:
         )
 
 
-def read_run(folder: Path) -> Run:
-    """The steady steps of a run: without the first and the last ones, and without those that shared their workers with an evaluation.
+def read_run(place: str) -> Run:
+    """The steady steps of a run, from its folder on this disk or at a URL.
 
-    Raises UserError for a folder without a run, or with too few such steps.
+    Left out are the first and the last ones, and those that shared their workers with an evaluation. Raises UserError for a
+    folder that cannot be read or has no run, or with too few such steps.
     """
-    if not (folder / "recipe.toml").is_file():
-        raise UserError(
-            f"--measured {folder}: no run lies there; give a run folder, which holds recipe.toml and metrics.jsonl"
-        )
-    recipe = load_recipe(folder / "recipe.toml")
-    records = read_lines(folder / "metrics.jsonl")
+    with TemporaryDirectory() as copy:
+        folder = _brought(place, Path(copy)) if "://" in place else Path(place)
+        if not (folder / RECIPE).is_file():
+            raise UserError(
+                f"--measured {place}: no run lies there; give a run folder, which holds {RECIPE} and {METRICS}"
+            )
+        recipe = load_recipe(folder / RECIPE)
+        records = read_lines(folder / METRICS)
     last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
     inner = [record for record in records[recipe.loop.staleness + 2 :] if record["step"] <= last]
     steady = [record for record in inner if _only_trained(record)]
     if len(steady) < LEAST_STEPS:
         raise UserError(
-            f"--measured {folder}: {len(steady)} of its {len(records)} steps can be measured, at least {LEAST_STEPS} are needed: those "
+            f"--measured {place}: {len(steady)} of its {len(records)} steps can be measured, at least {LEAST_STEPS} are needed: those "
             "that fill the pipeline or drain it, and those that drew held-out images, do not count. Run more steps, or raise heldout.every"
         )
     updates = [record["seconds"]["update"] for record in steady]
@@ -103,6 +111,21 @@ def check_same(run: Recipe, recipe: Recipe) -> None:
                 f"the run was measured with {key} = {was!r}, but the recipe has {wanted!r}: times do not carry over; measure a run of "
                 "this recipe, or plan without --measured"
             )
+
+
+def _brought(url: str, copy: Path) -> Path:
+    """The two files of a run that a plan reads, as far as they are there."""
+    try:
+        for name in (RECIPE, METRICS):
+            with suppress(FileNotFoundError):
+                (copy / name).write_bytes(places.read(f"{url.rstrip('/')}/{name}"))
+    except StorageError as error:
+        raise UserError(f"--measured: {error}") from error
+    except (ValueError, ImportError) as error:  # such as an unknown protocol
+        raise UserError(
+            f"--measured {url}: {error}. Give a run folder's path, or a URL such as s3://bucket/run"
+        ) from error
+    return copy
 
 
 def _only_trained(record: dict[str, Any]) -> bool:

@@ -37,7 +37,7 @@ def test_without_gpus_the_recipes_own_sizes_are_planned(capsys: pytest.CaptureFi
 
 def test_a_measured_run_is_compared_with_its_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_folder(tmp_path, [record(step) for step in range(12)])
-    assert main([TOY, "--measured", str(folder), "--steps", "2", "--json", str(tmp_path / "plan.json")]) == 0
+    assert main([TOY, "--measured", folder, "--steps", "2", "--json", str(tmp_path / "plan.json")]) == 0
     assert "80 measured" in capsys.readouterr().out
     assert json.loads((tmp_path / "plan.json").read_text())["measured"]["ratio"] == pytest.approx(1.0, rel=0.05)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from cluster.virtual import VirtualExecutor
@@ -15,6 +16,7 @@ from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import Meter, drive, planned, pools, simulate
 from pipelines.planning.times import Duration, Times, exchange_seconds
 from pipelines.run_folder import RunFolder
+from tests.flaky_s3 import FlakyS3
 
 TOY = Path("recipes/toy.toml")
 
@@ -30,11 +32,11 @@ def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> dict[str, Any]:
     return {"step": step, "images": 96, "seconds": seconds, "tasks": tasks, "train_tasks": trained}
 
 
-def run_folder(path: Path, records: list[dict[str, Any]], *overrides: str) -> Path:
+def run_folder(path: Path, records: list[dict[str, Any]], *overrides: str) -> str:
     folder = RunFolder.create(path / "run", dump_recipe(load_recipe(TOY, overrides)))
     for line in records:
         folder.metric(line)
-    return folder.path
+    return str(folder.path)
 
 
 def models_of(recipe: Recipe) -> Models:
@@ -103,7 +105,7 @@ def test_a_run_that_says_nothing_of_the_recipe_is_refused(tmp_path: Path, overri
 
 def test_folders_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run lies there"):
-        read_run(tmp_path / "nowhere")
+        read_run(str(tmp_path / "nowhere"))
     evaluated = [record(step, heldout=int(step != 7)) for step in range(12)]
     old = [{key: value for key, value in record(step).items() if key != "train_tasks"} for step in range(12)]
     for name, lines, found in (
@@ -114,6 +116,21 @@ def test_folders_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
         folder = run_folder(tmp_path / name, lines)
         with pytest.raises(UserError, match=f"{found} steps can be measured, at least 5 are needed"):
             read_run(folder)
+
+
+def test_a_run_at_a_url_says_the_same(tmp_path: Path, s3: str, flaky_s3: FlakyS3) -> None:
+    here = run_folder(tmp_path, [record(step) for step in range(12)])
+    url = f"{s3}/measured"
+    fsspec.filesystem("s3").put(here, url, recursive=True)
+    assert read_run(url) == read_run(here)
+    assert read_run(f"{url}/") == read_run(here)
+    with pytest.raises(UserError, match="s3://runs/nowhere: no run lies there"):
+        read_run(f"{s3}/nowhere")
+    with pytest.raises(UserError, match="gs3://bucket/run"):
+        read_run("gs3://bucket/run")
+    flaky_s3.fail(status=403)
+    with pytest.raises(UserError, match="access is denied"):
+        read_run(url)
 
 
 def test_what_a_driver_writes_is_what_is_read(tmp_path: Path) -> None:
