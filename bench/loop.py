@@ -60,6 +60,11 @@ class Scenario:
     task_seconds: float = 0.2
     payload_bytes: int = 1_000_000
     steps: int = 20
+    suits: tuple[int, int] | None = None  # rollout and reward workers that all this is said of, if not the run's own
+
+    @property
+    def suited(self) -> tuple[int, int]:
+        return self.suits or (self.rollouts, self.rewards)
 
     @property
     def chunks_per_group(self) -> int:
@@ -67,7 +72,7 @@ class Scenario:
 
     @property
     def groups_per_step(self) -> int:
-        tasks = self.tasks_per_worker * max(self.rollouts, self.rewards)
+        tasks = self.tasks_per_worker * max(self.suited)
         return -(-tasks // self.chunks_per_group)
 
     @property
@@ -79,10 +84,11 @@ def pools(scenario: Scenario) -> list[PoolSpec]:
     """Pools whose capacities are in the scenario's ratio: the time of a stage is what its pool needs for a step."""
     step_seconds = scenario.tasks_per_worker * scenario.task_seconds
     tasks = scenario.groups_per_step * scenario.chunks_per_group
+    rollouts, rewards = scenario.suited
     share = {stage: 1.0 if scenario.limit in (stage, "balanced") else SHORT for stage in LIMITS}
     noise = {"jitter": 0.1, "straggling": scenario.straggling} if scenario.straggling else {}
-    draw = {"seconds": share["rollout"] * step_seconds * scenario.rollouts / tasks, **noise}
-    score = {"seconds": share["reward"] * step_seconds * scenario.rewards / tasks, **noise, "images": CHUNK}
+    draw = {"seconds": share["rollout"] * step_seconds * rollouts / tasks, **noise}
+    score = {"seconds": share["reward"] * step_seconds * rewards / tasks, **noise, "images": CHUNK}
     update = {"seconds": share["policy"] * step_seconds, **noise, "straggling": 1.0}
     draw["payload_bytes"] = scenario.payload_bytes
     return [
@@ -242,9 +248,6 @@ def resident_mb() -> float:
     """Memory of this process, MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-# ---- which runs, and how they are shown ---------------------------------------------------------------------------
 
 
 def ray_scenarios(quick: bool) -> Iterator[Scenario]:

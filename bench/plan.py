@@ -3,8 +3,8 @@
     python -m bench.plan [--quick] [--out DIR]
 
 Simulated: the recipe of recipes/sd35m_8gpu.toml, its workers and prompts scaled; the ratio is of the driver's CPU time per group to that
-of 64 GPUs. Real: stages that sleep, whose times are told; and the miniature world, whose times are read from the run's own folder, so
-that only the loop and the driver are predicted.
+of 64 GPUs. Real: stages that sleep, whose times are told, with workers split in several ways; and the miniature world, whose times are
+read from the run's own folder, so that only the loop and the driver are predicted.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ RECIPE = Path("recipes/sd35m_8gpu.toml")
 TOY = Path("recipes/toy.toml")
 PER_NODE = 8
 STEADY = {True: 8, False: 26}  # steps of a real run, quick or not
+SPLITS = ((2, 6), (3, 5), (4, 4), (5, 3), (6, 2))
+SUITED = (5, 3)  # the split for which the sleeping stages are balanced
 ALONE = (
     "heldout.every=1000", "heldout.images_per_category=5", "heldout.base_guidance_scales=[1.0]", "heldout.guidance_scales=[1.0]",
     "loop.checkpoint_every=1000", "monitor.tensorboard=false",
@@ -70,10 +72,15 @@ def simulated(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def asleep(quick: bool) -> Iterator[dict[str, Any]]:
-    """Stages that sleep, on Ray and planned: their times are told to both."""
-    for staleness in (2,) if quick else (0, 1, 2):
-        scenario = Scenario(staleness, straggling=0.0, steps=2 * (staleness + 2) + STEADY[quick])
-        yield compared(f"sleeping, S = {staleness}", *told(scenario), measure(scenario, virtual=False)["images_per_s"])
+    """Stages that sleep, on Ray and planned: their times are told to both. By staleness, then eight workers in several splits."""
+    even = [(staleness, (4, 4), None) for staleness in ((2,) if quick else (0, 1, 2))]
+    split = [(1, workers, SUITED) for workers in ([SUITED] if quick else SPLITS)]
+    for staleness, (rollouts, rewards), suits in [*even, *split]:
+        steps = 2 * (staleness + 2) + STEADY[quick]
+        scenario = Scenario(staleness, rollouts=rollouts, rewards=rewards, straggling=0.0, steps=steps, suits=suits)
+        stages = "{} + {}".format(*scenario.suited)
+        what = f"sleeping for {stages}: {rollouts} + {rewards}, S = {staleness}"
+        yield compared(what, *told(scenario), measure(scenario, virtual=False)["images_per_s"])
 
 
 def told(scenario: Scenario) -> tuple[Recipe, Times]:

@@ -26,6 +26,16 @@ def test_without_staleness_the_stages_wait_for_each_other() -> None:
     assert of_bound(staleness=0, straggling=0.0) == pytest.approx(3 / 7)  # one of three rounds overlaps with scoring
 
 
+@pytest.mark.parametrize(("rollouts", "rewards", "limit"), [(2, 6, "rollout"), (8, 6, "policy"), (6, 1, "reward")])
+def test_stages_that_suit_other_workers_keep_their_times(rollouts: int, rewards: int, limit: str) -> None:
+    """A step of 5 + 3 workers has sixteen tasks; each stage needs 0.6 s for it if it has as many workers."""
+    few = Scenario(4, rollouts=rollouts, rewards=rewards, suits=(5, 3), straggling=0.0, steps=60, payload_bytes=0)
+    step_s = max(0.6, 0.6 * 5 / rollouts, 0.6 * 3 / rewards)
+    row = measure(few, virtual=True)
+    assert max(row["busy"], key=row["busy"].get) == limit
+    assert row["images_per_s"] == pytest.approx(16 * 2 / step_s, rel=0.03)
+
+
 def test_strict_order_costs_little() -> None:
     runs = {
         order: measure(Scenario(2, order, steps=40, payload_bytes=0), virtual=True) for order in ("strict", "ready")
