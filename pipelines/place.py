@@ -11,8 +11,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -83,8 +83,15 @@ class Place:
 
 def check_writable(place: str, key: str) -> None:
     """Raises UserError, soon, if a folder or URL that the user gave as `key` cannot be written."""
-    try:
+    with given_by_user(place, key):
         places.check_writable(place)
+
+
+@contextmanager
+def given_by_user(place: str, key: str) -> Iterator[None]:
+    """Raises UserError where a folder or URL that the user gave as `key` cannot be reached."""
+    try:
+        yield
     except StorageError as error:
         raise UserError(f"{key}: {error}") from error
     except (ValueError, ImportError) as error:  # such as an unknown protocol

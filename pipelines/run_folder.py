@@ -20,7 +20,8 @@ from pipelines.config import UserError
 from pipelines.grids import draw_grid
 
 Record = dict[str, Any]
-RECORDS = ("metrics.jsonl", "heldout.jsonl")
+RECIPE, METRICS, HELDOUT = "recipe.toml", "metrics.jsonl", "heldout.jsonl"
+RECORDS = (METRICS, HELDOUT)
 
 
 class RunFolder:
@@ -38,14 +39,14 @@ class RunFolder:
         cls.check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
-        _replace(path / "recipe.toml", recipe_toml)
+        _replace(path / RECIPE, recipe_toml)
         folder.state("running")
         return folder
 
     @staticmethod
     def holds_run(path: Path) -> bool:
         """Whether a run was begun in `path`."""
-        return (path / "recipe.toml").is_file()
+        return (path / RECIPE).is_file()
 
     @classmethod
     def check_new(cls, path: Path, shown: str = "") -> None:
@@ -64,12 +65,12 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """Read a folder that holds a run, perhaps while it goes on. Raises UserError if `path` holds no run."""
         if not cls.holds_run(path):
-            raise UserError(f"{path} holds no run: it has no recipe.toml. Give the folder that --out named")
+            raise UserError(f"{path} holds no run: it has no {RECIPE}. Give the folder that --out named")
         return cls(path)
 
     def metric(self, record: Record) -> None:
         """Add a trained step's record to metrics.jsonl."""
-        self._append("metrics.jsonl", record)
+        self._append(METRICS, record)
 
     def event(self, kind: str, **fields: Any) -> None:
         """Add an event (a retry, a restart, a quarantine, a pool's new size) with its Unix time to events.jsonl."""
@@ -77,7 +78,7 @@ class RunFolder:
 
     def heldout(self, record: Record) -> None:
         """Add a held-out evaluation to heldout.jsonl."""
-        self._append("heldout.jsonl", record)
+        self._append(HELDOUT, record)
 
     def records(self) -> dict[str, bytes]:
         """The records of steps and evaluations so far, by file name: what a checkpoint carries so that `restore` can go back to it."""
@@ -122,7 +123,7 @@ class RunFolder:
 
     def read_metrics(self) -> list[Record]:
         """The records of the trained steps, in the order of writing."""
-        return read_lines(self.path / "metrics.jsonl")
+        return read_lines(self.path / METRICS)
 
     def read_events(self) -> list[Record]:
         """The events, in the order of writing."""
@@ -130,7 +131,7 @@ class RunFolder:
 
     def read_heldout(self) -> list[Record]:
         """The held-out evaluations, in the order of writing."""
-        return read_lines(self.path / "heldout.jsonl")
+        return read_lines(self.path / HELDOUT)
 
     def read_tokens(self) -> list[Record]:
         """The groups with per-token log-probs; empty if the run did not come so far."""
@@ -146,7 +147,7 @@ class RunFolder:
 
     def read_recipe(self) -> str:
         """The resolved recipe, TOML."""
-        return (self.path / "recipe.toml").read_text(encoding="utf-8")
+        return (self.path / RECIPE).read_text(encoding="utf-8")
 
     def _append(self, name: str, record: Record) -> None:
         # One write of one line: a reader beside the run sees whole lines.

@@ -38,7 +38,7 @@ class StepLog:
         self._earlier_seconds: float | None = None
         self._began = self._step_began = time.monotonic()
         self._paused_s = 0.0
-        self._load_seconds = 0.0  # the longest of a worker
+        self._load_seconds = 0.0  # the longest that a worker took to load an adapter
         self._stage_seconds: dict[str, float] = defaultdict(float)
         self._tasks: Counter[str] = Counter()
         self._train_seconds: dict[str, list[float]] = defaultdict(list)  # of each training task, by stage
@@ -92,11 +92,11 @@ class StepLog:
     def drawn(self, unit: Unit, report: DrawReport, seconds: float) -> None:
         """A chunk was drawn in `seconds` as seen by the driver."""
         self._count("draw", seconds)
+        self._load_seconds = max(self._load_seconds, report.load_seconds)
         if unit.purpose == "train":
             self._train_seconds["draw"].append(seconds)
             self._drawn_at[unit] = time.monotonic()
             self._effects[report.policy_version] = report.adapter_effect
-            self._load_seconds = max(self._load_seconds, report.load_seconds)
             if report.cut:
                 self._cut_captions.add((unit.step, unit.group))
 
@@ -162,12 +162,7 @@ class StepLog:
             **self._record,
             **figures,
             **{name: float(np.mean(values)) for name, values in self._metrics.items()},
-            "seconds": {
-                "step": wall,
-                "export": export_seconds,
-                "load": self._load_seconds,
-                **self._stage_seconds,
-            },
+            "seconds": {"step": wall, "export": export_seconds, "load": self._load_seconds, **self._stage_seconds},
             "tasks": dict(self._tasks),
             "queue_s": {stage: float(np.mean(waits)) for stage, waits in self._queue_seconds.items()},
             "train_tasks": {stage: _spread(values) for stage, values in self._train_seconds.items()},

@@ -11,15 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cluster import places
-from cluster.places import StorageError
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import Models, image_bytes, samples_of_rank
 from pipelines.memory_families import shape_of
+from pipelines.place import given_by_user
 from pipelines.planning.flops import points_of
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
-from pipelines.run_folder import read_lines
+from pipelines.run_folder import METRICS, RECIPE, RunFolder
 
-RECIPE, METRICS = "recipe.toml", "metrics.jsonl"
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
     "policy.model", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.activation_checkpointing", "policy.compile",
@@ -76,12 +75,12 @@ def read_run(place: str) -> Run:
     """
     with TemporaryDirectory() as copy:
         folder = _brought(place, Path(copy)) if "://" in place else Path(place)
-        if not (folder / RECIPE).is_file():
+        if not RunFolder.holds_run(folder):
             raise UserError(
                 f"--measured {place}: no run lies there; give a run folder, which holds {RECIPE} and {METRICS}"
             )
         recipe = load_recipe(folder / RECIPE)
-        records = read_lines(folder / METRICS)
+        records = RunFolder(folder).read_metrics()
     last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
     inner = [record for record in records[recipe.loop.staleness + 2 :] if record["step"] <= last]
     steady = [record for record in inner if _only_trained(record)]
@@ -115,16 +114,10 @@ def check_same(run: Recipe, recipe: Recipe) -> None:
 
 def _brought(url: str, copy: Path) -> Path:
     """The two files of a run that a plan reads, as far as they are there."""
-    try:
+    with given_by_user(url, "--measured"):
         for name in (RECIPE, METRICS):
             with suppress(FileNotFoundError):
                 (copy / name).write_bytes(places.read(f"{url.rstrip('/')}/{name}"))
-    except StorageError as error:
-        raise UserError(f"--measured: {error}") from error
-    except (ValueError, ImportError) as error:  # such as an unknown protocol
-        raise UserError(
-            f"--measured {url}: {error}. Give a run folder's path, or a URL such as s3://bucket/run"
-        ) from error
     return copy
 
 

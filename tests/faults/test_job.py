@@ -143,7 +143,7 @@ def test_everything_in_s3_and_the_driver_killed(head: Head, s3: str, tmp_path: P
     out = f"{s3}/job"
     from_s3 = {
         "data__train": f"{s3}/prompts/train.parquet",
-        "data__mix": "{}",
+        "data__mix": "{ single = 1, colours = 1, counting = 1, position = 1 }",
         "samples__every": 6,
         "rollout__prompts_per_step": 4,
     }

@@ -76,6 +76,7 @@ def test_the_effect_is_the_relative_change_of_the_velocity(generator, tiny_sd3):
     adapter = make_adapter(generator, 1, scale=0.3)
     base, changed = peft_velocity(tiny_sd3), peft_velocity(tiny_sd3, adapter)
     report, *_ = draw(generator, adapter)
+    assert 0 < report.load_seconds <= report.seconds
     assert report.adapter_effect > 0.01
     assert report.adapter_effect == pytest.approx(((changed - base).norm() / base.norm()).item(), rel=1e-3)
 
