@@ -1,0 +1,7 @@
+"""The error for what a user gave and no worker can use: a folder that is no model, a size that a model does not draw."""
+
+from __future__ import annotations
+
+
+class Mistake(ValueError):
+    """What was given cannot be used. Its text says what was given, what is allowed and what to do. A program exits with 2."""
