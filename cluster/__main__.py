@@ -19,18 +19,21 @@ from typing import Any
 import ray
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
+from rich.text import Text
 
+from cluster import speaking
 from cluster.runs import Run, RunEnded, RunGone, UserError, find_run
+from cluster.speaking import fail
 from cluster.table import show
 
 LOOK_EVERY_S = 1.0
 
 
+@speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    console = Console()
+    console = speaking.console()
     try:
         run = find_run(options.address, options.run)
         return {"status": status, "scale": scale, "stop": stop}[options.command](run, options, console)
@@ -53,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=os.environ.get("RAY_ADDRESS", ""),
         help="the run's Ray cluster, HOST:PORT (default: RAY_ADDRESS, else the clusters on this machine)",
     )
-    parser = argparse.ArgumentParser(prog="python -m cluster", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("status", parents=[where], help="a live table of the run's pools")
     command.add_argument("--once", action="store_true", help="show it once, as where there is no terminal")
@@ -77,7 +80,7 @@ def status(run: Run, options: argparse.Namespace, console: Console) -> int:
         except KeyboardInterrupt:
             pass
         except RunEnded as ended:
-            live.console.print(str(ended), markup=False, highlight=False)
+            speaking.say(live.console, str(ended))
     return 0
 
 
@@ -94,17 +97,17 @@ def stop(run: Run, options: argparse.Namespace, console: Console) -> int:
     try:
         return ask(run, console, "stop")
     except RunEnded as ended:
-        console.print(str(ended), markup=False, highlight=False, soft_wrap=True)
+        speaking.say(console, str(ended))
         return 0
 
 
 def ask(run: Run, console: Console, *command: Any) -> int:
     """Gives a command, and prints what became of it."""
-    with console.status(f"waiting for {escape(run.name)}"):
+    with console.status(Text(f"waiting for {run.name}")):
         answer = run.ask(*command)
     if answer.startswith("refused"):
         return fail("error", answer, 2)
-    console.print(answer, markup=False, highlight=False, soft_wrap=True)
+    speaking.say(console, answer)
     return 0
 
 
@@ -118,12 +121,6 @@ def check_scale(pools: dict[str, dict[str, Any]], pool: str, size: int) -> None:
     if size < smallest or (largest is not None and size > largest):
         limits = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
         raise UserError(f"{size} workers are outside of the limits of {pool}: {limits}")
-
-
-def fail(kind: str, message: object, code: int) -> int:
-    """Says what went wrong; returns the exit code."""
-    Console(stderr=True).print(f"[bold red]{kind}[/] {escape(str(message))}", highlight=False, soft_wrap=True)
-    return code
 
 
 if __name__ == "__main__":

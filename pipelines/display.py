@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from cluster import speaking
 from pipelines.heldout import Comparison, compare
 from pipelines.monitoring.watchers import Record, Watcher
 
@@ -27,7 +27,7 @@ class Display(Watcher):
     def __init__(self, total_steps: int, title: str, console: Console | None = None) -> None:
         self.total_steps = total_steps
         self.title = title
-        self.console = console or Console()
+        self.console = console or speaking.console()
         self._last: Record = {}
         self._rewards: list[float] = []
         self._evaluations: list[Record] = []
@@ -35,7 +35,7 @@ class Display(Watcher):
         # Step and time of the first record: what came before it, such as the evaluation of the base, is no guide to the rest.
         self._first: tuple[int, float] | None = None
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -44,7 +44,7 @@ class Display(Watcher):
             console=self.console,
             expand=True,
         )
-        self._bar = self._progress.add_task(escape(title), total=total_steps)
+        self._bar = self._progress.add_task(title, total=total_steps)
         self._live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4)
 
     def open(self) -> None:
@@ -59,6 +59,7 @@ class Display(Watcher):
 
     def status(self, status: Record) -> None:
         self._pools = status["pools"]
+        self._check_heard()
 
     def step(self, record: Record) -> None:
         self._last = record
@@ -80,7 +81,14 @@ class Display(Watcher):
         self._print(text)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        speaking.say(self.console, text)
+        self._check_heard()
+
+    def _check_heard(self) -> None:
+        """Raises what took the terminal away, if it is away."""
+        if error := speaking.lost(self.console):
+            self.close()
+            raise error
 
     def _left(self, step: int) -> str:
         assert self._first is not None

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from actors.messages import Prompt
+from cluster import speaking
 from pipelines import checks
 from pipelines.advice import first_change, least_need
 from pipelines.config import Recipe, UserError, load_recipe
@@ -34,10 +34,11 @@ from pipelines.symptoms import obstacles, warnings
 USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
 
 
+@speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    console = Console()
+    console = speaking.console()
     mistakes: list[str] = []
     try:
         check_packages()
@@ -59,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prompts, mistakes = (), [str(error)]
     in_flight = estimate(recipe, models).bytes_in_flight
     for text in [*warnings(recipe, models, prompts), *(warnings_of_job(job, recipe, in_flight) if job else [])]:
-        console.print(f"[yellow]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
+        speaking.say(console, text, "warning", "yellow")
     return tell_mistakes(mistakes) if mistakes else 0 if fits else 1
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "files",
         type=Path,
@@ -99,7 +100,7 @@ def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
 def tell_mistakes(found: Sequence[str]) -> int:
     """Prints what the user must mend first; returns the exit code of that."""
     for text in found:
-        Console(stderr=True).print(f"[bold red]error[/] {escape(text)}", highlight=False, soft_wrap=True)
+        speaking.fail("error", text, 2)
     return 2
 
 
@@ -107,20 +108,19 @@ def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Co
     """Prints the estimate and, where a GPU gets more than it has, what to change first. Returns whether all fits."""
     found = estimate(recipe, models)
     console.print(memory_table(found))
-    console.print(
+    speaking.say(
+        console,
         f"In flight: at most {_size(found.bytes_in_flight)} in the object store, {_size(found.image_bytes)} an image. "
         f"GPUs asked for: {sum(actor.count * actor.num_gpus for actor in found.actors):g}.",
-        highlight=False,
-        soft_wrap=True,
     )
     room = round(gpu_memory * GIB * USABLE)
     need, together = fullest_gpu(found.actors)
     if not together:
         return True
     who = " + ".join(f"{count} {pool}" for pool, count in together.items())
-    console.print(f"The fullest GPU: {who}, {_size(need)} of {_size(room)}.", highlight=False, soft_wrap=True)
+    speaking.say(console, f"The fullest GPU: {who}, {_size(need)} of {_size(room)}.")
     if need <= room:
-        console.print("[bold green]fits[/]")
+        speaking.say(console, "", "fits", "bold green")
         return True
     change = first_change(recipe, models, room)
     if change:
@@ -129,7 +129,7 @@ def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Co
     else:
         least = _size(least_need(recipe, models))
         advice = f"with the recipe's keys at their most frugal a GPU still needs {least}: take a smaller model or a larger GPU"
-    console.print(f"[bold red]does not fit[/] {escape(advice)}", highlight=False, soft_wrap=True)
+    speaking.say(console, advice, "does not fit", "bold red")
     return False
 
 

@@ -17,12 +17,11 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
 from actors.messages import Prompt
 from actors.seeds import seed_of
+from cluster import speaking
 from pipelines.config import UserError
 from pipelines.prompt_files import COLUMNS, ParquetFile, bytes_of
 
@@ -81,7 +80,7 @@ class ParquetPrompts:
         columns = ("caption", "category") if self.mix else ("caption",)
         most = BLOCK_BYTES // SPANS_PER_BLOCK // max(1, len(self.mix))
         spans = []
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=speaking.console(stderr=True), transient=True) as progress:
             bar = progress.add_task(f"reading the captions of {key}", total=sum(file.num_rows for file in self.files))
             for file in self.files:
                 for start, table in file.tables(columns, most):
@@ -112,11 +111,12 @@ class ParquetPrompts:
                 f"{key}: " + (f"none of its {total} rows has a caption" if total else "it holds no prompts")
             )
         if self._blank:
-            Console(stderr=True).print(
-                f"[yellow]warning[/] {self._blank} of {total} rows of {key} have no caption and are left out: "
-                f"{escape('; '.join(self._blank_places))}{' ...' if self._blank > PLACES_SHOWN else ''}",
-                highlight=False,
-                soft_wrap=True,
+            speaking.say(
+                speaking.console(stderr=True),
+                f"{self._blank} of {total} rows of {key} have no caption and are left out: "
+                f"{'; '.join(self._blank_places)}{' ...' if self._blank > PLACES_SHOWN else ''}",
+                "warning",
+                "yellow",
             )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,9 +19,9 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from cluster import speaking
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.doctor import USABLE
 from pipelines.memory import GIB, Models
@@ -36,15 +37,15 @@ STEADY_AT_SCALE = 2
 POOLS = ("rollout", "reward", "policy", "driver")
 
 
+@speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    console = Console(width=max(120, Console().width))
+    console = speaking.console(width=max(120, speaking.console().width))
     try:
         results = plan(options, console)
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
+        return speaking.fail("error", error, 2)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/sd35m_8gpu.toml")
     parser.add_argument("--gpus", type=_count, help="how many there are to split (default: the recipe's own sizes)")
     parser.add_argument("--gpus-per-node", type=_count, default=8, metavar="N", help="of the nodes (8)")
@@ -78,10 +79,10 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise UserError("\n".join(found))
     if options.gpus:
         check_gpus(recipe, options.gpus, options.gpus_per_node)
-    measured = read_run(options.measured) if options.measured else None
+    measured = None if options.measured is None else read_run(options.measured)
     estimated = Estimated(models, options.gpu, card, options.gpus_per_node)
     source: Source = Measured(measured, models, options.gpus_per_node) if measured else estimated
-    console.print(source.note, style="dim", highlight=False, soft_wrap=True)
+    speaking.say(console, "", source.note, "dim")
     if options.scale:
         return report_scale(recipe, options.scale, source, options.steps or STEADY_AT_SCALE, console)
     fits = Fits(models, options.gpus or 0, options.gpus_per_node, round(card.memory * GIB * USABLE))
@@ -90,9 +91,9 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if measured:
         predicted = simulate(measured.recipe, source.times(measured.recipe), steady=max(measured.steps, STEADY))
         ratio = predicted.images_per_s / measured.images_per_s
-        console.print(
+        speaking.say(
+            console,
             f"The run itself: {predicted.images_per_s:.4g} images/s predicted, {measured.images_per_s:.4g} measured, ratio {ratio:.3f}.",
-            highlight=False,
         )
         results["measured"] = {"predicted": asdict(predicted), "images_per_s": measured.images_per_s, "ratio": ratio}
     return results
@@ -118,8 +119,8 @@ def report_plans(
     if len(chosen) > 1:
         console.print(table("Splits", by_split, best))
     console.print(table("Staleness" if len(chosen) == 1 else "Staleness, for the best split", of_best, best))
-    pasted = " ".join(f"--set {text}" for text in best.overrides(recipe))
-    console.print(f"[bold]best[/]  {pasted}", highlight=False, soft_wrap=True)
+    pasted = " ".join(f"--set {shlex.quote(text)}" for text in best.overrides(recipe))
+    speaking.say(console, f" {pasted}", "best", "bold")
     return found, best
 
 
@@ -130,11 +131,10 @@ def report_scale(recipe: Recipe, workers: int, source: Source, steady: int, cons
     large = scaled(recipe, workers, source)
     figures = simulate(large, source.times(large), steady=steady)
     console.print(table(f"{workers} workers", [Plan(large, figures)], None))
-    console.print(
+    speaking.say(
+        console,
         f"The driver on this machine: {figures.cpu_s / figures.steps:.2f} CPU seconds a step, {figures.tasks / figures.cpu_s:.0f} tasks a "
         f"second, without Ray. The simulation gives it {1e3 * DRIVER_S:g} ms a task, as measured with Ray.",
-        highlight=False,
-        soft_wrap=True,
     )
     return {"scale": _plain(Plan(large, figures), recipe)}
 

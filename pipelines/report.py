@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cluster import speaking
 from pipelines.charts import known, number
 from pipelines.config import UserError
 from pipelines.grids import GridRow, read_grid
@@ -258,6 +259,7 @@ def highlighted(toml: str) -> Markup:
     return Markup("\n").join(lines)
 
 
+@speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run folder and print its path; 2 for a user's mistake."""
     parser = argparse.ArgumentParser(

@@ -6,7 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+
+from cluster import speaking
 
 CHANGED_S, AGAIN_S = 5.0, 30.0  # in a log: how soon a line follows one that says something else, or the same
 
@@ -32,9 +34,9 @@ class Starting:
 
     def __call__(self, text: str) -> None:
         if self.console.is_terminal:
-            self._live.update(escape(text))
+            self._live.update(Text(text))
         elif self._is_due(text):
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            speaking.say(self.console, text)
             self._said = (text, time.monotonic())
 
     def _is_due(self, text: str) -> bool:

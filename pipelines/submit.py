@@ -23,9 +23,9 @@ from pathlib import Path
 
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus
-from rich.console import Console
-from rich.markup import escape
 
+from cluster import speaking
+from cluster.speaking import fail
 from pipelines import shipping
 from pipelines.config import UserError, load_recipe
 from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
@@ -51,6 +51,7 @@ class Order:
         return f"{self.run_id}-{attempt}"
 
 
+@speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.submit", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m pipelines.submit", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe", type=Path, help="a TOML file inside the repository, such as recipes/toy.toml")
     parser.add_argument(
         "--out",
@@ -214,13 +215,7 @@ def how_to(job: str, address: str) -> str:
 
 def note(text: str) -> None:
     """Says something of this command's own."""
-    Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
-
-
-def fail(kind: str, message: object, code: int) -> int:
-    """Says what went wrong; returns the exit code."""
-    Console(stderr=True).print(f"[bold red]{kind}[/] {escape(str(message))}", highlight=False, soft_wrap=True)
-    return code
+    speaking.say(speaking.console(stderr=True), text)
 
 
 def _plain(name: str) -> str:

@@ -15,11 +15,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
+from cluster import speaking
 from cluster.placement import PlacementError
 from cluster.storage import folders
 from cluster.tasks import WorkerStartError
@@ -45,19 +46,17 @@ from pipelines.startup import check_packages
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = train_parser().parse_args(arguments)
-    console = Console()
     try:
         check_packages()
-        return train(options, console)
+        return train(options, speaking.console())
     except (UserError, PlacementError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
+        return speaking.fail("error", error, 2)
     except (WorkerStartError, RunFailed, OSError) as error:  # OSError: such as a full disk under the run folder
-        Console(stderr=True).print(f"[bold red]failed[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+        return speaking.fail("failed", error, 1)
     except KeyboardInterrupt:
         return 130
 
@@ -82,7 +81,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
             folder = open_folder(place.path, recipe)
             display = Display(recipe.loop.steps, recipe.run.name or place.name)
             step = found.manifest.step if found else 0
-            with Watchers(display, *monitors(recipe, folder, options.executor == "ray", step)) as watchers:
+            chosen = monitors(recipe, folder, options.executor == "ray", step)
+            with Watchers(display, *chosen, event=folder.event) as watchers:
                 place.watch(watchers.note)
                 report_damage(folder, watchers.note, problems)
                 recovery = Recovery(recipe, executor, folder, root, watchers.note)
@@ -126,19 +126,27 @@ def open_folder(path: Path, recipe: Recipe) -> RunFolder:
 
 def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
     """The last words of a run: its figures, where they are, and how to go on."""
-    report = write_report(folder.path)
-    if status == "done":
-        console.print(heldout_table(folder.read_heldout()))
-    console.print(
-        f"report   {place.shown}/{report.name}\nsummary  {place.shown}/summary.json\nfolder   {place.shown}  ({status})",
-        soft_wrap=True,
-    )
+    try:
+        report = f"{place.shown}/{write_report(folder.path).name}"
+        if status == "done":
+            console.print(heldout_table(folder.read_heldout()))
+    except Exception as error:  # the run has ended as it has, whatever cannot be shown of it
+        with suppress(OSError):
+            folder.event("report_failed", message=repr(error))
+        report = f"could not be written: {error!r}; python -m pipelines.report {shlex.quote(place.shown)} tries again"
+    speaking.say(console, f"report   {report}\nsummary  {place.shown}/summary.json\nfolder   {place.shown}  ({status})")
     if status == "stopped":
-        given = "".join(f" --set {shlex.quote(override)}" for override in options.set)
-        console.print(
-            f"continue with: python -m pipelines.train {options.recipe} --out {place.shown}{given} --resume",
-            soft_wrap=True,
-        )
+        speaking.say(console, f"continue with: {command_to_continue(options, place)}")
+
+
+def command_to_continue(options: argparse.Namespace, place: Place) -> str:
+    """What to paste into a shell to go on with a run that was stopped."""
+    given = [word for override in options.set for word in ("--set", override)]
+    if options.executor != "ray":
+        given += ["--executor", options.executor]
+    return shlex.join(
+        ["python", "-m", "pipelines.train", str(options.recipe), "--out", place.shown, *given, "--resume"]
+    )
 
 
 def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:

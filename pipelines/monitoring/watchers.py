@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -31,10 +34,15 @@ class Watcher:
 
 
 class Watchers:
-    """Passes every call to all of them, and is open as a context manager. One that raises is let go, with a note to the others."""
+    """Passes every call to all of them, and is open as a context manager.
 
-    def __init__(self, *watchers: Watcher) -> None:
+    One that raises is let go, with a note to the others and an `event` (such as `RunFolder.event`), since there may be no others.
+    """
+
+    def __init__(self, *watchers: Watcher, event: Callable[..., None] | None = None) -> None:
         self._watchers = list(watchers)
+        self._event = event
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Watchers:
         self._tell("open")
@@ -61,6 +69,16 @@ class Watchers:
         for watcher in tuple(self._watchers):
             try:
                 getattr(watcher, what)(*args)
-            except Exception as error:
-                self._watchers.remove(watcher)
-                self.note(f"warning: {type(watcher).__name__} no longer watches the run: {error!r}")
+            except (Exception, SystemExit) as error:  # SystemExit: what libraries raise that give up
+                self._let_go(watcher, error)
+
+    def _let_go(self, watcher: Watcher, error: BaseException) -> None:
+        with self._lock:
+            if watcher not in self._watchers:  # another thread was faster
+                return
+            self._watchers.remove(watcher)
+        name = type(watcher).__name__
+        if self._event:
+            with suppress(OSError):
+                self._event("watcher_lost", watcher=name, message=repr(error))
+        self.note(f"warning: {name} no longer watches the run: {error!r}")

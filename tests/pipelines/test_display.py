@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
+from cluster import speaking
+from cluster.speaking import Outlet
 from pipelines.display import Display, heldout_table, sparkline, step_words
 from pipelines.monitoring.watchers import Watchers
 
@@ -76,3 +79,29 @@ def test_the_table_gives_every_category_and_the_gain() -> None:
     assert ["colours", "50.0", "90.0", "+40.0"] in rows
     assert ["counting", "30.0", "30.0", "+0.0"] in rows
     assert ["macro", "40.0", "60.0", "+20.0"] in rows
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_terminal_that_is_lost_lets_the_display_go_and_nothing_else(terminal: bool) -> None:
+    events: list[str] = []
+    with open("/dev/full", "w") as full:
+        console = speaking.console(file=Outlet(full), force_terminal=terminal)
+        with Watchers(Display(3, "test", console), event=lambda kind, **fields: events.append(kind)) as display:
+            for step in (1, 2, 3):
+                display.step({"step": step, "reward_mean": 0.5})
+                display.status({"pools": {}})
+        assert events == ["watcher_lost"]
+
+
+def test_users_words_are_shown_as_they_are() -> None:
+    words = "size [/cm] :smile:"
+    for terminal in (False, True):
+        out = io.StringIO()
+        console = speaking.console(file=out, force_terminal=terminal, width=100)
+        with Watchers(Display(3, words, console)) as display:
+            display.note(words)
+        assert out.getvalue().count(words) >= 2
+    scores = {"reward": 0.5, "guidance": 1.0, "tag": "before", "step": 0, "accuracy": 0.4}
+    console = speaking.console(file=out, width=100)
+    console.print(heldout_table([{**scores, "by_category": {words: 0.5}}]))
+    assert f" {words} " in out.getvalue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from pipelines.monitoring.watchers import Record, Watcher, Watchers
@@ -85,3 +87,44 @@ def test_a_wish_to_stop_that_comes_inside_a_watcher_passes_through() -> None:
 
     with pytest.raises(KeyboardInterrupt), Watchers(Interrupted()) as watchers:
         watchers.step({"step": 1})
+
+
+def test_one_that_gives_up_the_whole_process_is_let_go_and_an_event_says_so_if_nobody_else_can() -> None:
+    class GivesUp(Notebook):
+        def step(self, record: Record) -> None:
+            raise SystemExit(1)
+
+    events: list[dict[str, str]] = []
+    with Watchers(GivesUp(), event=lambda kind, **fields: events.append({"kind": kind, **fields})) as watchers:
+        watchers.step({"step": 1})
+    assert events == [{"kind": "watcher_lost", "watcher": "GivesUp", "message": "SystemExit(1)"}]
+
+
+def test_an_event_that_cannot_be_written_ends_nothing_either() -> None:
+    def full_disk(kind: str, **fields: str) -> None:
+        raise OSError("no space left on device")
+
+    calm = Notebook()
+    with Watchers(Fragile(), calm, event=full_disk) as watchers:
+        for step in (1, 2, 3):
+            watchers.step({"step": step})
+    assert calm.lines[-2:] == ["step 3", "close"]
+
+
+def test_one_that_fails_in_two_threads_at_once_is_let_go_once() -> None:
+    together = threading.Barrier(2)
+
+    class Torn(Notebook):
+        def note(self, text: str) -> None:
+            together.wait(timeout=30)
+            raise OSError(text)
+
+    calm = Notebook()
+    watchers = Watchers(Torn(), calm)
+    threads = [threading.Thread(target=watchers.note, args=(text,)) for text in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum("no longer watches" in line for line in calm.lines) == 1
+    assert {"one", "two"} < set(calm.lines)
