@@ -197,7 +197,7 @@ def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
             watchers = Watchers(Display(scenario.steps, "bench", Console(quiet=True)))
             heldout = HeldoutPlan((), recipe.heldout, scenario.steps)
             recovery = Recovery(recipe, meter, run, f"{folder}/checkpoints", watchers.note)
-            Driver(recipe, order, heldout, meter, run, watchers, recovery, prompts_sha256="").run(None)
+            Driver(recipe, order, heldout, meter, run, watchers, recovery).run(None)
             cpu, seconds = time.process_time() - cpu_began, time.perf_counter() - began
         finally:
             executor.close()

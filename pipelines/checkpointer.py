@@ -8,9 +8,10 @@ from typing import Any
 
 from cluster import storage
 from cluster.tasks import Failure, Outcome
-from pipelines.checkpoints import RECIPE, RECORDS, Manifest, place_of, recipe_sha256, step_of
+from pipelines.checkpoints import RECIPE, RECORDS, Inputs, Manifest, place_of, step_of
 from pipelines.config import Recipe, dump_recipe
 from pipelines.heldout import best
+from pipelines.recipe_changes import recipe_sha256
 from pipelines.run_folder import RunFolder
 
 
@@ -23,12 +24,12 @@ class Checkpointer:
     def __init__(
         self,
         recipe: Recipe,
-        prompts_sha256: str,
+        inputs: Inputs,
         folder: RunFolder,
         root: str,
         submit: Callable[..., None],
     ) -> None:
-        self.recipe, self.prompts_sha256, self.folder, self.root = recipe, prompts_sha256, folder, root
+        self.recipe, self.inputs, self.folder, self.root = recipe, inputs, folder, root
         self.submit = submit
         self.saved_step = 0
         self.manifest: Manifest | None = None  # of the checkpoint that is being made
@@ -81,7 +82,7 @@ class Checkpointer:
             zero_stage=policy.zero_stage,
             seed=self.recipe.run.seed,
             recipe_sha256=recipe_sha256(self.recipe),
-            prompts_sha256=self.prompts_sha256,
+            **asdict(self.inputs),
         )
         self._records = {RECORDS + name: content for name, content in self.folder.records().items()}
         self._records[RECIPE] = dump_recipe(self.recipe).encode()

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from cluster import storage
-from pipelines.config import Recipe, UserError, dump_recipe
+from pipelines.config import Recipe, UserError, parse_recipe
 from pipelines.prompts import PromptSet
+from pipelines.recipe_changes import Changes, differences, refused
 
 RECORDS = "records/"
 RECIPE = "records/recipe.toml"
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "deepspeed", "ray", "numpy")
-FREE_TABLES = {"cluster", "samples", "monitor"}
-FREE_KEYS = {
-    *("name", "notes", "size", "min", "max", "num_cpus", "num_gpus", "resources", "labels"),
-    *("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints"),
-    *("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight"),
-}
-ANEW_KEYS = {"ranks", "zero_stage"}  # these may change as well, but sums are then taken in another order
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The hashes of what a recipe names by path: the prompts to train on, the held-out ones, the LoRA to begin from."""
+
+    prompts_sha256: str = ""
+    heldout_sha256: str = ""
+    init_adapter_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Manifest:
     """What a checkpoint says of itself.
 
     adapters: sha256 by policy version; evaluated: versions whose evaluation is recorded; digest_since: the step after which
-    the digest's chain began (0, or a resume on another number of ranks).
+    the digest's chain began (0, or a resume on another number of ranks); changes: what resumes changed of the recipe, each
+    {"step": after which, "changed": key path -> [old, new]}.
     """
 
     step: int
@@ -49,6 +55,9 @@ class Manifest:
     seed: int
     recipe_sha256: str
     prompts_sha256: str
+    heldout_sha256: str = ""
+    init_adapter_sha256: str = ""
+    changes: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
@@ -64,6 +73,10 @@ class Found:
         """The run's records up to the checkpoint, by file name."""
         names = [name for name in self.manifest.files if name.startswith(RECORDS) and name != RECIPE]
         return {name.removeprefix(RECORDS): storage.read_bytes(self.place, name) for name in names}
+
+    def recipe_toml(self) -> str:
+        """The recipe that the run had when this was made."""
+        return storage.read_bytes(self.place, RECIPE).decode()
 
     def state_files(self) -> list[str]:
         """The names of the policy's files."""
@@ -105,33 +118,41 @@ def named(place: str) -> Found:
         raise UserError(f"--resume {place}: {error}. Give a folder such as checkpoints/step-000050") from None
 
 
-def check_fits(found: Found, recipe: Recipe, prompts_sha256: str) -> None:
-    """Raises UserError if the recipe or the prompts would not continue the run that the checkpoint is of."""
-    manifest = found.manifest
-    if manifest.recipe_sha256 != recipe_sha256(recipe):
-        old = storage.read_bytes(found.place, RECIPE).decode().splitlines()
-        changed = [line for line in dump_recipe(recipe).splitlines() if line not in old]
+def changes_since(found: Found, recipe: Recipe, inputs: Inputs) -> Changes:
+    """What the recipe changes of the run that the checkpoint is of. Raises UserError for what a run cannot change on its way."""
+    manifest, here = found.manifest, f"--resume {found.place}"
+    old = parse_recipe(tomllib.loads(found.recipe_toml()), source=f"{found.place}/{RECIPE}")
+    changes = differences(old, recipe)
+    if no := refused(changes):
+        listed = "\n".join(f"  {path} = {new!r} (the checkpoint has {before!r})" for path, (before, new) in no.items())
         raise UserError(
-            "--resume continues a run with its own recipe; pool sizes, resources, limits, names, policy.ranks and "
-            "policy.zero_stage may differ. Changed here:\n  " + "\n  ".join(changed or ["(keys were removed)"])
+            f"{here}: a run cannot change these keys on its way:\n{listed}\nGive the values that it has, or begin a new run from "
+            "its adapter with policy.init_adapter. docs/using_a_run.md lists what may change"
         )
-    if manifest.prompts_sha256 != prompts_sha256:
-        raise UserError("--resume: the prompt sets are not those of the run. Give it the files that it began with")
-
-
-def recipe_sha256(recipe: Recipe) -> str:
-    """A hash of all that decides the result, but for the number of ranks and the ZeRO stage."""
-    kept = {
-        name: {key: value for key, value in table.items() if key not in FREE_KEYS | ANEW_KEYS}
-        for name, table in recipe.model_dump().items()
-        if name not in FREE_TABLES
-    }
-    return hashlib.sha256(repr(kept).encode()).hexdigest()
+    if manifest.prompts_sha256 != inputs.prompts_sha256:
+        raise UserError(f"{here}: the prompt sets are not those of the run: data.train has other prompts than it began with")
+    if manifest.init_adapter_sha256 != inputs.init_adapter_sha256:
+        raise UserError(f"{here}: policy.init_adapter is not the file that the run began with: its content is another one")
+    if recipe.loop.steps < manifest.step:
+        raise UserError(
+            f"{here}: loop.steps = {recipe.loop.steps}, but the checkpoint is of step {manifest.step}: raise loop.steps, or resume "
+            "an earlier checkpoint"
+        )
+    if manifest.heldout_sha256 != inputs.heldout_sha256:
+        before, after = manifest.heldout_sha256, inputs.heldout_sha256
+        changes["data.heldout"] = (_named(old.data.heldout, before), _named(recipe.data.heldout, after))
+    else:
+        changes.pop("data.heldout", None)  # the same prompts from another place
+    return changes
 
 
 def sha256_of_prompts(*sets: PromptSet) -> str:
     """A hash of prompt sets, in their order; their repr stands for their content."""
     return hashlib.sha256(repr(sets).encode()).hexdigest()
+
+
+def _named(path: str | None, sha256: str) -> str:
+    return f"{path} (sha256 {sha256[:12]})"
 
 
 def _open(place: str) -> Manifest:

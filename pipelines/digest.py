@@ -1,10 +1,14 @@
-"""The digest of a run: a hash chain over its steps, equal for two runs exactly if they trained alike to the bit."""
+"""The digest of a run: a hash chain over its steps, equal for two runs exactly if they trained alike to the bit.
+
+What a resume changes of the recipe is a link of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 FIRST = "0" * 64
 
@@ -27,4 +31,10 @@ def next_digest(
         None if loss is None else float(loss).hex(),
         adapter_sha256,
     ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def changed_digest(previous: str, step: int, changes: Mapping[str, Any]) -> str:
+    """sha256 over the digest before, the step after which the recipe changed, and (old value, new value) by key path."""
+    content = [previous, "recipe changed after", step, sorted(changes.items())]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

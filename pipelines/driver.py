@@ -67,7 +67,6 @@ class Driver:
         folder: RunFolder,
         watchers: Watchers,
         recovery: Recovery,
-        prompts_sha256: str,
         samples_place: str = "",
     ) -> None:
         self.recipe, self.order, self.heldout = recipe, order, heldout
@@ -75,7 +74,7 @@ class Driver:
         self.recovery = recovery
         self.dispatch = Dispatch(executor, recipe.cluster)
         self.submit = self.dispatch.submit
-        self.checkpointer = Checkpointer(recipe, prompts_sha256, folder, recovery.root, self.submit)
+        self.checkpointer = Checkpointer(recipe, recovery.inputs, folder, recovery.root, self.submit)
         self.pictures = Pictures(folder)
         self.samples = SampleKeeper(recipe, samples_place, folder, self.submit, watchers.note)
         self.log = StepLog()

@@ -9,10 +9,14 @@ from itertools import count
 from typing import Any
 
 from cluster.tasks import Executor, Failure, Outcome, Task
-from pipelines.checkpoints import Found, newest
+from pipelines.checkpoints import Found, Inputs, Manifest, changes_since, newest
 from pipelines.config import Recipe
-from pipelines.digest import FIRST
+from pipelines.digest import FIRST, changed_digest
+from pipelines.recipe_changes import HELDOUT, Changes, in_words, recorded, within
 from pipelines.run_folder import RunFolder
+
+
+NO_INPUTS = Inputs()
 
 
 class RunFailed(RuntimeError):
@@ -31,6 +35,7 @@ class Start:
     seconds: float = 0.0
     quarantined: int = 0
     evaluated: tuple[int, ...] = ()
+    changes: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass
@@ -78,9 +83,16 @@ class Recovery:
     """Loads checkpoints into the policy; restarts its ranks when they are lost while it does."""
 
     def __init__(
-        self, recipe: Recipe, executor: Executor, folder: RunFolder, root: str, note: Callable[[str], None]
+        self,
+        recipe: Recipe,
+        executor: Executor,
+        folder: RunFolder,
+        root: str,
+        note: Callable[[str], None],
+        inputs: Inputs = NO_INPUTS,
     ) -> None:
         self.recipe, self.executor, self.folder, self.root, self.note = recipe, executor, folder, root, note
+        self.inputs = inputs
         self.losses = PolicyLosses(recipe.loop.max_failures_in_row)
         self._numbers = count()
 
@@ -111,32 +123,35 @@ class Recovery:
 
     def _first(self) -> Start:
         self.folder.restore({})
+        return Start(self._first_version())
+
+    def _first_version(self) -> dict[int, tuple[str, Any]]:
+        """Version 0, of ranks that have loaded nothing yet: version -> (sha256, handle)."""
         outcome = self._call("policy", "export", 0, returns=2)
-        return Start({0: (outcome.value["sha256"], outcome.payloads[0])})
+        return {0: (outcome.value["sha256"], outcome.payloads[0])}
 
     def _load(self, found: Found) -> Start:
         began = time.monotonic()
-        manifest, policy = found.manifest, self.recipe.policy
-        self.folder.restore(found.records())
+        manifest = found.manifest
+        changes = recorded(changes_since(found, self.recipe, self.inputs))
+        first = self._first_version() if _heldout_changed(changes) else {}
         files = self._call("storage", "read", found.place, found.state_files(), returns=2).payloads[0]
         self._call("policy", "load", files)
-        adapters = {}
+        adapters = dict(first)
         for version, sha256 in manifest.adapters.items():
             outcome = self._call("policy", "load_adapter", files, int(version), returns=2)
             if outcome.value["sha256"] != sha256:
                 raise RunFailed(f"{found.place}: adapter {version} does not have the hash that the manifest gives")
             adapters[int(version)] = (sha256, outcome.payloads[0])
+        records = found.records()
+        self.folder.restore(records)
+        evaluated = set(manifest.evaluated) - {self.recipe.loop.steps if "loop.steps" in changes else None}
+        if first:
+            self.folder.begin_heldout(f"heldout-until-{manifest.step:06d}.jsonl")
+            evaluated = set(range(manifest.step)) - adapters.keys()  # what cannot be drawn any more
         seconds = round(time.monotonic() - began, 3)
         self.folder.event("restored", step=manifest.step, checkpoint=found.place, seconds=seconds)
-        digest, since = manifest.digest, manifest.digest_since
-        if (manifest.ranks, manifest.zero_stage) != (policy.ranks, policy.zero_stage):
-            digest, since = FIRST, manifest.step
-            was = {"ranks": manifest.ranks, "zero_stage": manifest.zero_stage}
-            self.folder.event("digest_anew", step=since, was=was, ranks=policy.ranks, zero_stage=policy.zero_stage)
-            self.note(
-                f"the digest starts anew after step {since}: the checkpoint is of {manifest.ranks} ranks at ZeRO stage "
-                f"{manifest.zero_stage}, this run has {policy.ranks} at stage {policy.zero_stage}"
-            )
+        digest, since = self._digest_from(manifest, changes)
         return Start(
             adapters,
             manifest.step,
@@ -145,8 +160,26 @@ class Recovery:
             manifest.images,
             manifest.seconds,
             manifest.quarantined,
-            tuple(manifest.evaluated),
+            tuple(sorted(evaluated)),
+            (*manifest.changes, *([{"step": manifest.step, "changed": changes}] if changes else [])),
         )
+
+    def _digest_from(self, manifest: Manifest, changes: Changes) -> tuple[str, int]:
+        """The digest that the next step is chained to, and since when the chain runs. Says so if either is new."""
+        step, policy = manifest.step, self.recipe.policy
+        digest, since = manifest.digest, manifest.digest_since
+        if (manifest.ranks, manifest.zero_stage) != (policy.ranks, policy.zero_stage):
+            digest, since = FIRST, step
+            was = {"ranks": manifest.ranks, "zero_stage": manifest.zero_stage}
+            self.folder.event("digest_anew", step=since, was=was, ranks=policy.ranks, zero_stage=policy.zero_stage)
+            self.note(
+                f"the digest starts anew after step {since}: the checkpoint is of {manifest.ranks} ranks at ZeRO stage "
+                f"{manifest.zero_stage}, this run has {policy.ranks} at stage {policy.zero_stage}"
+            )
+        if changes:
+            digest = changed_digest(digest, step, changes)
+            self.note(f"the recipe changes after step {step}, and with it the digest: {in_words(changes)}")
+        return digest, since
 
     def _call(self, pool: str, method: str, *args: Any, returns: int = 1) -> Outcome:
         """One call while nothing else counts; outcomes of earlier work are let go. A lost storage worker is tried again."""
@@ -165,6 +198,10 @@ class Recovery:
                 raise CallFailed(method, outcome.failure)
             if outcome.failure.cause == "raised" or tries > self.recipe.loop.lost_retries:
                 raise RunFailed(f"the {pool} worker could not {method}: {outcome.failure.message}")
+
+
+def _heldout_changed(changes: Changes) -> bool:
+    return any(within(path, HELDOUT) for path in changes)
 
 
 def report_damage(folder: RunFolder, note: Callable[[str], None], problems: list[str]) -> None:

@@ -91,6 +91,21 @@ class RunFolder:
         for name in RECORDS:
             _replace(self.path / name, records.get(name, b"").decode())
 
+    def begin_heldout(self, earlier: str) -> None:
+        """Held-out evaluations begin anew; those so far, which do not compare with what follows, are kept as the file `earlier`."""
+        (self.path / HELDOUT).replace(self.path / earlier)
+        _replace(self.path / HELDOUT, "")
+
+    def follow(self, recipe_toml: str) -> str:
+        """Makes this the run's recipe. Returns the name under which the earlier one is kept, empty if it is the same."""
+        earlier = self.read_recipe()
+        if earlier == recipe_toml:
+            return ""
+        name = f"recipe-{len(list(self.path.glob('recipe-*.toml'))) + 1}.toml"
+        _replace(self.path / name, earlier)
+        _replace(self.path / RECIPE, recipe_toml)
+        return name
+
     def tokens(self, records: Sequence[Record]) -> None:
         """Write tokens.json: per-token log-probs of the groups that the report shows."""
         write_json(self.path / "tokens.json", list(records))

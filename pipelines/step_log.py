@@ -29,6 +29,7 @@ class StepLog:
         self.step = 0
         self.digest = FIRST
         self.digest_since = 0
+        self.changes: tuple[dict[str, Any], ...] = ()  # of the recipe, by resumes
         self.images = 0
         self.quarantined = 0
         self.retries: Counter[str] = Counter()
@@ -54,6 +55,7 @@ class StepLog:
     def take_up(self, start: Start) -> None:
         """Goes on from a start. The clock of this process and its retries go on; a later start of it takes no time back."""
         self.step, self.digest, self.digest_since = start.step, start.digest, start.digest_since
+        self.changes = start.changes
         self.images, self.quarantined = start.images, start.quarantined
         if self._earlier_seconds is None:
             self._earlier_seconds = start.seconds
@@ -71,6 +73,7 @@ class StepLog:
             "step": self.step,
             "digest": self.digest,
             "digest_since": self.digest_since,
+            "changes": self.changes,
             "images": self.images,
             "seconds": self.seconds(),
             "quarantined": self.quarantined,

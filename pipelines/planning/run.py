@@ -161,5 +161,5 @@ def drive(recipe: Recipe, executor: Meter) -> list[dict[str, Any]]:
         folder = RunFolder.create(Path(temporary) / "run", dump_recipe(recipe))
         watchers = Watchers()
         recovery = Recovery(recipe, executor, folder, f"{temporary}/checkpoints", watchers.note)
-        Driver(recipe, order, heldout, executor, folder, watchers, recovery, prompts_sha256="").run(None)
+        Driver(recipe, order, heldout, executor, folder, watchers, recovery).run(None)
         return folder.read_metrics()

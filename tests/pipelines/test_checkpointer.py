@@ -77,7 +77,7 @@ def train(tmp_path: Path) -> Train:
         order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
         heldout = HeldoutPlan((), recipe.heldout, STEPS)
         recovery = Recovery(recipe, executor, folder, root_of(tmp_path), watchers.note)
-        driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, prompts_sha256="")
+        driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery)
         earlier = len(folder.read_events())
         assert driver.run(newest(root_of(tmp_path))[0]) == "done"
         return [event["step"] for event in folder.read_events()[earlier:] if event["kind"] == "checkpoint"]

@@ -273,7 +273,7 @@ def test_no_checkpoint_counts_a_step_whose_images_are_not_there(s3: str, tmp_pat
     watchers = Watchers()
     recovery = Recovery(recipe, executor, folder, str(tmp_path / "checkpoints"), watchers.note)
     heldout, place = HeldoutPlan((), recipe.heldout, 8), f"{s3}/{tmp_path.name}"
-    driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, "", samples_place=place)
+    driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, samples_place=place)
     assert driver.run(None) == "done"
     written: set[int] = set()
     checkpoints = []
