@@ -130,9 +130,13 @@ def changes_since(found: Found, recipe: Recipe, inputs: Inputs) -> Changes:
             "its adapter with policy.init_adapter. docs/using_a_run.md lists what may change"
         )
     if manifest.prompts_sha256 != inputs.prompts_sha256:
-        raise UserError(f"{here}: the prompt sets are not those of the run: data.train has other prompts than it began with")
+        raise UserError(
+            f"{here}: the prompt sets are not those of the run: data.train has other prompts than it began with"
+        )
     if manifest.init_adapter_sha256 != inputs.init_adapter_sha256:
-        raise UserError(f"{here}: policy.init_adapter is not the file that the run began with: its content is another one")
+        raise UserError(
+            f"{here}: policy.init_adapter is not the file that the run began with: its content is another one"
+        )
     if recipe.loop.steps < manifest.step:
         raise UserError(
             f"{here}: loop.steps = {recipe.loop.steps}, but the checkpoint is of step {manifest.step}: raise loop.steps, or resume "
@@ -146,9 +150,9 @@ def changes_since(found: Found, recipe: Recipe, inputs: Inputs) -> Changes:
     return changes
 
 
-def sha256_of_prompts(*sets: PromptSet) -> str:
-    """A hash of prompt sets, in their order; their repr stands for their content."""
-    return hashlib.sha256(repr(sets).encode()).hexdigest()
+def sha256_of(prompts: PromptSet) -> str:
+    """A hash of a prompt set; its repr stands for its content."""
+    return hashlib.sha256(repr(prompts).encode()).hexdigest()
 
 
 def _named(path: str | None, sha256: str) -> str:

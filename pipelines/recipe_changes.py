@@ -1,5 +1,6 @@
-"""What a run may change of its recipe when it is resumed, and what of that decides its result: all by key path, such as
-`policy.learning_rate`. Loads neither torch nor ray (docs/using_a_run.md says why a key is where it is).
+"""What a run may change of its recipe when it is resumed, and what of that decides its result.
+
+Keys are known by their whole path, such as `policy.learning_rate`; docs/using_a_run.md says why each is where it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ POOL = ("size", "min", "max", "num_cpus", "num_gpus", "resources", "labels")
 BOOKS = ("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints")
 LIMITS = ("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight")
 FREE = (  # they decide nothing; what lies at a path under [data] is compared by its content
-    *("cluster", "samples", "monitor", "run.name", "run.notes", "data.train", "data.heldout", "policy.init_adapter"),
+    *("cluster", "samples", "monitor", "run.name", "run.notes", "data.train", "data.heldout"),
     *(f"{pool}.{key}" for pool in ("rollout", "reward", "policy") for key in POOL),
     *(f"loop.{key}" for key in BOOKS + LIMITS),
 )

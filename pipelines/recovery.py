@@ -15,7 +15,6 @@ from pipelines.digest import FIRST, changed_digest
 from pipelines.recipe_changes import HELDOUT, Changes, in_words, recorded, within
 from pipelines.run_folder import RunFolder
 
-
 NO_INPUTS = Inputs()
 
 
@@ -143,9 +142,11 @@ class Recovery:
             if outcome.value["sha256"] != sha256:
                 raise RunFailed(f"{found.place}: adapter {version} does not have the hash that the manifest gives")
             adapters[int(version)] = (sha256, outcome.payloads[0])
-        records = found.records()
-        self.folder.restore(records)
-        evaluated = set(manifest.evaluated) - {self.recipe.loop.steps if "loop.steps" in changes else None}
+        evaluated = set(manifest.evaluated)
+        self.folder.restore(found.records())
+        if "loop.steps" in changes:
+            self.folder.retag_heldout("after", "during")
+            evaluated.discard(self.recipe.loop.steps)
         if first:
             self.folder.begin_heldout(f"heldout-until-{manifest.step:06d}.jsonl")
             evaluated = set(range(manifest.step)) - adapters.keys()  # what cannot be drawn any more

@@ -114,7 +114,19 @@ def _notes(
             'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'
             ' loop.order = "strict" for a result that can be repeated to the bit.'
         )
-    return notes
+    return notes + [
+        f"After step {step} the recipe changed: {', '.join(_changed(change))}."
+        for step, change in changes(events).items()
+    ]
+
+
+def changes(events: Sequence[Record]) -> dict[int, Record]:
+    """What resumes changed of the recipe: step -> key path -> [old, new]."""
+    return {event["step"]: event["changed"] for event in events if event.get("kind") == "recipe_changed"}
+
+
+def _changed(change: Record) -> list[str]:
+    return [f"{path} {old} → {new}" for path, (old, new) in change.items()]
 
 
 def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, state: Record) -> list[Record]:

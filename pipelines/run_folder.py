@@ -96,6 +96,11 @@ class RunFolder:
         (self.path / HELDOUT).replace(self.path / earlier)
         _replace(self.path / HELDOUT, "")
 
+    def retag_heldout(self, old: str, new: str) -> None:
+        """Held-out evaluations with the tag `old` get the tag `new`."""
+        records = [record | {"tag": new if record["tag"] == old else record["tag"]} for record in self.read_heldout()]
+        _replace(self.path / HELDOUT, "".join(to_json(record) + "\n" for record in records))
+
     def follow(self, recipe_toml: str) -> str:
         """Makes this the run's recipe. Returns the name under which the earlier one is kept, empty if it is the same."""
         earlier = self.read_recipe()

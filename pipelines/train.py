@@ -26,7 +26,7 @@ from cluster.storage import folders
 from cluster.tasks import WorkerStartError
 from pipelines import checks, workers
 from pipelines.arguments import train_parser
-from pipelines.checkpoints import Found, check_fits, named, newest, sha256_of_prompts, step_of
+from pipelines.checkpoints import Found, Inputs, changes_since, named, newest, sha256_of, step_of
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
 from pipelines.driver import Driver
@@ -36,6 +36,7 @@ from pipelines.monitoring.monitors import check_monitors, monitors
 from pipelines.monitoring.watchers import Watchers
 from pipelines.place import Place, check_writable
 from pipelines.prompts import PromptOrder, load_prompt_sets
+from pipelines.recipe_changes import Changes
 from pipelines.recovery import Recovery, RunFailed, report_damage
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
@@ -66,29 +67,26 @@ def train(options: argparse.Namespace, console: Console) -> int:
     check_out_of_job(options.out)
     recipe = load_recipe(options.recipe, options.set)
     check_monitors(recipe)
-    order, heldout, prompts_sha256 = load_data(recipe)
+    order, heldout, inputs = load_data(recipe)
     out = options.out or f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     with Place(out) as place:
         root = recipe.loop.checkpoints.rstrip("/") or place.checkpoints
         check_writable(root, "loop.checkpoints")
         found, problems = choose_checkpoint(options.resume, place, root)
-        if found:
-            check_fits(found, recipe, prompts_sha256)
+        changes = changes_since(found, recipe, inputs) if found else {}
         with Starting(console) as starting:
             executor = workers.make_executor(recipe, options.executor, f"{place.name}-{os.getpid()}", starting)
             executor.start()
         try:
-            folder = open_folder(place.path, recipe)
+            folder = open_folder(place.path, recipe, found, changes)
             display = Display(recipe.loop.steps, recipe.run.name or place.name)
             step = found.manifest.step if found else 0
             chosen = monitors(recipe, folder, options.executor == "ray", step)
             with Watchers(display, *chosen, event=folder.event) as watchers:
                 place.watch(watchers.note)
                 report_damage(folder, watchers.note, problems)
-                recovery = Recovery(recipe, executor, folder, root, watchers.note)
-                driver = Driver(
-                    recipe, order, heldout, executor, folder, watchers, recovery, prompts_sha256, place.final
-                )
+                recovery = Recovery(recipe, executor, folder, root, watchers.note, inputs)
+                driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, place.final)
                 status = run(driver, found, folder)
         finally:
             executor.close()
@@ -96,14 +94,14 @@ def train(options: argparse.Namespace, console: Console) -> int:
     return {"done": 0, "stopped": 130}.get(status, 1)
 
 
-def load_data(recipe: Recipe) -> tuple[PromptOrder, HeldoutPlan, str]:
-    """The prompts in their order, the held-out ones, and a hash of both; all of it checked. Raises UserError."""
+def load_data(recipe: Recipe) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
+    """The prompts in their order, the held-out ones, and the hashes of what the recipe names; all of it checked. Raises UserError."""
     checks.check_models(recipe)
     checks.check_checker(recipe)
     prompts, heldout_prompts = load_prompt_sets(recipe.data)
     order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
-    return order, heldout, sha256_of_prompts(prompts, heldout_prompts)
+    return order, heldout, Inputs(sha256_of(prompts), sha256_of(heldout_prompts))
 
 
 def choose_checkpoint(resume: str | None, place: Place, root: str) -> tuple[Found | None, list[str]]:
@@ -119,9 +117,16 @@ def choose_checkpoint(resume: str | None, place: Place, root: str) -> tuple[Foun
     return newest(root) if resume == "auto" else (named(resume), [])
 
 
-def open_folder(path: Path, recipe: Recipe) -> RunFolder:
-    """The run folder, begun if there is none yet."""
-    return RunFolder.open(path) if RunFolder.holds_run(path) else RunFolder.create(path, dump_recipe(recipe))
+def open_folder(path: Path, recipe: Recipe, found: Found | None, changes: Changes) -> RunFolder:
+    """The run folder, begun if there is none yet. Its recipe.toml is what the run has from here on; earlier ones are kept."""
+    if RunFolder.holds_run(path):
+        folder = RunFolder.open(path)
+    else:
+        folder = RunFolder.create(path, found.recipe_toml() if found else dump_recipe(recipe))
+    earlier = folder.follow(dump_recipe(recipe))
+    if found and changes:
+        folder.event("recipe_changed", step=found.manifest.step, changed=changes, earlier=earlier)
+    return folder
 
 
 def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
@@ -191,6 +196,7 @@ def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
             "digest": log.digest,
             "reproducible": driver.recipe.loop.order == "strict",
             "digest_since": log.digest_since,
+            "changes": log.changes,
             "steps": log.step,
             "seconds": seconds,
             "images": log.images,
