@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from markupsafe import Markup
+
+from pipelines.heldout import known
 
 WIDTH, HEIGHT = 560, 236
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 28
@@ -146,11 +148,6 @@ def number(value: float | None, unit: str = "") -> str:
     digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     digits = re.sub(r"e-0*", "e-", digits)
     return digits.replace("-", "−") + (f" {unit}" if unit else "")
-
-
-def known(value: float | None) -> TypeGuard[float]:
-    """Whether there is a finite value."""
-    return value is not None and math.isfinite(value)
 
 
 def _bucket_means(values: Numbers, size: int) -> list[float | None]:

@@ -90,6 +90,9 @@ class Control:
                 "update": {"in_flight": int(progress.training)},
             },
             "checkpoint": {"age_s": log.checkpoint_age(), **log.checkpoint},
+            "evaluating": dict(zip(("step", "settled", "groups"), progress.evaluating, strict=True))
+            if progress.evaluating
+            else None,
             "pools": {name: self._shown(name, status, busy.get(name, 0.0)) for name, status in pools.items()},
         }
 

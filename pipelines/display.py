@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, TypeGuard
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster import speaking
-from pipelines.heldout import Comparison, compare
+from pipelines.heldout import Comparison, checks_of, compare, known, measure_of, measure_words, shares, total_of
 from pipelines.monitoring.watchers import Record, Watcher
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -32,6 +32,8 @@ class Display(Watcher):
         self._rewards: list[float] = []
         self._evaluations: list[Record] = []
         self._pools: dict[str, Any] = {}
+        self._evaluating: Record | None = None
+        self._said = (-1, 0)  # the evaluation and its quarter that a log heard of
         # Step and time of the first record: what came before it, such as the evaluation of the base, is no guide to the rest.
         self._first: tuple[int, float] | None = None
         self._progress = Progress(
@@ -60,11 +62,21 @@ class Display(Watcher):
     def status(self, status: Record) -> None:
         self._pools = status["pools"]
         self._check_heard()
+        self._evaluating = status.get("evaluating")
+        if self._evaluating and not self.console.is_terminal:
+            self._say_quarters(self._evaluating)
+
+    def _say_quarters(self, evaluating: Record) -> None:
+        """In a log: a line for each quarter of an evaluation that is done."""
+        step, quarter = evaluating["step"], 4 * evaluating["settled"] // evaluating["groups"]
+        if (step, quarter) > self._said:
+            self._said = (step, quarter)
+            self._print(evaluating_words(evaluating))
 
     def step(self, record: Record) -> None:
         self._last = record
         self._first = self._first or (record["step"], time.monotonic())
-        if _known(record.get("reward_mean")):
+        if known(record.get("reward_mean")):
             self._rewards.append(record["reward_mean"])
         self._progress.update(self._bar, completed=record["step"])
         if not self.console.is_terminal:
@@ -75,7 +87,8 @@ class Display(Watcher):
     def heldout(self, record: Record) -> None:
         self._evaluations.append(record)
         if not self.console.is_terminal:
-            self._print(f"held out at step {record['step']}: {heldout_words(record)}")
+            words = heldout_words(record, shares(self._evaluations))
+            self._print(f"held out at step {record['step']}: {words}")
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -106,6 +119,8 @@ class Display(Watcher):
         if self._last:
             lines.add_row("reward", Text(f"{sparkline(self._rewards)}  {reward_words(self._last)}"))
             lines.add_row("update", Text(update_words(self._last)))
+        if self._evaluating:
+            lines.add_row("evaluating", Text(evaluating_words(self._evaluating)))
         if self._evaluations:
             lines.add_row("held out", Text(" → ".join(_heldout_trail(self._evaluations))))
         if self._pools:
@@ -117,31 +132,35 @@ class Display(Watcher):
 
 
 def heldout_table(records: list[Record]) -> Table:
-    """The table for the end of a run: accuracy (or reward) by category, of the base and of the trained model."""
+    """The table for the end of a run: the measure by category, of the base and of the trained model; then the checker's other figures."""
     comparison = compare(records)
-    title = "Held-out accuracy, %" if comparison.exact else "Held-out reward"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    title = measure_words(comparison.measure) + (", %" if comparison.share else "")
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("category", no_wrap=True)
     for column in comparison.columns:
         table.add_column(f"{column.model}\n{column.guidance}", justify="right")
-    if comparison.column("before") and comparison.column("after"):
-        table.add_column("gain\n", justify="right")
+    table.add_column("gain\n", justify="right")
     for category in comparison.categories:
-        table.add_row(category, *_cells(comparison, [column.values.get(category) for column in comparison.columns]))
+        values = [column.values.get(category) for column in comparison.columns]
+        table.add_row(Text(category), *_cells(comparison, values, comparison.share))
     table.add_section()
-    table.add_row("macro", *_cells(comparison, [column.total for column in comparison.columns]), style="bold")
-    if any(column.ghost is not None for column in comparison.columns):
-        table.add_row("with ghosts", *[_score(column.ghost, True) for column in comparison.columns], style="dim")
+    totals = [column.total for column in comparison.columns]
+    table.add_row("macro", *_cells(comparison, totals, comparison.share), style="bold")
+    if comparison.gain_interval:
+        low, high = (_gain(edge, 0.0, comparison.share) for edge in comparison.gain_interval)
+        empty = [""] * len(comparison.columns)
+        table.add_row(f"95 % interval, {comparison.prompts} prompts", *empty, f"{low} to {high}", style="dim")
+    for name in comparison.others:
+        share = name in comparison.shares
+        values = [column.others.get(name) for column in comparison.columns]
+        table.add_row(Text(name + (", %" if share else "")), *_cells(comparison, values, share), style="dim")
     return table
 
 
-def _cells(comparison: Comparison, values: list[float | None]) -> list[str]:
-    """A row of scores, and the gain of the trained model over the base, both without guidance."""
-    cells = [_score(value, comparison.exact) for value in values]
+def _cells(comparison: Comparison, values: list[float | None], share: bool) -> list[str]:
+    """A row of figures, and the gain of the trained model over the base, both without guidance."""
     at = {column.key: value for column, value in zip(comparison.columns, values, strict=True)}
-    if "before" in at and "after" in at:
-        cells.append(_gain(at["after"], at["before"], comparison.exact))
-    return cells
+    return [*(_score(value, share) for value in values), _gain(at.get("after"), at.get("before"), share)]
 
 
 def step_words(record: Record) -> str:
@@ -158,7 +177,7 @@ def step_words(record: Record) -> str:
 def reward_words(record: Record) -> str:
     """The reward of a step: mean and standard deviation over its images."""
     mean, std = record.get("reward_mean"), record.get("reward_std")
-    return f"{mean:.3f}" + (f" ±{std:.3f}" if _known(std) else "") if _known(mean) else "–"
+    return f"{mean:.3f}" + (f" ±{std:.3f}" if known(std) else "") if known(mean) else "–"
 
 
 def update_words(record: Record) -> str:
@@ -171,12 +190,21 @@ def update_words(record: Record) -> str:
     return _words((*shown, *_speed(record)))
 
 
-def heldout_words(record: Record) -> str:
-    """An evaluation in a few words: accuracy if a checker counted, and the reward."""
-    accuracy, reward = record.get("accuracy"), record.get("reward")
-    words = [f"{accuracy:.1%}"] if _known(accuracy) else []
-    words += [f"reward {reward:.3f}"] if _known(reward) else []
+def heldout_words(record: Record, share: frozenset[str] = frozenset()) -> str:
+    """An evaluation in a few words: the checker's figures, and the reward. `share`: those figures that are shares."""
+    words = [
+        f"{name} {value:.1%}" if name in share else f"{name} {value:.3f}"
+        for name, value in checks_of(record).items()
+        if known(value)
+    ]
+    words += [f"reward {record['reward']:.3f}"] if known(record.get("reward")) else []
     return ", ".join(words) + f" (guidance {record.get('guidance', 1.0):g}, {record.get('images', '?')} images)"
+
+
+def evaluating_words(evaluating: Record) -> str:
+    """How far an evaluation is (`Control.status`)."""
+    model = "the base" if evaluating["step"] == 0 else f"step {evaluating['step']}"
+    return f"evaluating {model} on held-out prompts: {evaluating['settled']} of {evaluating['groups']} groups"
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -203,8 +231,9 @@ def _heldout_trail(records: list[Record], most: int = 6) -> list[str]:
     plain = records[0].get("guidance")
     chosen = [record for record in records if record.get("guidance") == plain]
     shown = chosen if len(chosen) <= most else [chosen[0], *chosen[1 - most :]]
-    exact = shown[0].get("accuracy") is not None
-    return [_score(record.get("accuracy" if exact else "reward"), exact) + ("%" if exact else "") for record in shown]
+    measure = measure_of(records)
+    share = measure in shares(records)
+    return [_score(total_of(record, measure), share) + ("%" if share else "") for record in shown]
 
 
 def _missing(pool: Record) -> str:
@@ -217,20 +246,16 @@ def _speed(record: Record) -> tuple[Shown, ...]:
 
 
 def _words(shown: tuple[Shown, ...]) -> str:
-    return "  ".join(f"{name} {form.format(value)}" for name, value, form in shown if _known(value))
+    return "  ".join(f"{name} {form.format(value)}" for name, value, form in shown if known(value))
 
 
-def _known(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
-
-
-def _score(value: float | None, exact: bool) -> str:
+def _score(value: float | None, share: bool) -> str:
     if value is None or math.isnan(value):
         return "–"
-    return f"{100 * value:.1f}" if exact else f"{value:.3f}"
+    return f"{100 * value:.1f}" if share else f"{value:.3f}"
 
 
-def _gain(after: float | None, before: float | None, exact: bool) -> str:
+def _gain(after: float | None, before: float | None, share: bool) -> str:
     if after is None or before is None or math.isnan(after - before):
         return "–"
-    return f"{100 * (after - before):+.1f}" if exact else f"{after - before:+.3f}"
+    return f"{100 * (after - before):+.1f}" if share else f"{after - before:+.3f}"

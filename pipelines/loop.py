@@ -117,7 +117,14 @@ class Loop:
             bytes_in_flight=self._bytes,
             admission_paused=self._paused,
             quarantined=self._num_quarantined,
+            evaluating=self._evaluating(),
         )
+
+    def _evaluating(self) -> tuple[int, int, int] | None:
+        for version, left in sorted(self._unevaluated.items()):
+            groups = self.plan.evaluations[version]
+            return version, groups - left, groups
+        return None
 
     # -- decisions
 

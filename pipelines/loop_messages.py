@@ -172,3 +172,6 @@ class Progress:
     bytes_in_flight: int
     admission_paused: bool
     quarantined: int
+    evaluating: tuple[int, int, int] | None = (
+        None  # the oldest evaluation under way: its version, groups settled, groups
+    )

@@ -125,7 +125,7 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
         "VAE": model.vae.numel * element,
         **_overhead(gpu, ranks=1),
     }
-    images = max(recipe.chunk, recipe.heldout.chunk if recipe.data.heldout else 0)
+    images = max(recipe.chunk, recipe.heldout.images_per_task if recipe.data.heldout else 0)
     pixels = recipe.rollout.height * recipe.rollout.width
     decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, PIXELS_AT_ONCE)
     widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
@@ -144,7 +144,7 @@ def reward_worker(recipe: Recipe, judge: Judge, shape: Shape) -> Actor:
     gpu = on_gpu(reward)
     element = element_of(reward.dtype, gpu)
     task = vlm.Scoring(
-        images=max(recipe.chunk, recipe.heldout.chunk if recipe.data.heldout else 0),
+        images=max(recipe.chunk, recipe.heldout.images_per_task if recipe.data.heldout else 0),
         height=recipe.rollout.height,
         width=recipe.rollout.width,
         caption=shape.text,
@@ -295,7 +295,7 @@ def _drawing_bytes(recipe: Recipe, network: Network, shape: Shape, element: int)
         rows = max(rows, recipe.chunk * objective.timesteps_per_sample)
     if recipe.data.heldout:
         scales = (*heldout.guidance_scales, *heldout.base_guidance_scales)
-        rows = max(rows, heldout.chunk * (2 if any(map(shape.doubles, scales)) else 1))
+        rows = max(rows, heldout.images_per_task * (2 if any(map(shape.doubles, scales)) else 1))
     run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, rank=0)
     captions = 2 * rows * shape.text * shape.caption_width * element
     latents = (6 * rows * shape.latents(*size) + recipe.chunk * image_bytes(recipe, shape) // FLOAT32) * FLOAT32

@@ -17,10 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cluster import speaking
-from pipelines.charts import known, number
+from pipelines.charts import number
 from pipelines.config import UserError
 from pipelines.grids import GridRow, read_grid
-from pipelines.heldout import Comparison, compare
+from pipelines.heldout import Comparison, compare, known
 from pipelines.place import Place
 from pipelines.report_charts import learning_charts, machine_charts
 from pipelines.report_words import echo_style, picture, scored_group

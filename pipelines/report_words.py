@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from pipelines.charts import known
 from pipelines.grids import read_grid
+from pipelines.heldout import known
 
 Record = dict[str, Any]
 TINY = 64  # pixels: smaller images are kept exact and shown with hard edges

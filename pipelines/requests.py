@@ -110,7 +110,7 @@ def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
     if group.key.purpose == "train":
         return range(recipe.rollout.group_size)
     first = heldout.groups(group.key.step)[group.key.group].first_sample
-    return range(first, first + recipe.heldout.chunk)
+    return range(first, first + recipe.heldout.images_per_task)
 
 
 def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group, adapter_sha256: str) -> DrawRequest:

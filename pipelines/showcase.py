@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.messages import Prompt, Scores, TokenLogProbs
 from cluster.tasks import Executor, Outcome, PayloadLostError
-from pipelines.evaluation import HeldoutPlan, Tally, extremes
+from pipelines.evaluation import HeldoutPlan, Judged, Tally, extremes
 from pipelines.loop_messages import Unit
 from pipelines.pictures import Pictures
 from pipelines.run_folder import RunFolder
@@ -50,7 +50,7 @@ class Showcase:
         if unit.group in self.plan.shown(unit.step):
             self._images[unit.step][unit.group] = (prompt.caption, self.executor.fetch(images))
         scale = self.plan.groups(unit.step)[unit.group].guidance_scale
-        self._tallies[unit.step, scale].add(prompt.category, scores.rewards_K, found)
+        self._tallies[unit.step, scale].groups[unit.group] = Judged(prompt, scores.rewards_K, found)
         if self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
             self._hold_extremes(unit.group, prompt, images, scores)
 
@@ -62,7 +62,8 @@ class Showcase:
             self.pictures.draw(f"{tag}-{version:06d}", [shown[group] for group in sorted(shown)])
         records = []
         for key in sorted(key for key in self._tallies if key[0] == version):
-            records.append({"tag": tag, "step": version, "guidance": key[1], **self._tallies.pop(key).record()})
+            figures = self._tallies.pop(key).record(with_prompts=tag != "during")
+            records.append({"tag": tag, "step": version, "guidance": key[1], **figures})
         if tag == "after":
             self._explain_extremes()
         return records

@@ -207,13 +207,30 @@ class Heldout(Table):
     every: Count = 50
     images_per_category: Count = 100
     images_per_category_during: Count = 30
-    chunk: Count = 5
+    prompts: Count | None = (
+        None  # so many prompts instead, whatever their categories (None, with images_per_prompt: all)
+    )
+    prompts_during: Count | None = None  # None: as many
+    images_per_prompt: Count | None = None  # None, with prompts: chunk
+    chunk: Count = 5  # images per task
     steps: Count = 16
     base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
     guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
         1.0,
     )  # at which the result is; the first also on the way
     checker: str | None = None
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether prompts are counted, not images of categories."""
+        return self.prompts is not None or self.images_per_prompt is not None
+
+    @property
+    def images_per_task(self) -> int:
+        """Images per draw task: `chunk`, or as many as divide the images of a prompt."""
+        if self.images_per_prompt is None:
+            return self.chunk
+        return max(n for n in range(1, min(self.chunk, self.images_per_prompt) + 1) if self.images_per_prompt % n == 0)
 
 
 class Samples(Table):

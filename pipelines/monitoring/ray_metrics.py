@@ -37,6 +37,6 @@ class RayMetrics(Watcher):
         self._publish("status", {**self._status, "ended": time.time()})
 
     def _publish(self, source: Source, record: Record) -> None:
-        for metric, key, value in figures(source, record):
-            tags = {metric.tag: key} if metric.tag else {}
-            self._publisher.publish(metric.name, value, {"run": self.run, **tags})
+        for metric, keys, value in figures(source, record):
+            labels = dict(zip(metric.labels, keys, strict=True))
+            self._publisher.publish(metric.name, value, {"run": self.run, **labels})

@@ -16,7 +16,9 @@ from pipelines.monitoring.watchers import Watchers
 def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> str:
     out = io.StringIO()
     with Watchers(Display(3, "EchoRay · test", Console(file=out, force_terminal=terminal, width=100))) as display:
-        display.heldout({"step": 0, "accuracy": 0.4, "reward": 0.5, "guidance": 1.0, "images": 60})
+        display.status({"pools": {}, "evaluating": {"step": 0, "settled": 3, "groups": 12}})
+        display.status({"pools": {}, "evaluating": {"step": 0, "settled": 4, "groups": 12}})
+        display.heldout({"step": 0, "checks": {"accuracy": 0.4}, "reward": 0.5, "guidance": 1.0, "images": 60})
         for step in (1, 2, 3):
             display.step({"step": step, "reward_mean": 0.25 * step, "reward_std": 0.125, "seconds": {"step": 0.5}})
             display.status({"pools": {"rollout": {"wanted": 2, "ready": 1, "busy": 1}}})
@@ -29,11 +31,12 @@ def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> s
 def test_without_a_terminal_there_is_a_plain_line_a_step() -> None:
     lines = shown(terminal=False).splitlines()
     assert lines[0] == "EchoRay · test: 3 steps"
-    assert lines[1] == "held out at step 0: 40.0%, reward 0.500 (guidance 1, 60 images)"
-    assert lines[2].strip() == "step    1/3  reward 0.250 ±0.125  step 0.50 s"
-    assert lines[3].startswith("step    2/3  reward 0.500 ±0.125  step 0.50 s  left ")
-    assert lines[5] == "group [3] of step 2 is quarantined"
-    assert lines[6].startswith("step    3/3  reward –")
+    assert lines[1] == "evaluating the base on held-out prompts: 3 of 12 groups"
+    assert lines[2] == "held out at step 0: accuracy 40.0%, reward 0.500 (guidance 1, 60 images)"
+    assert lines[3].strip() == "step    1/3  reward 0.250 ±0.125  step 0.50 s"
+    assert lines[4].startswith("step    2/3  reward 0.500 ±0.125  step 0.50 s  left ")
+    assert lines[6] == "group [3] of step 2 is quarantined"
+    assert lines[7].startswith("step    3/3  reward –")
     assert "\x1b" not in "".join(lines)
 
 
@@ -69,16 +72,28 @@ def test_a_sparkline_shows_the_course_in_a_bounded_width() -> None:
     assert len(sparkline([float(value) for value in range(1000)], width=40)) == 40
 
 
-def test_the_table_gives_every_category_and_the_gain() -> None:
-    scores = {"reward": 0.5, "guidance": 1.0}
-    before = {"tag": "before", "step": 0, "accuracy": 0.4, "by_category": {"colours": 0.5, "counting": 0.3}, **scores}
-    after = {"tag": "after", "step": 9, "accuracy": 0.6, "by_category": {"colours": 0.9, "counting": 0.3}, **scores}
+def evaluation(tag: str, step: int, **by_category: float) -> dict:
+    """One whose checker gives two figures: of "legible" this, and a "beauty" of 5.25."""
+    mean = sum(by_category.values()) / len(by_category)
+    checks = {"legible": mean, "beauty [/b]": 5.25}
+    of_category = {"legible": by_category, "beauty [/b]": dict.fromkeys(by_category, 5.25)}
+    scores = {"reward": 0.5, "checks": checks, "checks_by_category": of_category}
+    return {"tag": tag, "step": step, "guidance": 1.0, **scores}
+
+
+def test_the_table_gives_every_category_the_gain_and_all_figures_of_a_checker() -> None:
+    before, after = (
+        evaluation("before", 0, colours=0.5, counting=0.3),
+        evaluation("after", 9, colours=0.9, counting=0.3),
+    )
     out = io.StringIO()
     Console(file=out, width=100).print(heldout_table([before, after]))
+    assert "Held-out legible, %" in out.getvalue()
     rows = [line.split() for line in out.getvalue().splitlines()]
     assert ["colours", "50.0", "90.0", "+40.0"] in rows
     assert ["counting", "30.0", "30.0", "+0.0"] in rows
     assert ["macro", "40.0", "60.0", "+20.0"] in rows
+    assert ["beauty", "[/b]", "5.250", "5.250", "+0.000"] in rows
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -101,7 +116,6 @@ def test_users_words_are_shown_as_they_are() -> None:
         with Watchers(Display(3, words, console)) as display:
             display.note(words)
         assert out.getvalue().count(words) >= 2
-    scores = {"reward": 0.5, "guidance": 1.0, "tag": "before", "step": 0, "accuracy": 0.4}
     console = speaking.console(file=out, width=100)
-    console.print(heldout_table([{**scores, "by_category": {words: 0.5}}]))
+    console.print(heldout_table([evaluation("before", 0, **{words: 0.5})]))
     assert f" {words} " in out.getvalue()

@@ -1,10 +1,14 @@
 """Held-out evaluation: what is drawn when, and what it adds up to."""
 
+import json
 from collections import Counter
 
+import pytest
+
 from actors.messages import Prompt
+from pipelines.config import UserError
 from pipelines.digest import FIRST, next_digest
-from pipelines.evaluation import HeldoutPlan, Tally, extremes
+from pipelines.evaluation import GRID_ROWS, HeldoutPlan, Judged, Tally, extremes
 from pipelines.heldout import summarise
 from pipelines.tables import Heldout
 
@@ -35,36 +39,89 @@ def test_each_category_gets_its_images_over_all_its_prompts_and_none_twice():
     assert {group.prompt.id for group in groups if group.prompt.category == "few"} == {"few0", "few1"}
 
 
+A, B = Prompt("1", "one", "a"), Prompt("2", "two", "b")
+JUDGED = {
+    0: Judged(A, [1.0, 3.0], {"accuracy": [1.0, 0.0], "ghost": [0.0, 0.0]}),
+    2: Judged(A, [2.0, 2.0], {"accuracy": [1.0, 1.0], "ghost": [0.0, 0.0]}),
+    1: Judged(B, [6.0], {"accuracy": [0.0], "ghost": [1.0]}),
+}
+
+
 def test_the_tally_is_a_mean_of_category_means():
-    tally = Tally()
-    tally.add("a", [1.0, 3.0], {"accuracy": [1.0, 0.0], "ghost": [0.0, 0.0]})
-    tally.add("a", [2.0, 2.0], {"accuracy": [1.0, 1.0], "ghost": [0.0, 0.0]})
-    tally.add("b", [6.0], {"accuracy": [0.0], "ghost": [1.0]})
-    record = tally.record()
+    record = Tally(JUDGED).record()
     assert record["images"] == 5
     assert record["reward"] == 4.0
-    assert record["by_category"] == {"a": 0.75, "b": 0.0}
-    assert record["accuracy"] == 0.375
-    assert record["ghost"] == 0.5
+    assert record["checks_by_category"] == {"accuracy": {"a": 0.75, "b": 0.0}, "ghost": {"a": 0.0, "b": 1.0}}
+    assert record["checks"] == {"accuracy": 0.375, "ghost": 0.5}
+    assert (record["accuracy"], record["by_category"]) == (0.375, {"a": 0.75, "b": 0.0})
+
+
+def test_the_tally_does_not_depend_on_the_order_in_which_groups_were_scored():
+    again = Tally({number: JUDGED[number] for number in (2, 0, 1)})
+    assert json.dumps(again.record(with_prompts=True)) == json.dumps(Tally(JUDGED).record(with_prompts=True))
+
+
+def test_the_tally_keeps_the_means_of_each_prompt():
+    prompts = Tally(JUDGED).record(with_prompts=True)["by_prompt"]
+    assert prompts["1"] == {"category": "a", "images": 4, "reward": 2.0, "checks": {"accuracy": 0.75, "ghost": 0.0}}
 
 
 def test_without_a_checker_there_is_no_accuracy():
-    tally = Tally()
-    tally.add("a", [1.0], {})
-    assert tally.record()["accuracy"] is None
+    record = Tally({0: Judged(A, [1.0], {})}).record()
+    assert (record["accuracy"], record["checks"]) == (None, {})
+
+
+def test_a_figure_may_have_any_name():
+    record = Tally({0: Judged(A, [1.0], {"images": [3.5], "reward": [0.5]})}).record()
+    assert (record["images"], record["reward"]) == (1, 1.0)
+    assert record["checks"] == {"images": 3.5, "reward": 0.5}
+
+
+BY_PROMPT = Heldout(every=4, prompts=7, prompts_during=3, images_per_prompt=6, chunk=4)
+
+
+def test_prompts_may_be_counted_instead_of_the_images_of_a_category():
+    plan = HeldoutPlan(PROMPTS, BY_PROMPT, steps=10)
+    assert BY_PROMPT.images_per_task == 3, "the most that chunk allows and that divides the images of a prompt"
+    groups = [(group.prompt.id, group.first_sample) for group in plan.groups(0)]
+    assert Counter(first for _, first in groups) == {0: 7, 3: 7}
+    assert len({prompt for prompt, _ in groups}) == 7
+    assert Counter(prompt[:3] for prompt, first in groups if first == 0) == {"few": 2, "man": 5}, (
+        "in turn over categories"
+    )
+    during = [(group.prompt.id, group.first_sample) for group in plan.groups(4)]
+    assert len(during) == 6
+    assert set(during) <= set(groups)
+
+
+def test_a_held_out_set_without_categories_shows_several_prompts():
+    prompts = [Prompt(str(n), f"thing {n}") for n in range(20)]
+    plan = HeldoutPlan(prompts, Heldout(images_per_prompt=4), steps=10)
+    shown = [plan.groups(0)[group] for group in plan.shown(0)]
+    assert len({group.prompt.id for group in shown}) == GRID_ROWS
+    assert [group.prompt.id for group in shown] == [plan.groups(10)[group].prompt.id for group in plan.shown(10)]
+
+
+def test_more_held_out_prompts_than_there_are_is_a_mistake():
+    with pytest.raises(UserError, match=r"heldout\.prompts = 12, but the held-out set has 11 prompts"):
+        HeldoutPlan(PROMPTS, Heldout(prompts=12), steps=10)
 
 
 def test_the_summary_names_the_base_at_its_best_guidance():
     records = [
-        {"tag": "before", "guidance": 1.0, "accuracy": 0.4, "reward": 0},
-        {"tag": "before", "guidance": 3.0, "accuracy": 0.6, "reward": 0},
-        {"tag": "during", "guidance": 1.0, "accuracy": 0.9, "reward": 0},
-        {"tag": "after", "guidance": 1.0, "accuracy": 0.7, "reward": 0},
+        {"tag": tag, "guidance": guidance, "accuracy": accuracy, "checks": {"accuracy": accuracy}, "by_prompt": {}}
+        for tag, guidance, accuracy in (
+            ("before", 1.0, 0.4),
+            ("before", 3.0, 0.6),
+            ("during", 1.0, 0.9),
+            ("after", 1.0, 0.7),
+        )
     ]
     summary = summarise(records)
     assert summary["before"]["accuracy"] == 0.4
     assert summary["before_best_guidance"]["guidance"] == 3.0
     assert summary["after"]["accuracy"] == 0.7
+    assert "by_prompt" not in summary["after"], "they are in heldout.jsonl"
     assert summarise([])["after"] is None
 
 

@@ -21,13 +21,13 @@ def test_figures_are_found_by_their_paths_with_what_tells_them_apart() -> None:
         "queue_s": {"score": 3.0},
         "seconds": {"step": 4.0, "draw": 1.0},
     }
-    found = [(metric.name, tag, value) for metric, tag, value in figures("step", record)]
+    found = [(metric.name, labels, value) for metric, labels, value in figures("step", record)]
     assert found == [
-        ("echoray_reward_mean", "", -1.5),
-        ("echoray_ratio", "ratio_p05", 0.5),
-        ("echoray_ratio", "ratio_p95", 2.0),
-        ("echoray_step_seconds", "", 4.0),
-        ("echoray_queue_seconds", "score", 3.0),
+        ("echoray_reward_mean", (), -1.5),
+        ("echoray_ratio", ("ratio_p05",), 0.5),
+        ("echoray_ratio", ("ratio_p95",), 2.0),
+        ("echoray_step_seconds", (), 4.0),
+        ("echoray_queue_seconds", ("score",), 3.0),
     ]
 
 
@@ -40,16 +40,25 @@ def test_a_flag_is_a_number_and_what_is_none_is_left_out() -> None:
 
 def test_failures_are_counted_by_cause_and_workers_by_pool() -> None:
     status = {"retries": {"raised": 2, "deadline": 1}, "pools": {"reward": {"wanted": 3, "elastic": True, "max": None}}}
-    assert [(metric.name, metric.kind, tag, value) for metric, tag, value in figures("status", status)] == [
-        ("echoray_pool_wanted", "gauge", "reward", 3.0),
-        ("echoray_failures", "counter", "raised", 2.0),
-        ("echoray_failures", "counter", "deadline", 1.0),
+    assert [(metric.name, metric.kind, labels, value) for metric, labels, value in figures("status", status)] == [
+        ("echoray_pool_wanted", "gauge", ("reward",), 3.0),
+        ("echoray_failures", "counter", ("raised",), 2.0),
+        ("echoray_failures", "counter", ("deadline",), 1.0),
     ]
 
 
 def test_held_out_figures_are_told_apart_by_guidance() -> None:
     record = {"step": 2, "guidance": 2.0, "reward": 0.5, "accuracy": None}
     assert scalars("heldout", record) == {"learning/heldout_reward/2": 0.5}
+
+
+def test_a_checkers_figures_are_published_under_any_name_and_by_category() -> None:
+    by_category = {"a.b": 0.25, "c/d": None}
+    record = {"guidance": 1.0, "checks": {"legible": 0.5}, "checks_by_category": {"legible": by_category}}
+    assert scalars("heldout", record) == {
+        "learning/heldout_check/1/legible": 0.5,
+        "learning/heldout_check_by_category/1/legible/a.b": 0.25,
+    }
 
 
 def test_names_are_unique_and_follow_prometheus() -> None:
@@ -60,8 +69,8 @@ def test_names_are_unique_and_follow_prometheus() -> None:
 
 
 @pytest.mark.parametrize("metric", TABLE, ids=lambda metric: metric.name)
-def test_a_metric_has_a_tag_if_and_only_if_its_path_has_several_ways(metric: Metric) -> None:
-    assert bool(metric.tag) == ("*" in metric.path or "|" in metric.path)
+def test_a_metric_has_a_label_for_each_part_of_its_path_that_has_several_ways(metric: Metric) -> None:
+    assert len(metric.labels) == sum(part == "*" or "|" in part for part in metric.path.split("."))
 
 
 def test_every_metric_is_explained_on_its_page_under_its_group() -> None:

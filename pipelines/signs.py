@@ -1,0 +1,28 @@
+"""Signs that a run learns nothing, seen in its steps' records, and what to say of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EQUAL_SHARE = 0.9  # of a step's groups
+STEPS_IN_ROW = 3
+
+EQUAL_GROUPS = (
+    "{equal} of {groups} groups score alike, image by image, for {steps} steps in a row: they teach nothing. Either the judge does not see "
+    "what differs, or all images of a group are the same (rollout.noise), or there is nothing left to learn"
+)
+
+
+class EqualGroups:
+    """Warns once when nearly all groups of several steps in a row have equal rewards; again only after a step that had not."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def step(self, record: dict[str, Any]) -> str | None:
+        """A step was trained; the warning, if it is due."""
+        groups, equal = record["groups"], record["equal_groups"]
+        self._steps = self._steps + 1 if groups and equal >= EQUAL_SHARE * groups else 0
+        if self._steps != STEPS_IN_ROW:
+            return None
+        return EQUAL_GROUPS.format(equal=equal, groups=groups, steps=STEPS_IN_ROW)
