@@ -20,9 +20,10 @@ from cluster import speaking
 from pipelines.charts import number
 from pipelines.config import UserError
 from pipelines.grids import GridRow, read_grid
-from pipelines.heldout import Comparison, compare, known
+from pipelines.heldout import Comparison, compare, known, measure_words
 from pipelines.place import Place
-from pipelines.report_charts import learning_charts, machine_charts
+from pipelines.report_charts import Palette, learning_charts, machine_charts
+from pipelines.report_timeline import timelines
 from pipelines.report_words import echo_style, picture, scored_group
 from pipelines.run_folder import RunFolder
 
@@ -31,6 +32,18 @@ MOST_SNAPSHOTS = 5  # columns of sample images
 MOST_EVENTS = 200
 SNAPSHOT_WORDS = {"before": "before", "during": "step {}", "after": "after"}  # in the order of time
 SNAPSHOT = re.compile(rf"(?P<tag>{'|'.join(SNAPSHOT_WORDS)})(-(?P<step>\d+))?")
+NOTHING = "–"
+CONTENTS = (  # anchor, title, the part of the context that must be there
+    ("heldout", "Held out", "comparison"),
+    ("samples", "Samples", "snapshots"),
+    ("learning", "Learning", "learning"),
+    ("judge", "What the judge saw", "groups"),
+    ("machines", "Machines", "machine"),
+    ("timeline", "Timeline", "timelines"),
+    ("starts", "Where it ran", "starts"),
+    ("events", "Events", "events"),
+    ("recipe", "Recipe", "recipe"),
+)
 STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -58,7 +71,8 @@ def report_context(folder: RunFolder) -> Record:
     state, recipe_toml = folder.read_state(), folder.read_recipe()
     recipe, events = tomllib.loads(recipe_toml), folder.read_events()
     comparison = compare(heldout)
-    return {
+    palette = Palette.of(metrics, heldout)
+    context = {
         "title": recipe.get("run", {}).get("name") or folder.path.resolve().name,
         "status": state.get("status", "running"),
         "status_words": STATUS_WORDS.get(state.get("status", ""), "unknown state"),
@@ -66,17 +80,22 @@ def report_context(folder: RunFolder) -> Record:
         "notes": _notes(summary, state, recipe, metrics, events),
         "cards": _cards(comparison, metrics, summary, state),
         "comparison": comparison if comparison.columns else None,
-        "rows": _comparison_rows(comparison),
+        "measure": measure_words(comparison.measure),
+        "rows": _comparison_rows(comparison, palette),
+        "others": _other_rows(comparison),
         "standard_error": _standard_error(comparison),
         "snapshots": _snapshots(folder.path / "samples"),
-        "learning": learning_charts(metrics, heldout),
+        "learning": learning_charts(metrics, heldout, palette),
         "machine": machine_charts(metrics),
+        "timelines": timelines(metrics),
         "groups": _groups(folder),
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
-        "events": _events(events, state.get("started")),
+        "starts": _starts(events),
+        "events": _events([event for event in events if event.get("kind") != "started"], state.get("started")),
         "recipe": highlighted(recipe_toml),
         "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
+    return {**context, "contents": [(anchor, title) for anchor, title, part in CONTENTS if context[part]]}
 
 
 def _header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Record) -> list[tuple[str, str]]:
@@ -109,6 +128,7 @@ def _notes(
         notes.insert(
             0, f"This run {STATUS_WORDS[state['status']]}, after {done} of {steps or '?'} steps.{cause}{remedy}"
         )
+    notes += [f"Warning: {event['message']}." for event in events if event.get("kind") == "equal_groups"][-1:]
     if recipe.get("loop", {}).get("order") == "ready":
         notes.append(
             'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'
@@ -132,17 +152,16 @@ def _changed(change: Record) -> list[str]:
 def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, state: Record) -> list[Record]:
     """The headline figures: title, from, to, and a sentence."""
     cards: list[Record] = []
-    unit = "%" if comparison.exact else ""
-    what = "Held-out accuracy" if comparison.exact else "Held-out reward"
+    unit, what = "%" if comparison.share else "", measure_words(comparison.measure)
     before, after = comparison.column("before"), comparison.column("after")
     if before and after:
-        gain = gain_words(after.total, before.total, comparison.exact)
-        note = f"{gain}, {after.guidance}, over {len(after.values)} categories"
+        gain = gain_words(after.total, before.total, comparison.share)
+        note = f"{gain}, {after.guidance}, over {len(after.values)} categories{_interval_words(comparison)}"
         cards.append(_card(what, number(before.total, unit), number(after.total, unit), note))
     best_before, guided = comparison.column("base_best"), comparison.column("after_best")
     best_after = guided or after
     if best_before and best_after:
-        gain = gain_words(best_after.total, best_before.total, comparison.exact)
+        gain = gain_words(best_after.total, best_before.total, comparison.share)
         title = "Each at its best guidance" if guided else "Against the guided base"
         note = f"{gain} over the base at its best ({best_before.guidance})"
         cards.append(_card(title, number(best_before.total, unit), number(best_after.total, unit), note))
@@ -169,33 +188,59 @@ def _seconds(summary: Record, state: Record) -> float:
     return summary.get("seconds") or max(0.0, state.get("changed", 0.0) - state.get("started", 0.0))
 
 
-def _comparison_rows(comparison: Comparison) -> list[Record]:
+def _interval_words(comparison: Comparison) -> str:
+    """The interval of the gain, in words; nothing if it is not known."""
+    if comparison.gain_interval is None:
+        return ""
+    low, high = (gain_words(edge, 0.0, comparison.share) for edge in comparison.gain_interval)
+    return f"; 95 % interval {low.removesuffix(' points')} to {high}, by bootstrap over {comparison.prompts} prompts"
+
+
+def _comparison_rows(comparison: Comparison, palette: Palette) -> list[Record]:
     """A row per category, and the macro mean last: its cells, the gain, and where its dots lie, in percent."""
     highest = max(
         (value for column in comparison.columns for value in column.values.values() if known(value)), default=1
     )
-    full = 1.0 if comparison.exact else highest or 1.0
+    full = 1.0 if comparison.share else highest or 1.0
     rows = []
     for category in [*comparison.categories, None]:
         values = {c.key: c.total if category is None else c.values.get(category) for c in comparison.columns}
-        before, after = values.get("before"), values.get("after")
         rows.append(
             {
-                "category": category or "all (macro mean)",
+                **_row(category or "all (macro mean)", values, comparison.share),
                 "total": category is None,
-                "cells": [number(values[c.key], "%" if comparison.exact else "") for c in comparison.columns],
-                "gain": gain_words(after, before, comparison.exact),
-                "rose": known(before) and known(after) and after >= before,
+                "color": None if category is None else palette.color(category),
                 "dots": {key: 100 * max(0.0, value) / full for key, value in values.items() if known(value)},
             }
         )
     return rows
 
 
+def _other_rows(comparison: Comparison) -> list[Record]:
+    """A row for each further figure of the checker."""
+    return [
+        _row(name, {c.key: c.others.get(name) for c in comparison.columns}, name in comparison.shares)
+        for name in comparison.others
+    ]
+
+
+def _row(name: str, values: dict[str, float | None], share: bool) -> Record:
+    """Its cells, and the gain with how it is to be seen: nothing is neither a rise nor a fall."""
+    before, after = values.get("before"), values.get("after")
+    gain = gain_words(after, before, share)
+    even = gain in (gain_words(0.0, 0.0, share), gain_words(-0.0, 0.0, share), NOTHING)
+    return {
+        "name": name,
+        "cells": [number(value, "%" if share else "") for value in values.values()],
+        "gain": gain,
+        "change": "" if even else "fell" if gain.startswith("−") else "rose",
+    }
+
+
 def _standard_error(comparison: Comparison) -> str | None:
     """The largest standard error that a category's share can have, in points."""
     after = comparison.column("after") or comparison.column("before")
-    if not (comparison.exact and after and after.images and after.values):
+    if not (comparison.share and after and after.images and after.values):
         return None
     return f"{100 * 0.5 / math.sqrt(after.images / len(after.values)):.1f}"
 
@@ -226,6 +271,24 @@ def _groups(folder: RunFolder) -> list[list[Record]]:
     return [[scored_group(folder.path, record) for record in column] for column in columns if column]
 
 
+def _starts(events: Sequence[Record]) -> list[list[tuple[str, str]]]:
+    """Of each start, the latest first: what was run, where and with what, as (name, value)."""
+    return [_start(event) for event in reversed(events) if event.get("kind") == "started"]
+
+
+def _start(event: Record) -> list[tuple[str, str]]:
+    workers = (f"{pool}: {said.get('device', '?')}" for pool, said in (event.get("workers") or {}).items())
+    facts = [
+        ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(event["time"]))),
+        ("command", event.get("command")),
+        ("host", ", ".join(filter(None, (event.get("host"), event.get("machine"))))),
+        ("devices", " · ".join(workers)),
+        ("git revision", event.get("git_revision")),
+        ("versions", " · ".join(f"{name} {version}" for name, version in (event.get("versions") or {}).items())),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
 def _events(events: Sequence[Record], started: float | None) -> Record | None:
     """What happened besides training: how often, and the latest ones with their fields."""
     if not events:
@@ -239,11 +302,11 @@ def _events(events: Sequence[Record], started: float | None) -> Record | None:
     return {"counts": counts.most_common(), "rows": rows, "left_out": len(events) - len(rows)}
 
 
-def gain_words(after: float | None, before: float | None, exact: bool) -> str:
+def gain_words(after: float | None, before: float | None, share: bool) -> str:
     """A difference in words: points for shares."""
     if not (known(after) and known(before)):
-        return "–"
-    text = f"{100 * (after - before):+.1f} points" if exact else f"{after - before:+.3f}"
+        return NOTHING
+    text = f"{100 * (after - before):+.1f} points" if share else f"{after - before:+.3f}"
     return text.replace("-", "−")
 
 

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.charts import Chart, Line, line_chart, smoothed, stacked_chart
+from pipelines.charts import Chart, Line, Numbers, Style, line_chart, smoothed, stacked_chart
+from pipelines.heldout import REWARD, by_category, checks_of, measure_of, measure_words, shares, total_of
 
 Record = dict[str, Any]
 Value = Callable[[Record], float | None]
 STAGES = ("draw", "score", "update")
+CATEGORY_COLOURS = 7
 
 
-def learning_charts(metrics: Sequence[Record], heldout: Sequence[Record]) -> list[Chart]:
+@dataclass(frozen=True)
+class Palette:
+    """One colour for each category, everywhere in the report; beyond the palette's seven the lines are dashed."""
+
+    places: dict[str, int]
+
+    @classmethod
+    def of(cls, metrics: Sequence[Record], heldout: Sequence[Record]) -> Palette:
+        """Of all categories that are named in a run, in alphabetical order."""
+        tables = [record.get("by_category") for record in metrics]
+        tables += [by_category(record, measure) for record in heldout for measure in (REWARD, *checks_of(record))]
+        names = sorted({name for table in tables if table for name in table})
+        return cls({name: place for place, name in enumerate(names)})
+
+    def color(self, category: str) -> int:
+        """Its place in the page's palette; 0 is for what is no category."""
+        return 1 + self.places[category] % CATEGORY_COLOURS
+
+    def line(self, category: str, xs: list[float], ys: Numbers) -> Line:
+        """Its line in a chart."""
+        style: Style = "line" if self.places[category] < CATEGORY_COLOURS else "dashed"
+        return Line(category, xs, ys, self.color(category), style)
+
+
+def learning_charts(metrics: Sequence[Record], heldout: Sequence[Record], palette: Palette) -> list[Chart]:
     """The curves that say what was learned."""
     plain = _unguided(heldout)
     charts = [
         _reward(metrics, plain),
-        _heldout(plain),
-        _reward_by_category(metrics),
+        *_heldout(plain, palette),
+        _reward_by_category(metrics, palette),
         _distance(metrics),
         _ratio(metrics),
     ]
@@ -86,26 +112,34 @@ def _reward(metrics: Sequence[Record], plain: Sequence[Record]) -> Chart | None:
     return line_chart("Reward", note, lines)
 
 
-def _heldout(plain: Sequence[Record]) -> Chart | None:
+def _heldout(plain: Sequence[Record], palette: Palette) -> list[Chart | None]:
+    """A chart for each figure of the checker, the measure first."""
+    measure, share = measure_of(plain), shares(plain)
+    names = {measure: None, **{name: None for record in plain for name in checks_of(record)}}
+    return [_checked(plain, name, name in share, palette) for name in names if name != REWARD]
+
+
+def _checked(plain: Sequence[Record], name: str, share: bool, palette: Palette) -> Chart | None:
     steps = _steps(plain)
-    categories = {name: None for record in plain for name in record.get("by_category") or {}}
+    categories = {category: None for record in plain for category in by_category(record, name)}
     lines = [
-        Line(name, steps, _values(plain, _item("by_category", name)), color)
-        for color, name in enumerate(categories, start=1)
+        palette.line(category, steps, [by_category(record, name).get(category) for record in plain])
+        for category in categories
     ]
-    lines.append(Line("all (macro mean)", steps, _values(plain, _field("accuracy")), 0, "strong"))
-    note = "Images of held-out prompts that the exact checker accepts, without guidance. The reward never sees it."
-    return line_chart("Held-out accuracy", note, lines, "%", floor=0.0, ceiling=1.0)
+    lines.append(Line("all (macro mean)", steps, [total_of(record, name) for record in plain], 0, "strong"))
+    note = "What the checker says of images of held-out prompts, without guidance. The reward never sees it."
+    limits = {"unit": "%", "floor": 0.0, "ceiling": 1.0} if share else {}
+    return line_chart(measure_words(name), note, lines, **limits)
 
 
-def _reward_by_category(metrics: Sequence[Record]) -> Chart | None:
+def _reward_by_category(metrics: Sequence[Record], palette: Palette) -> Chart | None:
     categories = {name: None for record in metrics for name in record.get("by_category") or {}}
     if len(categories) < 2:
         return None
     lines = []
-    for color, name in enumerate(categories, start=1):
+    for name in categories:
         values = _values(metrics, _item("by_category", name))
-        lines.append(Line(name, _steps(metrics), smoothed(values, len(values) / 10), color))
+        lines.append(palette.line(name, _steps(metrics), smoothed(values, len(values) / 10)))
     return line_chart("Reward by category", "Of training prompts, moving averages.", lines)
 
 

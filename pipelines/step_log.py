@@ -15,6 +15,7 @@ from pipelines.digest import FIRST
 from pipelines.loop_messages import GroupKey, Progress, Train, Unit
 from pipelines.recovery import Start
 
+TIMELINE_CHUNKS = 48  # of a step, the first ones
 POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
 
 
@@ -37,7 +38,7 @@ class StepLog:
         self.last: dict[str, Any] = {}
         self.checkpoint: dict[str, float] = {}  # the last one of this start, by the names of the status
         self._earlier_seconds: float | None = None
-        self._began = self._step_began = time.monotonic()
+        self._began = self._step_began = self._update_began = time.monotonic()
         self._paused_s = 0.0
         self._load_seconds = 0.0  # the longest that a worker took to load an adapter
         self._stage_seconds: dict[str, float] = defaultdict(float)
@@ -51,6 +52,7 @@ class StepLog:
         self._scored_at: dict[GroupKey, float] = {}  # training groups: when their last chunk so far was scored
         self._queue_seconds: dict[str, list[float]] = defaultdict(list)
         self._checkpoint_at = self._began
+        self._spans: dict[Unit, dict[str, tuple[float, float]]] = {}  # of training chunks: stage -> begin and end
 
     def take_up(self, start: Start) -> None:
         """Goes on from a start. The clock of this process and its retries go on; a later start of it takes no time back."""
@@ -61,6 +63,7 @@ class StepLog:
             self._earlier_seconds = start.seconds
         self._drawn_at.clear()
         self._scored_at.clear()
+        self._spans.clear()
         self._begin_gathering(time.monotonic())
 
     def seconds(self) -> float:
@@ -98,7 +101,8 @@ class StepLog:
         self._load_seconds = max(self._load_seconds, report.load_seconds)
         if unit.purpose == "train":
             self._train_seconds["draw"].append(seconds)
-            self._drawn_at[unit] = time.monotonic()
+            self._drawn_at[unit] = now = time.monotonic()
+            self._spans[unit] = {"draw": (now - seconds, now)}
             self._effects[report.policy_version] = report.adapter_effect
             if report.cut:
                 self._cut_captions.add((unit.step, unit.group))
@@ -109,6 +113,7 @@ class StepLog:
         if unit.purpose == "train":
             self._train_seconds["score"].append(seconds)
             now = time.monotonic()
+            self._spans[unit]["score"] = (now - seconds, now)
             self._queue_seconds["score"].append(max(0.0, now - self._drawn_at.pop(unit) - seconds))
             self._scored_at[unit.key] = now
             for name, values in scores.metrics.items():
@@ -122,6 +127,7 @@ class StepLog:
             complete = max(self._scored_at.pop(key) for key in train.groups)
             self._queue_seconds["update"].append(time.monotonic() - complete)
         staleness = [train.step - 1 - version for version in train.versions]
+        self._update_began = time.monotonic()
         by_category = defaultdict(list)
         for category, rewards_K in zip(categories, rewards_PK, strict=True):
             by_category[category].append(float(rewards_K.mean()))
@@ -181,9 +187,30 @@ class StepLog:
             "policy_restarts": self.policy_restarts,
             "digest": digest,
         }
+        spans = {unit: self._spans.pop(unit) for unit in list(self._spans) if unit.step <= self.step}
+        if has_timeline(self.step):
+            record["timeline"] = self._timeline(spans, now)
         self.last = record
         self._begin_gathering(now)
         return record
+
+    def _timeline(self, spans: Mapping[Unit, Mapping[str, tuple[float, float]]], now: float) -> dict[str, Any]:
+        """When the chunks of this step were drawn, scored and trained, in seconds since the first draw began."""
+        whole = (unit for unit, stages in spans.items() if unit.step == self.step and "score" in stages)
+        units = sorted(whole, key=lambda unit: (unit.group, unit.chunk))
+        origin = min((spans[unit]["draw"][0] for unit in units), default=self._update_began)
+
+        def since(span: tuple[float, float]) -> list[float]:
+            return [round(edge - origin, 4) for edge in span]
+
+        return {
+            "chunks": [
+                {"group": unit.group, "chunk": unit.chunk, **{name: since(span) for name, span in spans[unit].items()}}
+                for unit in units[:TIMELINE_CHUNKS]
+            ],
+            "left_out": max(0, len(units) - TIMELINE_CHUNKS),
+            "update": since((self._update_began, now)),
+        }
 
     def _begin_gathering(self, now: float) -> None:
         self._step_began = now
@@ -203,6 +230,11 @@ class StepLog:
     def _count(self, stage: str, seconds: float) -> None:
         self._stage_seconds[stage] += seconds
         self._tasks[stage] += 1
+
+
+def has_timeline(step: int) -> bool:
+    """Whether the record of this step says when its chunks were drawn, scored and trained: 1, 2, 3, 10, 30, 100, 300, ..."""
+    return step == 2 or str(step).rstrip("0") in ("1", "3")
 
 
 def _over(figure: Any, values: np.ndarray) -> float | None:

@@ -36,6 +36,7 @@ from pipelines.monitoring.monitors import check_monitors, monitors
 from pipelines.monitoring.watchers import Watchers
 from pipelines.place import Place, check_writable
 from pipelines.prompts import PromptOrder, load_prompt_sets
+from pipelines.provenance import provenance
 from pipelines.recipe_changes import Changes
 from pipelines.recovery import Recovery, RunFailed, report_damage
 from pipelines.report import write_report
@@ -50,7 +51,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = train_parser().parse_args(arguments)
+    options.command = shlex.join(["python", "-m", "pipelines.train", *arguments])
     try:
         check_packages()
         return train(options, speaking.console())
@@ -79,6 +82,7 @@ def train(options: argparse.Namespace, console: Console) -> int:
             executor.start()
         try:
             folder = open_folder(place.path, recipe, found, changes)
+            folder.event("started", **provenance(options.command, executor))
             display = Display(recipe.loop.steps, recipe.run.name or place.name)
             step = found.manifest.step if found else 0
             chosen = monitors(recipe, folder, options.executor == "ray", step)

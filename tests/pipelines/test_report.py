@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 
 from pipelines.report import main, write_report
+from pipelines.report_charts import Palette
+from pipelines.report_timeline import timeline
 from pipelines.report_words import coloured, echo_style, words_of
 from pipelines.run_folder import RunFolder
 
 RECIPE = '[run]\nname = "a test"\nseed = 7\n\n[loop]\nsteps = 4\norder = "strict"\n'
-VOID = {"meta", "img", "br", "line", "circle", "polyline", "polygon", "path"}
+TIMELINE = {
+    "chunks": [
+        {"group": 0, "chunk": 0, "draw": [0.0, 0.4], "score": [0.5, 0.6]},
+        {"group": 1, "chunk": 0, "draw": [0.4, 0.8], "score": [0.8, 0.9]},
+    ],
+    "left_out": 3,
+    "update": [1.0, 1.5],
+}
+VOID = {"meta", "img", "br", "line", "circle", "polyline", "polygon", "path", "rect"}
 
 
 class Page(HTMLParser):
@@ -27,6 +37,7 @@ class Page(HTMLParser):
         self.text = ""
         self.loads: list[str] = []
         self.charts = 0
+        self.ids: set[str] = set()
         self.feed(path.read_text(encoding="utf-8"))
         assert self.open == []
 
@@ -34,6 +45,7 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
         self.loads += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.ids |= {value or "" for name, value in attrs if name == "id"}
         self.charts += any(name == "data-chart" for name, _ in attrs)
 
     def handle_endtag(self, tag: str) -> None:
@@ -65,17 +77,24 @@ def metric(step: int) -> dict:
 
 
 def evaluation(tag: str, step: int, guidance: float, accuracy: float | None, reward: float = 0.5) -> dict:
-    by_category = {} if accuracy is None else {"colours": accuracy + 0.1, "counting": accuracy - 0.1}
+    categories = {} if accuracy is None else {"colours": accuracy + 0.1, "counting": accuracy - 0.1, "even": 0.5}
     rewards = {"colours": reward + 0.1, "counting": reward - 0.1}
+    checks = {} if accuracy is None else {"accuracy": accuracy, "ghost": 0.04}
+    prompts = {
+        f"{category}-{n}": {"category": category, "images": 2, "reward": reward, "checks": {"accuracy": value}}
+        for category, value in categories.items()
+        for n in range(3)
+    }
     return {
         "tag": tag,
         "step": step,
         "guidance": guidance,
         "images": 200,
-        "accuracy": accuracy,
-        "by_category": by_category,
+        "checks": checks,
+        "checks_by_category": {"accuracy": categories, "ghost": {}} if checks else {},
         "reward": reward,
         "reward_by_category": rewards,
+        "by_prompt": prompts,
     }
 
 
@@ -90,7 +109,7 @@ def finished_run(path: Path) -> RunFolder:
     folder.heldout(evaluation("after", 4, 1.0, 0.65))
     folder.heldout(evaluation("after", 4, 2.0, 0.7))
     for step in range(1, 5):
-        folder.metric(metric(step))
+        folder.metric(metric(step) | ({"timeline": TIMELINE} if step == 2 else {}))
     for name in ("after-000004", "during-000002", "before-000000"):
         folder.save_grid(name, [("a red <circle>", images(2))])
     folder.save_grid("tokens-worst-0", [("a red <circle>", images(2))])
@@ -98,6 +117,7 @@ def finished_run(path: Path) -> RunFolder:
     folder.tokens(
         [{"which": "worst", "step": 4, "rewards_K": [0.3, 0.6], "image": "samples/tokens-worst-0.png", **tokens}]
     )
+    folder.event("started", command="python -m pipelines.train a.toml", host="h1", versions={"torch": "2.13.0"})
     folder.event("quarantined", step=3, group=1, message="the reward is <nan>")
     folder.summary(
         {"digest": "d1" * 32, "seconds": 251.0, "images": 64, "notes": ["The base was misaligned on purpose."]}
@@ -111,8 +131,12 @@ def test_a_finished_run_is_shown_whole_and_loads_nothing(tmp_path: Path) -> None
     path = write_report(tmp_path / "run")
     assert path == tmp_path / "run" / "report.html"
     page = Page(path)
-    assert page.loads
-    assert all(value.startswith("data:image/") for value in page.loads)
+    pictures = [value for value in page.loads if value.startswith("data:image/")]
+    anchors = {value.removeprefix("#") for value in page.loads if value.startswith("#")}
+    assert pictures
+    assert len(pictures) + len(anchors) == len(page.loads)
+    assert anchors == {"heldout", "samples", "learning", "judge", "machines", "timeline", "starts", "events", "recipe"}
+    assert anchors <= page.ids, "what the contents name is there"
     source = path.read_text()
     assert not [word for word in ("http://", "https://", "@import", "url(") if word in source]
     for words in (
@@ -124,12 +148,54 @@ def test_a_finished_run_is_shown_whole_and_loads_nothing(tmp_path: Path) -> None
         "the reward is <nan>",
     ):
         assert words in page.text
-    assert "+25.0 points, no guidance, over 2 categories" in page.text
+    assert "+25.0 points, no guidance, over 3 categories; 95 % interval +16.7 to +16.7 points" in page.text
+    assert "by bootstrap over 9 prompts" in page.text
+    assert "python -m pipelines.train a.toml" in page.text
+    assert "torch 2.13.0" in page.text
+    assert "The first 2 of 5 chunks." in page.text
+    assert re.search(r"ghost\s*4.0 %\s*4.0 %\s*4.0 %", page.text)
     assert "+20.0 points over the base at its best (guidance 2)" in page.text
-    assert "standard error of one category is at most 5.0 points" in page.text
-    assert len(page.loads) == 3 * 2 + 2  # three snapshots of two images, and the two of the worst group
-    assert page.charts == 12
+    assert "standard error of one category is at most 6.1 points" in page.text
+    assert len(pictures) == 3 * 2 + 2  # three snapshots of two images, and the two of the worst group
+    assert page.charts == 13
     assert re.search(r"before\s*step 2\s*after\s*a red <circle>", page.text)
+
+
+def test_no_change_is_neither_good_nor_bad(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run")
+    rows = re.findall(r'class="gain ?(\w*)">([^<]*)<', write_report(tmp_path / "run").read_text())
+    assert rows == [("rose", "+25.0 points"), ("rose", "+25.0 points"), ("", "+0.0 points"), ("rose", "+25.0 points")]
+
+
+def test_a_category_has_one_colour_everywhere(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text()
+    palette = Palette.of([metric(1)], [evaluation("before", 0, 1.0, 0.4)])
+    assert len({palette.color(category) for category in ("colours", "counting", "even")}) == 3
+    for category in ("colours", "counting"):
+        color = palette.color(category)
+        assert f'<i class="swatch c{color}"></i>{category}' in page
+        legends = re.findall(rf'<i class="key-\w+ c(\d)"></i>{category} ', page)
+        assert set(legends) == {str(color)}
+        assert len(legends) == 2, "of the held-out figure, and of the reward"
+
+
+def test_a_timeline_shows_each_chunk_drawn_scored_and_trained() -> None:
+    svg = str(timeline({"step": 2, "timeline": TIMELINE}).svg)
+    bars = re.findall(r"<rect[^>]*><title>([^<]*)", svg)
+    assert len(bars) == 6
+    assert bars[:3] == [
+        "group 0, chunk 0: drawn in 0.4 s, from 0 s",
+        "group 0, chunk 0: scored in 0.1 s, from 0.5 s",
+        "group 0, chunk 0: trained in 0.5 s, from 1 s",
+    ]
+
+
+def test_a_warning_of_equal_groups_stands_before_the_figures(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    folder.event("equal_groups", step=3, message="12 of 12 groups score alike")
+    text = Page(write_report(tmp_path / "run")).text
+    assert 0 < text.index("Warning: 12 of 12 groups score alike") < text.index("Held-out accuracy")
 
 
 def test_a_caption_cannot_become_markup(tmp_path: Path) -> None:
