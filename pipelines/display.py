@@ -69,7 +69,7 @@ class Display(Watcher):
     def _say_quarters(self, evaluating: Record) -> None:
         """In a log: a line for each quarter of an evaluation that is done."""
         step, quarter = evaluating["step"], 4 * evaluating["settled"] // evaluating["groups"]
-        if (step, quarter) > self._said:
+        if quarter and (step, quarter) > self._said:
             self._said = (step, quarter)
             self._print(evaluating_words(evaluating))
 
@@ -146,14 +146,14 @@ def heldout_table(records: list[Record]) -> Table:
     table.add_section()
     totals = [column.total for column in comparison.columns]
     table.add_row("macro", *_cells(comparison, totals, comparison.share), style="bold")
-    if comparison.gain_interval:
-        low, high = (_gain(edge, 0.0, comparison.share) for edge in comparison.gain_interval)
-        empty = [""] * len(comparison.columns)
-        table.add_row(f"95 % interval, {comparison.prompts} prompts", *empty, f"{low} to {high}", style="dim")
     for name in comparison.others:
         share = name in comparison.shares
         values = [column.others.get(name) for column in comparison.columns]
         table.add_row(Text(name + (", %" if share else "")), *_cells(comparison, values, share), style="dim")
+    if comparison.gain_interval:
+        low, high = (_gain(edge, 0.0, comparison.share) for edge in comparison.gain_interval)
+        table.caption = f"gain: 95 % interval {low} to {high}, bootstrap over {comparison.prompts} prompts"
+        table.caption_justify = "left"
     return table
 
 

@@ -128,8 +128,11 @@ def _checked(plain: Sequence[Record], name: str, share: bool, palette: Palette) 
     ]
     lines.append(Line("all (macro mean)", steps, [total_of(record, name) for record in plain], 0, "strong"))
     note = "What the checker says of images of held-out prompts, without guidance. The reward never sees it."
-    limits = {"unit": "%", "floor": 0.0, "ceiling": 1.0} if share else {}
-    return line_chart(measure_words(name), note, lines, **limits)
+    return (
+        line_chart(measure_words(name), note, lines, "%", floor=0.0)
+        if share
+        else line_chart(measure_words(name), note, lines)
+    )
 
 
 def _reward_by_category(metrics: Sequence[Record], palette: Palette) -> Chart | None:

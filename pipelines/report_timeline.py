@@ -28,8 +28,8 @@ def timelines(metrics: Sequence[Record]) -> list[Chart]:
 def timeline(record: Record) -> Chart:
     """The chart of one step, in seconds since its first draw began."""
     chunks, update = record["timeline"]["chunks"], record["timeline"]["update"]
-    ticks = nice_ticks(0.0, update[1])
-    scale = Scale(0.0, max(ticks[-1], update[1]), LEFT, WIDTH - RIGHT)
+    ticks = [tick for tick in nice_ticks(0.0, update[1]) if tick <= update[1]]
+    scale = Scale(0.0, update[1], LEFT, WIDTH - RIGHT)
     pitch = min(THICKEST * 1.4, ROWS_HEIGHT / len(chunks))
     height = pitch * len(chunks) + BOTTOM
     rows = [_row(chunk, update, scale, pitch * (index + 0.5), pitch) for index, chunk in enumerate(chunks)]

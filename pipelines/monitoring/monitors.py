@@ -25,7 +25,7 @@ def monitors(recipe: Recipe, folder: RunFolder, on_ray: bool, step: int) -> list
     if recipe.monitor.tensorboard:
         from pipelines.monitoring.tensorboard import TensorBoard
 
-        chosen.append(TensorBoard(folder, step))
+        chosen.append(TensorBoard(folder, step, recipe.model_dump(mode="json", exclude_none=True)))
     if recipe.monitor.wandb:
         from pipelines.monitoring.wandb_watcher import WeightsAndBiases
 

@@ -16,8 +16,8 @@ from pipelines.monitoring.watchers import Watchers
 def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> str:
     out = io.StringIO()
     with Watchers(Display(3, "EchoRay · test", Console(file=out, force_terminal=terminal, width=100))) as display:
-        display.status({"pools": {}, "evaluating": {"step": 0, "settled": 3, "groups": 12}})
-        display.status({"pools": {}, "evaluating": {"step": 0, "settled": 4, "groups": 12}})
+        for settled in (0, 3, 4):
+            display.status({"pools": {}, "evaluating": {"step": 0, "settled": settled, "groups": 12}})
         display.heldout({"step": 0, "checks": {"accuracy": 0.4}, "reward": 0.5, "guidance": 1.0, "images": 60})
         for step in (1, 2, 3):
             display.step({"step": step, "reward_mean": 0.25 * step, "reward_std": 0.125, "seconds": {"step": 0.5}})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.hparams import metadata
 
 from pipelines.monitoring.tensorboard import TensorBoard
 from pipelines.monitoring.watchers import Watchers
@@ -38,7 +39,8 @@ def points_of(folder: Path) -> Points:
                     list, {tag: [point for point in line if point[0] < event.step] for tag, line in points.items()}
                 )
             for value in event.summary.value:
-                points[value.tag].append((event.step, value.simple_value))
+                if value.HasField("simple_value"):
+                    points[value.tag].append((event.step, value.simple_value))
     return points
 
 
@@ -75,14 +77,28 @@ def test_a_run_is_drawn_by_step_and_its_grids_are_shown(tiny_world: Path, tmp_pa
         points
     )
     assert pictures_of(out) == {
-        ("samples/before", 0): run.grid_path("before-000000").read_bytes(),
-        ("samples/during", 2): run.grid_path("during-000002").read_bytes(),
-        ("samples/after", 3): run.grid_path("after-000003").read_bytes(),
+        ("samples", 0): run.grid_path("before-000000").read_bytes(),
+        ("samples", 2): run.grid_path("during-000002").read_bytes(),
+        ("samples", 3): run.grid_path("after-000003").read_bytes(),
     }
 
 
+def test_the_recipe_is_told_to_the_hparams_tab(folder: RunFolder) -> None:
+    with Watchers(TensorBoard(folder, 0, {"loop": {"steps": 3, "order": "strict"}, "policy": {"betas": [0.9, 0.99]}})):
+        pass
+    (path,) = (folder.path / "tensorboard").iterdir()
+    sessions = {
+        value.tag: value.metadata.plugin_data.content for event in events_of(path) for value in event.summary.value
+    }
+    assert set(sessions) == {metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG}
+    start = metadata.parse_session_start_info_plugin_data(sessions[metadata.SESSION_START_INFO_TAG])
+    assert start.hparams["loop.steps"].number_value == 3
+    assert start.hparams["loop.order"].string_value == "strict"
+    assert start.hparams["policy.betas"].string_value == "[0.9, 0.99]"
+
+
 def test_what_was_not_measured_is_left_out(folder: RunFolder) -> None:
-    with Watchers(TensorBoard(folder, step=0)) as watchers:
+    with Watchers(TensorBoard(folder, 0, {})) as watchers:
         watchers.step(record(1))
     assert points_of(folder.path) == {
         "learning/reward_mean": [(1, 0.25)],
@@ -92,11 +108,11 @@ def test_what_was_not_measured_is_left_out(folder: RunFolder) -> None:
 
 
 def test_a_replay_and_a_resume_draw_no_double_lines(folder: RunFolder) -> None:
-    with Watchers(TensorBoard(folder, step=0)) as watchers:
+    with Watchers(TensorBoard(folder, 0, {})) as watchers:
         for step in (1, 2, 3, 2, 3, 4):  # the policy was lost in step 4, and went back to a checkpoint
             watchers.step(record(step))
     assert [step for step, _ in points_of(folder.path)["learning/reward_mean"]] == [1, 2, 3, 4]
-    with Watchers(TensorBoard(folder, step=2)) as watchers:
+    with Watchers(TensorBoard(folder, 2, {})) as watchers:
         assert [step for step, _ in points_of(folder.path)["learning/reward_mean"]] == [1, 2]
         for step in (3, 4, 5):
             watchers.step(record(step))
@@ -105,12 +121,12 @@ def test_a_replay_and_a_resume_draw_no_double_lines(folder: RunFolder) -> None:
 
 def test_a_grid_is_shown_once_it_is_drawn(folder: RunFolder) -> None:
     heldout = {"tag": "before", "step": 0, "guidance": 1.0, "reward": 0.5}
-    with Watchers(TensorBoard(folder, step=0)) as watchers:
+    with Watchers(TensorBoard(folder, 0, {})) as watchers:
         watchers.heldout(heldout)
         watchers.step(record(1))
         assert pictures_of(folder.path) == {}
         path = folder.save_grid("before-000000", [("a red circle", np.zeros((1, 8, 8, 3), np.uint8))])
-    assert pictures_of(folder.path) == {("samples/before", 0): path.read_bytes()}
+    assert pictures_of(folder.path) == {("samples", 0): path.read_bytes()}
 
 
 def test_the_recipe_can_do_without(tiny_world: Path, tmp_path: Path) -> None:
