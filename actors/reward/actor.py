@@ -60,6 +60,6 @@ class RewardActor:
         import torch
         import transformers
 
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
         where = {"pid": os.getpid(), "device": self.reward.device, "threads": torch.get_num_threads()}
         return {**where, "model": self.model, "versions": versions}
