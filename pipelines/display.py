@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -157,7 +158,7 @@ def heldout_table(records: list[Record]) -> Table:
     return table
 
 
-def _cells(comparison: Comparison, values: list[float | None], share: bool) -> list[str]:
+def _cells(comparison: Comparison, values: Sequence[float | None], share: bool) -> list[str]:
     """A row of figures, and the gain of the trained model over the base, both without guidance."""
     at = {column.key: value for column, value in zip(comparison.columns, values, strict=True)}
     return [*(_score(value, share) for value in values), _gain(at.get("after"), at.get("before"), share)]

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -121,7 +122,7 @@ class Tally:
         groups = [self.groups[number] for number in sorted(self.groups)]
         rewards = _by_category(groups, lambda group: group.rewards_K)
         names = {name: None for group in groups for name in group.checks}
-        checks = {name: _by_category(groups, lambda group, name=name: group.checks.get(name, ())) for name in names}
+        checks = {name: _by_category(groups, partial(_checked, name)) for name in names}
         macro = {name: _mean(means.values()) for name, means in checks.items()}
         return {
             "images": sum(len(group.rewards_K) for group in groups),
@@ -133,6 +134,10 @@ class Tally:
             "checks_by_category": checks,
             **({"by_prompt": _by_prompt(groups)} if with_prompts else {}),
         }
+
+
+def _checked(name: str, group: Judged) -> Sequence[float]:
+    return group.checks.get(name, ())
 
 
 def _by_category(groups: Sequence[Judged], of: Callable[[Judged], Sequence[float]]) -> dict[str, float]:
