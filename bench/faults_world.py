@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from cluster.token import VARIABLES
 from pipelines.run_folder import Record, RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,8 +103,7 @@ class Run:
         self.folder = RunFolder(out)
         self.said = said or out.parent / f"{out.name}.log"
         self.said.parent.mkdir(parents=True, exist_ok=True)
-        others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment = {**others, **({"RAY_ADDRESS": address} if address else {}), "COLUMNS": "200"}
+        environment = {**(os.environ if address else without_ray()), "RAY_ADDRESS": address, "COLUMNS": "200"}
         command = [sys.executable, "-m", program, str(recipe), "--out", str(out), *options]
         with self.said.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -208,6 +208,12 @@ def go_on(process: Process) -> None:
     """Lets a stopped process go on; one that was ended meanwhile is left alone."""
     if process.alive:
         os.kill(process.pid, signal.SIGCONT)
+
+
+def without_ray() -> dict[str, str]:
+    """The environment of this process, less what leads to its cluster."""
+    leads = ("RAY_ADDRESS", *VARIABLES)
+    return {name: value for name, value in os.environ.items() if name not in leads}
 
 
 def overrides(**values: object) -> list[str]:

@@ -10,7 +10,6 @@ Exit codes: 0 done, 2 a user's mistake, 1 anything else.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -53,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     where.add_argument("--run", help="which run, if there are several")
     where.add_argument(
         "--address",
-        default=os.environ.get("RAY_ADDRESS", ""),
+        default="",
         help="the run's Ray cluster, HOST:PORT (default: RAY_ADDRESS, else the clusters on this machine)",
     )
     parser = argparse.ArgumentParser(prog="python -m cluster", description=(__doc__ or "").partition("\n")[0])

@@ -2,98 +2,84 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
-import socket
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import ray
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.exceptions import AuthenticationError
+
+from cluster.address import CannotJoin, check_address, lets_in, speaks_plainly
+from cluster.here import clusters_here
+from cluster.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Ray's defaults would write a token under the home directory (and then refuse a later `ray start`), report usage, and
-# resolve the environment again in every worker under `uv run`.
-_DEFAULTS = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-}
-
-CONNECT_S = 5.0
-GCS_FLAG = "--gcs-address="
+# Ray's defaults would report usage, and resolve the environment again in every worker under `uv run`.
+_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+CLIENT = "ray://"
 
 
-def connect(num_cpus: int | None = None, object_store_bytes: int | None = None, dashboard: bool = False) -> None:
+def connect(
+    num_cpus: int | None = None,
+    object_store_bytes: int | None = None,
+    dashboard: bool = False,
+    token_file: Path | None = None,
+) -> str:
     """Join the cluster at RAY_ADDRESS, which Ray also sets inside a job; without it, start one for this process.
 
-    A process that has joined one stays where it is.
+    Returns a line for the user that says who may call this cluster. A process that has joined one stays where it is.
 
     The arguments describe a cluster that is started here: logical CPUs (default: the machine's cores), the object
-    store's size, and whether to start the dashboard. What the environment already sets is left as it is.
+    store's size, whether to start the dashboard, and where its token is kept (default: as long as this process lives). What
+    the environment already sets is left as it is.
+
+    Raises CannotJoin, and PermissionError where the token could not be kept from others.
     """
     if ray.is_initialized():
-        return
+        return ""
     set_defaults()
-    if address := os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address, logging_level=logging.WARNING)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=object_store_bytes,
-            include_dashboard=dashboard,
-            logging_level=logging.WARNING,
-        )
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    if address not in ("", "local"):
+        return join(_only_one_here() if address == "auto" else address, "RAY_ADDRESS", logging.WARNING)
+    who = _guard(token_file)
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        object_store_memory=object_store_bytes,
+        include_dashboard=dashboard,
+        logging_level=logging.WARNING,
+    )
+    return who
 
 
-def join(address: str) -> None:
-    """Join a cluster as a visitor who starts nothing. Raises ConnectionError, soon, where none answers or lets this in."""
-    if not answers(address):  # Ray itself would try for minutes
-        raise ConnectionError(f"no Ray cluster answers at {address}")
+def visit(address: str, source: str) -> None:
+    """Join a cluster as a visitor who starts nothing. Raises CannotJoin."""
     set_defaults()
     ray.shutdown()
+    join(address, source, logging.ERROR, log_to_driver=False)
+
+
+def join(address: str, source: str, logging_level: int, log_to_driver: bool = True) -> str:
+    """Join the cluster at an address that the user gave as `source`; a line that says who may call it. Raises CannotJoin, soon."""
+    check_address(address, source)
+    who = "" if address.startswith(CLIENT) or not speaks_plainly() else _show_token(address, source)
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, AuthenticationError) as error:
-        raise ConnectionError(
-            f"the Ray cluster at {address} does not let this in ({str(error).partition('. ')[0]}). If it asks for a token, set "
-            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (a file) to the cluster's token"
-        ) from error
-
-
-def answers(address: str) -> bool:
-    """Whether anything listens at HOST:PORT."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def clusters_here() -> list[str]:
-    """The addresses of the clusters that have a node on this machine, also of those that a run has started for itself.
-
-    Ray's own search, address="auto", trusts a file that outlives a cluster, and then tries for minutes to join a dead one.
-    """
-    addresses = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            program, *arguments = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has just ended, or is not ours to see
-            continue
-        if program.endswith("/raylet"):
-            addresses |= {it.removeprefix(GCS_FLAG) for it in arguments if it.startswith(GCS_FLAG)}
-    return sorted(addresses)
+        ray.init(address=address, logging_level=logging_level, log_to_driver=log_to_driver)
+    except (ConnectionError, AuthenticationError, RuntimeError, ValueError) as error:
+        raise CannotJoin(f"the Ray cluster at {address} ({source}) cannot be joined: {error}") from error
+    return who
 
 
 def set_defaults() -> None:
     """Settle what Ray would settle otherwise. Who gives a token in the environment means it."""
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    if {VALUE, PATH} & os.environ.keys() and MODE not in os.environ:
+        _use({name: os.environ[name] for name in (VALUE, PATH) if name in os.environ} | {MODE: "token"})
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
@@ -110,3 +96,56 @@ def worker_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path)),
         "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", "1"),
     }
+
+
+def _guard(token_file: Path | None) -> str:
+    """Let the Ray that is started next ask for a token; a line that says which."""
+    if os.environ.get(MODE, "token").lower() != "token":
+        return f"warning: Ray asks nobody for a token ({MODE}={os.environ[MODE]}): whoever reaches this machine can run code as you"
+    if given := [name for name in (VALUE, PATH) if os.environ.get(name)]:
+        return f"Ray starts on this machine; it asks for the token that {given[0]} gives"
+    if token_file is None:
+        token_file = Path(tempfile.mkdtemp(prefix="echoray-")) / FILE_NAME
+        atexit.register(shutil.rmtree, token_file.parent, ignore_errors=True)
+    keep_token(token_file)
+    _use({MODE: "token", PATH: str(token_file.absolute())})
+    return f"Ray starts on this machine; it asks for the token in {token_file}, which only you can read"
+
+
+def _show_token(address: str, source: str) -> str:
+    """Settle the token for a cluster, if it asks for one; a line that says whether it does. Raises CannotJoin without the right one."""
+    if lets_in(address, source):
+        return f"warning: the Ray cluster at {address} has no authentication: whoever reaches it can run code there"
+    if access := clusters_here().get(address):
+        _use(access)
+    try:
+        token = AuthenticationTokenLoader.instance().get_raw_token()
+    except AuthenticationError:  # no such file, or nothing in it
+        token = ""
+    if not token or not lets_in(address, source, token):
+        given = "the token given here is another" if token else "none is given here"
+        raise CannotJoin(
+            f"the Ray cluster at {address} ({source}) asks for a token, and {given}: set {MODE}=token, and {VALUE} or {PATH} "
+            "(a file) to the cluster's token"
+        )
+    return f"joined the Ray cluster at {address}, which asks for a token"
+
+
+def _use(variables: Mapping[str, str]) -> None:
+    """Take these for Ray's variables of authentication, in this process and in those that it starts."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    Config.initialize("")  # Ray reads the mode, and then the token, only once
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _only_one_here() -> str:
+    """The address of the cluster on this machine. Raises CannotJoin if there is none, or more than one."""
+    found = list(clusters_here())
+    if len(found) != 1:
+        there = f"several run on this machine, {', '.join(found)}" if found else "none runs on this machine"
+        raise CannotJoin(
+            f"RAY_ADDRESS is auto, but of Ray clusters {there}: give HOST:PORT, or none to start one for this run"
+        )
+    return found[0]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Literal
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from cluster.connect import answers, clusters_here, join
+from cluster.address import CannotJoin, answers
+from cluster.connect import visit
 from cluster.controller import NAMESPACE, PREFIX, actor_name, run_of
+from cluster.here import clusters_here
 
 CALL_S = 30.0
 ANSWER_S = 120.0
@@ -72,24 +75,26 @@ class Run:
 
 
 def find_run(address: str, name: str | None) -> Run:
-    """The one run that is meant; its cluster is joined. An address that is none means: the clusters on this machine.
+    """The one run that is meant; its cluster is joined. `address`: "" is RAY_ADDRESS, else the clusters on this machine.
 
     Raises UserError when there is no such run, or more than one.
     """
-    addresses = clusters_here() if address in HERE else [address]
+    address, source = (address, "--address") if address else (os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS")
+    addresses = list(clusters_here()) if address in HERE else [address]
     if not addresses:
         raise UserError(
             "no Ray cluster runs on this machine: start a run, or name its cluster with --address HOST:PORT or RAY_ADDRESS"
         )
-    found = []
+    found, refusals = [], []
     for place in addresses:
         try:
-            join(place)
-        except ConnectionError as error:
-            if place == address:
-                raise UserError(str(error)) from error
-            continue  # one that was found, but has just ended
+            visit(place, source if place == address else "found on this machine")
+        except CannotJoin as error:  # of those that were found, one may just have ended, or be another user's
+            refusals.append(str(error))
+            continue
         found += [(place, run) for run in runs_on_cluster()]
+    if len(refusals) == len(addresses):
+        raise UserError("\n".join(refusals))
     meant = [(place, run) for place, run in found if name in (None, run)]
     if not found:
         raise UserError(f"there is no run on the cluster at {' or '.join(addresses)}")
@@ -99,8 +104,8 @@ def find_run(address: str, name: str | None) -> Run:
         listed = "\n".join(f"  --run {run} --address {place}" for place, run in meant)
         raise UserError(f"there are several runs; choose one:\n{listed}")
     [(place, run)] = meant
-    if place != addresses[-1]:
-        join(place)
+    if ray.get_runtime_context().gcs_address != place:
+        visit(place, source)
     return Run(run)
 
 

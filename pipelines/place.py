@@ -18,11 +18,13 @@ from types import TracebackType
 
 from cluster import places
 from cluster.places import StorageError
+from cluster.token import FILE_NAME as TOKEN
 from pipelines.config import UserError
 
 PUSH_EVERY_S = 15.0
 CHECKPOINTS = "checkpoints/"
 SHARD = ".parquet"
+STAYS = (".tmp", TOKEN)  # whoever may read the URL must not be able to call this run's Ray
 
 
 class Place:
@@ -111,7 +113,7 @@ class Copy:
         """Brings the files that a run adds to. Raises StorageError."""
         self.path.mkdir(parents=True)
         for name in places.files(self.url):
-            if name.startswith(CHECKPOINTS) or name.endswith(SHARD):
+            if name.startswith(CHECKPOINTS) or name.endswith((SHARD, *STAYS)):
                 continue
             file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,7 @@ class Copy:
     def push(self) -> None:
         """Takes what has changed to the URL. Raises OSError for the first file that cannot be written; others stay to be taken."""
         for folder, _, names in os.walk(self.path):
-            for file in sorted(Path(folder, name) for name in names if not name.endswith(".tmp")):
+            for file in sorted(Path(folder, name) for name in names if not name.endswith(STAYS)):
                 with suppress(FileNotFoundError):  # it was there for a moment only
                     self._push_file(file.relative_to(self.path).as_posix())
 

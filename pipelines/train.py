@@ -78,7 +78,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
         found, problems = choose_checkpoint(options.resume, place, root)
         changes = changes_since(found, recipe, inputs) if found else {}
         with Starting(console) as starting:
-            executor = workers.make_executor(recipe, options.executor, f"{place.name}-{os.getpid()}", starting)
+            name = f"{place.name}-{os.getpid()}"
+            executor = workers.make_executor(recipe, options.executor, name, place.path, starting)
             executor.start()
         try:
             folder = open_folder(place.path, recipe, found, changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from actors.policy.actor import PolicyActor
@@ -10,7 +11,8 @@ from actors.rollout.actor import RolloutActor
 from actors.samples.actor import SamplesActor
 from cluster.storage import Storage
 from cluster.tasks import Executor, PoolSpec
-from pipelines.config import Recipe
+from cluster.token import FILE_NAME as TOKEN
+from pipelines.config import Recipe, UserError
 from pipelines.starting import Starting
 from pipelines.tables import Policy, Pool, Run
 
@@ -60,20 +62,32 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
     ]
 
 
-def make_executor(recipe: Recipe, kind: str, run: str, starting: Starting) -> Executor:
-    """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has."""
+def make_executor(recipe: Recipe, kind: str, run: str, folder: Path, starting: Starting) -> Executor:
+    """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has.
+
+    A Ray that is started for the run keeps its token in `folder`. Raises UserError where no Ray can be joined or started.
+    """
     specs = pool_specs(recipe)
     if kind == "local":
         from cluster.local import LocalExecutor
 
         return LocalExecutor(specs)
+    from cluster.address import CannotJoin
     from cluster.connect import connect
     from cluster.demand_table import show_demand
     from cluster.executor import RayExecutor
     from cluster.nodes import nodes_here
 
     megabytes = recipe.cluster.object_store_mb
-    connect(object_store_bytes=megabytes and megabytes * 2**20, dashboard=recipe.cluster.dashboard)
+    try:
+        who = connect(
+            object_store_bytes=megabytes and megabytes * 2**20,
+            dashboard=recipe.cluster.dashboard,
+            token_file=folder / TOKEN,
+        )
+    except (CannotJoin, PermissionError) as error:
+        raise UserError(str(error)) from error
+    starting.console.print(who, markup=False, highlight=False, soft_wrap=True)
     starting.console.print(show_demand(specs, nodes_here()))
     limits = recipe.cluster
     return RayExecutor(

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import ray
 
-from cluster.connect import ROOT, clusters_here, worker_env
+from bench.faults_world import without_ray
+from cluster.connect import ROOT, worker_env
 from cluster.controller import NAMESPACE, Link, actor_name
 from cluster.executor import RayExecutor
+from cluster.here import clusters_here
 from cluster.runs import Run, RunEnded, RunGone, runs_on_cluster
 from cluster.tasks import Command
 from tests.cluster.helpers import PATIENCE_S, eventually, exists
@@ -30,7 +32,7 @@ def start_run(ray_cluster: str) -> Iterator[Callable[..., Started]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.small_run", name],
             cwd=ROOT,
-            env={**os.environ, "RAY_ADDRESS": address},
+            env={**environment(address), "RAY_ADDRESS": address},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -47,12 +49,17 @@ def start_run(ray_cluster: str) -> Iterator[Callable[..., Started]]:
         process.wait(PATIENCE_S)
 
 
+def environment(address: str) -> dict[str, str]:
+    """Of a process that knows the tests' cluster and its token; with no address, of one that knows neither."""
+    return dict(os.environ) if address else without_ray()
+
+
 def cluster(address: str, *arguments: str) -> tuple[int, str]:
     """`python -m cluster ...`: (exit code, what it prints)."""
     done = subprocess.run(
         [sys.executable, "-m", "cluster", *arguments],
         cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": address, "COLUMNS": "100"},
+        env={**environment(address), "RAY_ADDRESS": address, "COLUMNS": "100"},
         capture_output=True,
         text=True,
         timeout=3 * PATIENCE_S,

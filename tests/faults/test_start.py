@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pipelines.run_folder import RunFolder
 from tests.faults.conftest import Start
 
 
@@ -20,4 +21,4 @@ def test_a_judge_that_only_the_worker_finds_broken(start: Start, tiny_world: Pat
     said = " ".join(run.output().split())
     assert "workers of the pool reward do not start" in said
     assert "SafetensorError" in said
-    assert not run.out.exists()
+    assert not RunFolder.holds_run(run.out)

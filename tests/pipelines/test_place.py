@@ -86,6 +86,18 @@ def test_what_lies_at_the_url_is_taken_up_but_for_what_is_large(url):
     assert found == {"events.jsonl", "samples/a.png"}
 
 
+def test_a_token_neither_goes_to_the_url_nor_comes_from_there(url):
+    system, root = fsspec.core.url_to_fs(url)
+    with Place(url) as place:
+        place.watch(ignore)
+        (place.path / "ray_token").write_text("secret")
+        (place.path / "status.json").write_text("{}")
+    assert names_at(url) == {"status.json"}
+    system.pipe_file(f"{root}/ray_token", b"planted")
+    with Place(url) as place:
+        assert {file.name for file in place.path.iterdir()} == {"status.json"}
+
+
 def test_what_did_not_change_is_not_written_again(url):
     system, root = fsspec.core.url_to_fs(url)
     system.pipe_file(f"{root}/recipe.toml", b"x")
