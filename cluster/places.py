@@ -7,6 +7,7 @@ call ends within about a minute; s3fs's own tries would multiply that by 5 to 25
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,19 +31,66 @@ BRIEF: dict[str, Any] = {
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before a file is read again whose answer broke off
 AGAIN_WITHIN_S = 30.0
 PROBE = bytes(4096)  # a block: what no full disk takes
+ROOM_BYTES = 160  # for the names of files in a place
+KEY_BYTES, NAME_BYTES = 1024, 255  # of what comes after a bucket, and of one name there: it has a copy on a disk
+S3 = ("s3://", "s3a://")
+WITHOUT_HOST = ("hdfs", "dbfs", "memory")  # protocols whose URLs may begin with three slashes
+MARKS = ("/", "_$folder$")  # how the names of empty files end that consoles and Hadoop leave for folders
 
 
 class StorageError(OSError):
     """A place cannot be read or written. The text says what was tried and what to do."""
 
 
+def resolved(place: str) -> str:
+    """What a user means by a path or URL: `~` is the home folder, file:// this disk, and a slash at the end says nothing.
+
+    Raises ValueError for what names no place: it is empty or misspelt, or a variable in it is unset.
+    """
+    if not place.strip():
+        raise ValueError("it is empty (is a variable unset?)")
+    if "\0" in place or place.encode(errors="replace").decode() != place:
+        raise ValueError("it is not text in UTF-8")
+    protocol, colon, rest = place.partition("://")
+    if not colon:
+        if re.match(r"[A-Za-z][\w+.-]*:/", place):
+            raise ValueError(f"a URL has two slashes after its colon (a folder of that name is ./{place})")
+        return home_resolved(place).rstrip("/") or "/"
+    if protocol in ("file", "local"):
+        if not rest.startswith("/"):
+            raise ValueError("it has a host, or is not absolute (file:///data/run has three slashes)")
+        return rest.rstrip("/") or "/"
+    names = rest.rstrip("/").split("/")
+    if not any(names) or (not names[0] and protocol not in WITHOUT_HOST):
+        raise ValueError("it names no bucket (is a variable unset?)")
+    if {"", ".", ".."} & {*names[1:]}:
+        raise ValueError("a name between its slashes is missing, or is . or .. (is a variable unset?)")
+    return place.rstrip("/")
+
+
+def home_resolved(path: str) -> str:
+    """The path with the home folder for `~`. Raises ValueError if there is no such user."""
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise ValueError(f"there is no user {path.partition('/')[0][1:]!r} (a folder of that name is ./{path})")
+    return found
+
+
 def system_at(place: str, patience: dict[str, Any] | None = None) -> tuple[Any, str]:
-    """The file system of a path or URL, and the path in it. Listings are never remembered: others write there as well."""
-    if not place.startswith(("s3://", "s3a://")):
-        return fsspec.core.url_to_fs(place)
-    system, path = fsspec.core.url_to_fs(place, use_listings_cache=False, config_kwargs=patience or PATIENT)
-    system.retries = 1
-    return system, path
+    """The file system of a path or URL, and the path in it. Listings are never remembered: others write there as well.
+
+    A "::" is part of a name here; fsspec's own reading of URLs would take it for a chain of file systems.
+    """
+    protocol, colon, _ = place.partition("://")
+    if not colon:
+        return LocalFileSystem(), os.path.abspath(place)
+    options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(place)
+    if place.startswith(S3):
+        options |= {"use_listings_cache": False, "config_kwargs": patience or PATIENT}
+    system = fsspec.filesystem(protocol, **options)
+    if place.startswith(S3):
+        system.retries = 1
+    return system, system._strip_protocol(place)
 
 
 def read(place: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -104,7 +152,8 @@ def files(root: str) -> list[str]:
     """The names in `root` of all files below it. Raises StorageError if that cannot be known."""
     system, path = system_at(root)
     with in_words("listed", root):
-        return sorted(name.removeprefix(path).lstrip("/") for name in system.find(path))
+        names = (name.removeprefix(path).lstrip("/") for name in system.find(path))
+        return sorted(name for name in names if name and not name.endswith(MARKS))
 
 
 def remove(place: str, first: str) -> None:
@@ -120,18 +169,21 @@ def remove(place: str, first: str) -> None:
 def check_writable(place: str) -> None:
     """Writes a small file in `place`, or in the nearest folder above it that exists, and removes it. Takes seconds, not minutes.
 
-    Raises StorageError with what to do: no such bucket, access denied, no answer, a read-only or full disk.
+    Raises StorageError with what to do: no such bucket, access denied, no answer, a read-only or full disk, a name too long.
     """
     system, path = system_at(place, BRIEF)
     name = f".writable-{uuid.uuid4().hex}"
     if not isinstance(system, LocalFileSystem):
+        _check_length(place, path.partition("/")[2], KEY_BYTES, NAME_BYTES)
         with in_words("written", place):
             system.pipe_file(f"{path}/{name}", PROBE)
             system.rm_file(f"{path}/{name}")
         return
-    folder = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-    if not folder.is_dir():
-        raise StorageError(f"{place} cannot be written: {folder} is a file. Give another place")
+    folder = next(folder for folder in (Path(path), *Path(path).parents) if os.path.lexists(folder))
+    if not os.path.isdir(folder):
+        what = "a link to nothing" if folder.is_symlink() and not os.path.exists(folder) else "a file"
+        raise StorageError(f"{place} cannot be written: {folder} is {what}. Give another place")
+    _check_length(place, path, os.pathconf(folder, "PC_PATH_MAX"), os.pathconf(folder, "PC_NAME_MAX"))
     try:
         write(str(folder / name), memoryview(PROBE))
     except OSError as error:
@@ -141,6 +193,18 @@ def check_writable(place: str) -> None:
     finally:
         with suppress(OSError):
             (folder / name).unlink()
+
+
+def _check_length(place: str, path: str, most: int, most_of_name: int) -> None:
+    """Raises StorageError if a path, or a name in it, has more bytes than its file system takes."""
+    longest = max(path.split("/"), key=lambda name: len(os.fsencode(name)))
+    if len(os.fsencode(longest)) > most_of_name:
+        found = f"{longest[:20]}... has {len(os.fsencode(longest))} bytes, and a name may have {most_of_name}"
+    elif len(os.fsencode(path)) + ROOM_BYTES > most:
+        found = f"it has {len(os.fsencode(path))} bytes, and {most - ROOM_BYTES} leave room for the files in it"
+    else:
+        return
+    raise StorageError(f"{place[:60]}... cannot be written: {found}. Give a shorter name")
 
 
 @contextmanager
@@ -158,7 +222,7 @@ def in_words(done: str, place: str) -> Iterator[None]:
 def _why(error: Exception, place: str) -> str:
     from botocore import exceptions
 
-    text, code = str(error).strip().rstrip("."), _code(error)
+    text, code = str(error).strip().rstrip(".") or repr(error), _code(error)
     if code == "NoSuchBucket":
         return f"there is no bucket {place.split('/')[2]}. Make it, or give another place"
     if isinstance(error, PermissionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from typing import Any, Literal
 
@@ -101,7 +102,7 @@ def find_run(address: str, name: str | None) -> Run:
     if not meant:
         raise UserError(f"there is no run {name}, only {', '.join(run for _, run in found)}")
     if len(meant) > 1:
-        listed = "\n".join(f"  --run {run} --address {place}" for place, run in meant)
+        listed = "\n".join(f"  --run {shlex.quote(run)} --address {shlex.quote(place)}" for place, run in meant)
         raise UserError(f"there are several runs; choose one:\n{listed}")
     [(place, run)] = meant
     if ray.get_runtime_context().gcs_address != place:

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+AUTO = "auto"  # --resume without a checkpoint
 ABOUT = "The main job: draw images of prompts, let a frozen judge score them, make the better ones more likely; again and again."
 
 
+def path_of(text: str) -> Path:
+    """A path on the command line; `~` is the home folder, also where a shell leaves it as it is (`--out=~/run`)."""
+    return Path(os.path.expanduser(text))
+
+
+def parse_train(
+    arguments: Sequence[str] | None, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.Namespace:
+    """The options. `parser_class` decides what a mistake does: argparse's own ends the process with exit code 2."""
+    parser = train_parser(parser_class)
+    options = parser.parse_args(arguments)
+    if options.recipe is None:
+        if options.resume not in (None, AUTO):
+            parser.error(
+                f"the recipe is missing, or --resume has taken it for a checkpoint: put the recipe first, as in {options.resume} "
+                "--out PLACE --resume"
+            )
+        parser.error("the recipe is missing: give a TOML file, such as recipes/toy.toml")
+    if options.resume == AUTO and options.out is None:
+        parser.error(
+            "--resume: which run? Name its folder with --out, or a checkpoint, as in --resume PLACE/checkpoints/step-000050"
+        )
+    return options
+
+
 def train_parser(parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser. `parser_class` decides what a mistake does: argparse's own ends the process with exit code 2."""
+    """The parser. A recipe that is not given is told by `parse_train`, which knows where it may have gone."""
     parser = parser_class(prog="python -m pipelines.train", description=ABOUT)
-    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/toy.toml")
+    parser.add_argument("recipe", type=path_of, nargs="?", help="a TOML file, such as recipes/toy.toml")
     parser.add_argument(
         "--out", help="the run folder, a path or a URL such as s3://bucket/run (default: runs/<recipe>-<time>)"
     )
@@ -24,7 +52,7 @@ def train_parser(parser_class: type[argparse.ArgumentParser] = argparse.Argument
     parser.add_argument(
         "--resume",
         nargs="?",
-        const="auto",
+        const=AUTO,
         metavar="CHECKPOINT",
         help="continue the run in --out from its newest checkpoint, if it has one, or from this one (a folder or a URL)",
     )

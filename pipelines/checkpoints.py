@@ -7,15 +7,17 @@ to there, made real by a manifest that is written last (cluster/storage.py). pip
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster import places, storage
+from pipelines import run_folder
 from pipelines.config import Recipe, UserError, parse_recipe
+from pipelines.place import given_by_user, resolved
 from pipelines.prompts import PromptSet
 from pipelines.recipe_changes import Changes, differences, refused
 
@@ -110,10 +112,19 @@ def newest(root: str) -> tuple[Found | None, list[str]]:
 
 
 def named(place: str) -> Found:
-    """The checkpoint at a path or URL. Raises UserError if it is not whole."""
-    place = place.rstrip("/") if "://" in place else str(Path(place).absolute())
+    """The checkpoint at a path or URL. Raises UserError if it is not whole, or is none."""
+    meant = resolved(place, "--resume")
+    meant = meant if "://" in meant else os.path.abspath(meant)
+    with given_by_user(place, "--resume"):
+        whole, of_run = storage.has_manifest(meant), places.exists(f"{meant}/{run_folder.RECIPE}")
+    if of_run and not whole:
+        raise UserError(f"--resume {place} is a run, not a checkpoint: to go on with it, give --out {place} --resume")
     try:
-        return Found(place, _open(place))
+        if not whole:
+            raise storage.DamagedError(
+                f"there is no {storage.MANIFEST}, so that it is no checkpoint, or not a whole one"
+            )
+        return Found(meant, _open(meant))
     except storage.DamagedError as error:
         raise UserError(f"--resume {place}: {error}. Give a folder such as checkpoints/step-000050") from None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,6 +22,7 @@ from actors.messages import Prompt
 from cluster import speaking
 from pipelines import checks
 from pipelines.advice import first_change, least_need
+from pipelines.arguments import path_of
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
@@ -69,7 +69,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "files",
-        type=Path,
+        type=path_of,
         nargs="+",
         metavar="FILE",
         help="a recipe, such as recipes/sd35m_8gpu.toml; a RayJob, such as ray_job.yaml; or both",

@@ -61,7 +61,8 @@ def reach(address: str | None) -> Client:
 
     Raises UserError if there is no address, nothing answers, it asks for another token, or it runs another Ray.
     """
-    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
+    if address is None:
+        address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
     if not address.startswith(("http://", "https://")):
         given = f"the address {address!r} is none of a job server" if address else "no address of a cluster is given"
         raise UserError(

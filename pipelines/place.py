@@ -28,18 +28,30 @@ STAYS = (".tmp", TOKEN)  # whoever may read the URL must not be able to call thi
 
 
 class Place:
-    """A run folder's place, from `--out`: `path` on this disk, `url` if it lies elsewhere, `shown` to people.
+    """A run folder's place, from `--out` or another `key`: `path` on this disk, `url` if it lies elsewhere, `shown` to people.
 
     A context manager: on entry it brings what lies at the URL, on exit it takes the last changes there. Raises UserError for
     a place that cannot be written or read, and OSError if the last changes cannot be written: then the copy stays.
     """
 
-    def __init__(self, out: str) -> None:
-        self.shown = out.rstrip("/")
-        self.url = self.shown if "://" in out else None
-        self.name = self.shown.rpartition("/")[2]
-        self.path = Path(tempfile.mkdtemp(prefix="echoray-"), self.name) if self.url else Path(out)
+    def __init__(self, out: str, key: str = "--out") -> None:
+        self.key, self.shown = key, resolved(out, key)
+        self.url = self.shown if "://" in self.shown else None
+        self.name = os.path.basename(self.url or os.path.abspath(self.shown))
+        if not self.name:
+            raise UserError(f"{key} {out!r} is the root of the disk. Give a folder below it")
+        here = os.path.dirname(os.path.abspath(self.shown))
+        self.path = Path(tempfile.mkdtemp(prefix="echoray-") if self.url else here, self.name)
         self._copy = Copy(self.path, self.url) if self.url else None
+
+    def check_empty(self) -> None:
+        """Raises UserError where something lies that is not of a run. Files with a leading dot do not count."""
+        found = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        if seen := [name for name in found if not name.startswith(".")]:
+            raise UserError(
+                f"{self.key} {self.shown} holds no run to go on with, but other files ({', '.join(seen[:3])}). Give the folder of "
+                "a run, or an empty or a new one to begin a run there"
+            )
 
     @property
     def checkpoints(self) -> str:
@@ -58,7 +70,7 @@ class Place:
 
     def __enter__(self) -> Place:
         try:
-            check_writable(self.final, "--out")
+            check_writable(self.final, self.key)
             if self._copy:
                 self._copy.pull()
         except BaseException:
@@ -83,6 +95,12 @@ class Place:
             shutil.rmtree(self.path.parent)
 
 
+def resolved(place: str, key: str) -> str:
+    """What is meant by a path or URL that the user gave as `key` (cluster/places.py). Raises UserError for what is no place."""
+    with given_by_user(place, key):
+        return places.resolved(place)
+
+
 def check_writable(place: str, key: str) -> None:
     """Raises UserError, soon, if a folder or URL that the user gave as `key` cannot be written."""
     with given_by_user(place, key):
@@ -97,7 +115,7 @@ def given_by_user(place: str, key: str) -> Iterator[None]:
     except StorageError as error:
         raise UserError(f"{key}: {error}") from error
     except (ValueError, ImportError) as error:  # such as an unknown protocol
-        raise UserError(f"{key} {place}: {error}. Give a path, or a URL such as s3://bucket/run") from error
+        raise UserError(f"{key} {place!r}: {error}. Give a path, or a URL such as s3://bucket/run") from error
 
 
 class Copy:

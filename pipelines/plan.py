@@ -14,7 +14,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -22,10 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import speaking
+from pipelines.arguments import path_of
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.doctor import USABLE
 from pipelines.memory import GIB, Models
 from pipelines.memory_models import image_model, judge
+from pipelines.place import check_writable
 from pipelines.planning.gpus import DRIVER_S, gpu_named
 from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import STEADY, WAITING, simulate
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     console = speaking.console(width=max(120, speaking.console().width))
     try:
+        if options.json:
+            check_writable(str(options.json.parent), "--json")
         results = plan(options, console)
     except UserError as error:
         return speaking.fail("error", error, 2)
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("recipe", type=Path, help="a TOML file, such as recipes/sd35m_8gpu.toml")
+    parser.add_argument("recipe", type=path_of, help="a TOML file, such as recipes/sd35m_8gpu.toml")
     parser.add_argument("--gpus", type=_count, help="how many there are to split (default: the recipe's own sizes)")
     parser.add_argument("--gpus-per-node", type=_count, default=8, metavar="N", help="of the nodes (8)")
     parser.add_argument("--gpu", default="h100", metavar="NAME", help="the kind of card, such as h100 or a100 (h100)")
@@ -66,7 +69,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     steps = f"to simulate once a plan is steady ({STEADY}; {STEADY_AT_SCALE} with --scale)"
     parser.add_argument("--steps", type=_count, help=steps)
     parser.add_argument("--scale", type=_count, metavar="N", help="so many workers, and what the driver costs then")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here as well")
+    parser.add_argument("--json", type=path_of, metavar="FILE", help="write all figures here as well")
     return parser.parse_args(arguments)
 
 

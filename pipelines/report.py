@@ -342,12 +342,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="the folder or URL that --out named")
     try:
-        with Place(parser.parse_args(arguments).run) as place:
+        with Place(parser.parse_args(arguments).run, "RUN") as place:
             place.watch(print)
             print(f"{place.shown}/{write_report(place.path).name}")
     except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return speaking.fail("error", error, 2)
+    except OSError as error:
+        return speaking.fail("failed", error, 1)
     return 0
 
 

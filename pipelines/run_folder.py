@@ -46,7 +46,7 @@ class RunFolder:
     @staticmethod
     def holds_run(path: Path) -> bool:
         """Whether a run was begun in `path`."""
-        return (path / RECIPE).is_file()
+        return os.path.isfile(path / RECIPE)  # not Path's, which raises for a name that is too long
 
     @classmethod
     def check_new(cls, path: Path, shown: str = "") -> None:

@@ -13,20 +13,23 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.runtime_env.packaging import _dir_travel
 
 from pipelines.config import Recipe, UserError
+from pipelines.place import resolved
 from pipelines.startup import ROOT
 
 LIMIT_BYTES = 100 * 2**20  # Ray would take five times as much, through the memory of the head
 NAMED = 5
 
 
-def check_out(out: str | None) -> None:
-    """Raises UserError unless the run folder's place outlives a job, whose working folder Ray removes."""
-    if out is None or not _is_elsewhere(out):
+def check_out(out: str | None) -> str:
+    """The run folder's place as it is meant. Raises UserError unless it outlives a job, whose working folder Ray removes."""
+    meant = None if out is None else resolved(out, "--out")
+    if meant is None or not _is_elsewhere(meant):
         given = "no --out" if out is None else f"--out {out}"
         raise UserError(
             f"{given}: a job works in a folder that Ray removes, and the run would go with it. Give an absolute path "
             "that outlives the job, such as /data/runs/one on a shared disk, or a URL such as s3://bucket/runs/one"
         )
+    return meant
 
 
 def check_out_of_job(out: str | None) -> None:

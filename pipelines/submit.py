@@ -27,6 +27,7 @@ from ray.job_submission import JobDetails, JobStatus
 from cluster import speaking
 from cluster.speaking import fail
 from pipelines import shipping
+from pipelines.arguments import path_of
 from pipelines.config import UserError, load_recipe
 from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
 from pipelines.startup import check_packages
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.submit", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("recipe", type=Path, help="a TOML file inside the repository, such as recipes/toy.toml")
+    parser.add_argument("recipe", type=path_of, help="a TOML file inside the repository, such as recipes/toy.toml")
     parser.add_argument(
         "--out",
         required=True,
@@ -98,13 +99,15 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     if options.retries < 0:
         raise UserError(f"--retries {options.retries}: give a number of 0 or more")
     recipe = load_recipe(options.recipe, options.set)
-    shipping.check_out(options.out)
+    out = shipping.check_out(options.out)
     files = shipping.list_files()
     shipping.check_size(files)
     name = shipping.name_in(options.recipe, files)
     shipping.check_paths(recipe, files)
-    run = recipe.run.name or options.out.rstrip("/").rpartition("/")[2]
-    run_id = options.run_id or f"{_plain(run)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = recipe.run.name or out.rpartition("/")[2]
+    run_id = options.run_id
+    if run_id is None:
+        run_id = f"{_plain(run)}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not RUN_ID.fullmatch(run_id):
         raise UserError(
             f"--run-id {run_id!r}: letters, digits and . _ - are allowed, and it begins with a letter or a digit"
@@ -112,8 +115,8 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     client = reach(options.address)
     jobs = Jobs(client, note)
     # job_name is the name that Ray's dashboard shows
-    metadata = {"job_name": run, "run": run, "recipe": name, "out": options.out}
-    order = Order(run_id, entrypoint(name, options.out, options.set), package, metadata)
+    metadata = {"job_name": run, "run": run, "recipe": name, "out": out}
+    order = Order(run_id, entrypoint(name, out, options.set), package, metadata)
     if revision := shipping.git_revision():
         order.metadata["git_revision"] = revision
     check_new(jobs, order)
@@ -135,10 +138,10 @@ def entrypoint(recipe: str, out: str, overrides: Sequence[str]) -> str:
 def check_new(jobs: Jobs, order: Order) -> None:
     """Raises UserError if a job that has not ended writes to the same place, or if the first job's id is taken."""
     for job in jobs.running():
-        if (job.metadata or {}).get("out", "").rstrip("/") == order.metadata["out"].rstrip("/"):
+        if (job.metadata or {}).get("out", "").rstrip("/") == order.metadata["out"]:
             raise UserError(
                 f"the job {job.submission_id} has not ended and writes to {order.metadata['out']} too: stop it "
-                f"(ray job stop {job.submission_id}) or give another --out"
+                f"(ray job stop {shlex.quote(str(job.submission_id))}) or give another --out"
             )
     if jobs.details(order.job(1)):
         raise UserError(f"there already was a job {order.job(1)}: give another --run-id")
@@ -160,7 +163,7 @@ def supervise(jobs: Jobs, order: Order, retries: int) -> int:
             details = jobs.follow(order.job(attempt), _write)
             code = exit_code(details)
             job = order.job(attempt)
-            note(f"{job} {what_became(details, code)}; look again: ray job logs {job} --address {address}")
+            note(f"{job} {what_became(details, code)}; look again: ray job logs {job} --address {shlex.quote(address)}")
             if code in FINAL or attempt > retries:
                 return code
             pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
@@ -205,6 +208,7 @@ def what_became(details: JobDetails | None, code: int) -> str:
 
 def how_to(job: str, address: str) -> str:
     """What can be done with a job from now on."""
+    job, address = shlex.quote(job), shlex.quote(address)
     return (
         f"follow it: ray job logs --follow {job} --address {address}\n"
         f"its state: ray job status {job} --address {address}\n"

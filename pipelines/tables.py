@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from cluster import places
 
 
 class Table(BaseModel):
@@ -13,6 +17,21 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _read_by(read: Callable[[str], str]) -> AfterValidator:
+    """What `read` makes of a text; its ValueError becomes a message with the key and what was given."""
+
+    def validate(text: str) -> str:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise PydanticCustomError("place", "{why}", {"why": str(error)}) from error
+
+    return AfterValidator(validate)
+
+
+Place = Annotated[str, _read_by(places.resolved)]  # a path or a URL
+PlaceOrNone = Annotated[str, _read_by(lambda text: text and places.resolved(text))]
+Model = Annotated[str, _read_by(places.home_resolved)]  # a folder or a hub's name
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -43,14 +62,14 @@ class LoopTable(Table):
     checkpoint_every: Count = 50
     keep_checkpoints: Count = 2  # the newest ones
     keep_best: bool = True  # and the one with the best held-out figure
-    checkpoints: str = ""  # a folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder
+    checkpoints: PlaceOrNone = ""  # a folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder
 
 
 class Data(Table):
     """The prompt sets (JSONL or Parquet; a path or a URL), and how many prompts of each category a step takes (empty: as they come)."""
 
-    train: str
-    heldout: str | None = None
+    train: Place
+    heldout: PlaceOrNone | None = None
     mix: dict[str, Count] = {}
 
 
@@ -86,7 +105,7 @@ class Reward(Pool):
     """The frozen judge."""
 
     type: Literal["promptecho"] = "promptecho"
-    model: str
+    model: Model
     image_pixels: Count | None = None  # the VLM sees at most so many; None: what its own processor says
     query: str = "Describe this image in detail."
     reduction: Literal["mean", "sum"] = "mean"
@@ -101,7 +120,7 @@ class Reward(Pool):
 class Policy(Table):
     """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""
 
-    model: str
+    model: Model
     ranks: Count = 1
     zero_stage: Literal[0, 1, 2, 3] = 2  # of DeepSpeed; 0: one rank of plain torch
     activation_checkpointing: bool = False

@@ -25,7 +25,7 @@ from cluster.placement import PlacementError
 from cluster.storage import folders
 from cluster.tasks import WorkerStartError
 from pipelines import checks, workers
-from pipelines.arguments import train_parser
+from pipelines.arguments import AUTO, parse_train
 from pipelines.checkpoints import Found, Inputs, changes_since, named, newest, sha256_of, step_of
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
@@ -52,7 +52,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = train_parser().parse_args(arguments)
+    options = parse_train(arguments)
     options.command = shlex.join(["python", "-m", "pipelines.train", *arguments])
     try:
         check_packages()
@@ -71,12 +71,16 @@ def train(options: argparse.Namespace, console: Console) -> int:
     recipe = load_recipe(options.recipe, options.set)
     check_monitors(recipe)
     order, heldout, inputs = load_data(recipe)
-    out = options.out or f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = options.out
+    if out is None:
+        out = f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     with Place(out) as place:
-        root = recipe.loop.checkpoints.rstrip("/") or place.checkpoints
+        root = recipe.loop.checkpoints or place.checkpoints
         check_writable(root, "loop.checkpoints")
         found, problems = choose_checkpoint(options.resume, place, root)
         changes = changes_since(found, recipe, inputs) if found else {}
+        if options.resume == AUTO and not found:
+            speaking.say(console, f"no checkpoint in {root} to go on from: the run begins at step 0")
         with Starting(console) as starting:
             name = f"{place.name}-{os.getpid()}"
             executor = workers.make_executor(recipe, options.executor, name, place.path, starting)
@@ -119,7 +123,12 @@ def choose_checkpoint(resume: str | None, place: Place, root: str) -> tuple[Foun
         if any(step_of(there) is not None for there in folders(root)):
             raise UserError(f"{root} holds checkpoints of a run: continue it with --resume, or give another place")
         return None, []
-    return newest(root) if resume == "auto" else (named(resume), [])
+    if resume != AUTO:
+        return named(resume), []
+    found, problems = newest(root)
+    if found is None and not RunFolder.holds_run(place.path):
+        place.check_empty()
+    return found, problems
 
 
 def open_folder(path: Path, recipe: Recipe, found: Found | None, changes: Changes) -> RunFolder:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines.arguments import train_parser
+from pipelines.arguments import parse_train
 from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.place import resolved
 from pipelines.startup import ROOT
 
 START = ["python", "-m", "pipelines.train"]
@@ -51,7 +52,7 @@ def parse_command(entrypoint: str) -> argparse.Namespace:
     if words[: len(START)] != START:
         shown = " ".join(words[: len(START)])
         raise UserError(f"spec.entrypoint begins with {shown!r}: it must begin with {' '.join(START)!r}")
-    return train_parser(Parser).parse_args(words[len(START) :])
+    return parse_train(words[len(START) :], Parser)
 
 
 def _in_repository(recipe: Path) -> Path:
@@ -70,8 +71,12 @@ def _in_image(path: str) -> bool:
 
 def _places(options: argparse.Namespace, recipe: Recipe) -> Iterator[str]:
     """What would lie on a pod's disk, and be lost with the pod, or is looked for there in vain."""
-    if not _is_url(options.out or ""):
-        yield f"spec.entrypoint: --out {options.out or 'is missing'}: a pod's disk goes with the pod; give a URL such as s3://bucket/run"
+    try:
+        out = "is missing" if options.out is None else resolved(options.out, "--out")
+        if not _is_url(out):
+            yield f"spec.entrypoint: --out {out}: a pod's disk goes with the pod; give a URL such as s3://bucket/run"
+    except UserError as error:
+        yield f"spec.entrypoint: {error}"
     if recipe.loop.checkpoints and not _is_url(recipe.loop.checkpoints):
         yield (
             f"loop.checkpoints = {recipe.loop.checkpoints!r}: a pod's disk goes with the pod; "
@@ -91,4 +96,4 @@ def _again(options: argparse.Namespace, spec: dict[str, Any]) -> Iterator[str]:
 
 
 def _is_url(place: str) -> bool:
-    return "://" in place and not place.startswith("file:")
+    return "://" in place

@@ -14,7 +14,7 @@ from cluster import places
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import Models, image_bytes, samples_of_rank
 from pipelines.memory_families import shape_of
-from pipelines.place import given_by_user
+from pipelines.place import given_by_user, resolved
 from pipelines.planning.flops import points_of
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
 from pipelines.run_folder import METRICS, RECIPE, RunFolder
@@ -73,6 +73,7 @@ def read_run(place: str) -> Run:
     Left out are the first and the last ones, and those that shared their workers with an evaluation. Raises UserError for a
     folder that cannot be read or has no run, or with too few such steps.
     """
+    place = resolved(place, "--measured")
     with TemporaryDirectory() as copy:
         folder = _brought(place, Path(copy)) if "://" in place else Path(place)
         if not RunFolder.holds_run(folder):
@@ -117,7 +118,7 @@ def _brought(url: str, copy: Path) -> Path:
     with given_by_user(url, "--measured"):
         for name in (RECIPE, METRICS):
             with suppress(FileNotFoundError):
-                (copy / name).write_bytes(places.read(f"{url.rstrip('/')}/{name}"))
+                (copy / name).write_bytes(places.read(f"{url}/{name}"))
     return copy
 
 

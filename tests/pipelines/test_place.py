@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,10 +14,12 @@ import fsspec
 import pytest
 
 from pipelines import place as place_module
-from pipelines import report
-from pipelines.config import UserError
+from pipelines import plan, report, submit
+from pipelines.config import UserError, load_recipe
 from pipelines.driver import Driver
 from pipelines.place import Place
+from pipelines.planning.measured import read_run
+from pipelines.startup import ROOT
 from pipelines.train import main
 
 
@@ -200,3 +205,121 @@ def test_a_url_that_denies_is_refused_before_anything_is_done(url, flaky_s3):
     flaky_s3.fail(status=403)
     with pytest.raises(UserError, match="access is denied"), Place(url):
         pass
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, tiny_world):
+    """A home folder with the prompts and models of the tiny world in it."""
+    for name in ("train.jsonl", "heldout.jsonl", "image", "judge", "recipe.toml"):
+        (tmp_path / name).symlink_to(tiny_world.parent / name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_key(home):
+    keys = {
+        "data.train": "train.jsonl",
+        "data.heldout": "heldout.jsonl",
+        "policy.model": "image",
+        "reward.model": "judge",
+        "loop.checkpoints": "ck",
+    }
+    settings = [word for key, name in keys.items() for word in ("--set", f"{key}=~/{name}")]
+    assert train("~/recipe.toml", "~/run", *settings, "--set", "loop.steps=1", "--set", "heldout.every=100") == 0
+    assert (home / "run" / "summary.json").is_file()
+    [checkpoint] = (home / "ck").iterdir()
+    recipe = load_recipe(home / "run" / "recipe.toml")
+    assert recipe.policy.model == str(home / "image")
+    again = ("--resume", f"~/ck/{checkpoint.name}", *settings, "--set", "loop.steps=1")
+    assert train("~/recipe.toml", "~/other", *again, "--set", "heldout.every=100") == 0
+    assert report.main(["~/other"]) == 0
+    with pytest.raises(UserError, match=r"--measured .* of its 1 steps can be measured"):
+        read_run("~/run")
+
+
+NO_PLACES = {
+    "": "it is empty",
+    "s3://": "names no bucket",
+    "s3:///runs/a": "names no bucket",
+    "s3:/bucket/run": "two slashes",
+    "~nobody-of-this-name/x": "there is no user",
+    "nothing://bucket/run": "not known",
+    "gs://bucket/run": "gcsfs",
+    "{file}/run": "",
+    "{folder}/" + 300 * "x": "",
+}
+
+
+@pytest.mark.parametrize("given", NO_PLACES)
+@pytest.mark.parametrize("key", ["--out", "--resume", "loop.checkpoints", "data.train", "RUN", "--measured", "submit"])
+def test_what_is_no_place_ends_with_2_before_any_worker_starts(key, given, tiny_world, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    place = given.format(file=tmp_path / "file", folder=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    if given == "" and key == "loop.checkpoints":
+        return  # checkpoints in the run folder
+    if key in ("--out", "--resume"):
+        code = main([str(tiny_world), "--out", str(tmp_path / "run"), key, place])
+    elif key == "RUN":
+        code = report.main([place])
+    elif key == "--measured":
+        code = plan.main(["recipes/toy.toml", "--measured", place])
+    elif key == "submit":
+        code = submit.main(["recipes/toy.toml", "--out", place, "--address", "http://127.0.0.1:1"])
+    else:
+        code = main([str(tiny_world), "--out", str(tmp_path / "run"), "--set", f"{key}={place}"])
+    assert code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("error")
+    assert NO_PLACES[given] in said or key == "submit"  # the job's own disk is not known here
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_folder_is_no_checkpoint_and_other_files_are_no_run(tiny_world, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").touch()
+    assert train(tiny_world, str(tmp_path / "new"), "--resume", str(tmp_path / "run")) == 2
+    assert f"to go on with it, give --out {tmp_path}/run --resume" in capsys.readouterr().err
+    assert train(tiny_world, str(tmp_path / "new"), "--resume", str(tmp_path / "nowhere")) == 2
+    assert "Give a folder such as checkpoints/step-000050" in capsys.readouterr().err
+    assert train(tiny_world, str(tmp_path), "--resume") == 2
+    assert "holds no run to go on with, but other files (run)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_in_a_folder_of_an_odd_name_is_like_any_other(tiny_world, tmp_path):
+    """Its checkpoints lie in it, and the command to go on, pasted into a shell, does go on."""
+    odd = tmp_path / "exp::1 'ä [/b]; x"
+    short = ["--set", "loop.steps=3", "--set", "heldout.every=100"]
+    start = [sys.executable, "-c", STOPS_AT_2, str(tiny_world), "--out", str(odd), "--executor", "local", *short]
+    stopped = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    assert stopped.returncode == 130, stopped.stderr
+    assert [path.name for path in (odd / "checkpoints").iterdir()] == ["step-000002"]
+    command = stopped.stdout.partition("continue with: python ")[2].splitlines()[0]
+    again = subprocess.run(
+        f"{sys.executable} {command}",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads((odd / "status.json").read_text())["status"] == "done"
+    assert b"folder   " in again.stdout
+
+
+STOPS_AT_2 = """
+import sys
+from pipelines.driver import Driver
+from pipelines.train import main
+
+exported = Driver.exported
+
+def exported_then_stopped(driver, outcome):
+    exported(driver, outcome)
+    if outcome.key[1] == 2:
+        driver.stop()
+
+Driver.exported = exported_then_stopped
+sys.exit(main())
+"""

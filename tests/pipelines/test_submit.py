@@ -187,7 +187,7 @@ def test_two_jobs_never_write_to_one_place(server: JobServer, capsys: pytest.Cap
     server.ends = [("RUNNING", None)]
     assert send(server, "--no-wait", "--run-id", "first") == 0
     assert submit.main([RECIPE, "--out", "/data/run/", "--address", server.address]) == 2
-    assert "the job first-1 has not ended and writes to /data/run/ too" in capsys.readouterr().err
+    assert "the job first-1 has not ended and writes to /data/run too" in capsys.readouterr().err
 
 
 def test_an_id_is_given_once(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
