@@ -80,7 +80,7 @@ def outlets() -> Iterator[None]:
     _fill_standard_files()
     before = sys.stdout, sys.stderr
     opened = [Outlet(stream or _nowhere()) for stream in before]  # None: it was closed from the start
-    sys.stdout, sys.stderr = opened  # type: ignore[assignment]
+    sys.stdout, sys.stderr = opened
     try:
         yield
     finally:
