@@ -1,4 +1,4 @@
-"""Says whether a model's path can hold a model, before anything is loaded and without torch, so that a driver can ask early."""
+"""Where a path in a recipe leads, and whether a model can be there: before anything is loaded and without torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from pathlib import Path
 VLM_MARKER = "config.json"  # what transformers' save_pretrained leaves in a model's folder
 PIPELINE_MARKER = "model_index.json"  # what diffusers' save_pretrained leaves in a pipeline's folder
 
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
+
 _WHAT_A_FOLDER_HOLDS = {
     VLM_MARKER: "a transformers model's folder holds config.json, model.safetensors and tokenizer.json",
     PIPELINE_MARKER: "a diffusers pipeline's folder holds model_index.json and a folder per component",
 }
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def located(path: str) -> str:
+    """The path as it is if it exists, is absolute, a URL or a hub name; else the one in the repository, if that exists."""
+    if not path or Path(path).is_absolute() or Path(path).exists() or not (ROOT / path).exists():
+        return path
+    return str(ROOT / path)
 
 
 def check_model(path: str, marker: str) -> None:
@@ -22,6 +31,7 @@ def check_model(path: str, marker: str) -> None:
     Whether the hub knows the name is left to the loading.
     Raises ValueError that names the path, what a model's folder holds and what to do.
     """
+    path = located(path)
     if path and (Path(path) / marker).is_file():
         return
     if path and Path(path).is_dir():
@@ -34,5 +44,5 @@ def check_model(path: str, marker: str) -> None:
         problem = f"there is no folder {path!r}, and it is no hub name of the form owner/name"
     holds = _WHAT_A_FOLDER_HOLDS.get(marker, f"a model's folder holds {marker}")
     raise ValueError(
-        f"no model: {problem}; {holds}. Give the path of such a folder (relative to {Path.cwd()}) or a hub name."
+        f"no model: {problem}; {holds}. Give the path of such a folder (relative to {Path.cwd()} or to {ROOT}) or a hub name."
     )

@@ -17,7 +17,7 @@ POOL = ("size", "min", "max", "num_cpus", "num_gpus", "resources", "labels")
 BOOKS = ("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints")
 LIMITS = ("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight")
 FREE = (  # they decide nothing; what lies at a path under [data] is compared by its content
-    *("cluster", "samples", "monitor", "run.name", "run.notes", "data.train", "data.heldout"),
+    *("cluster", "samples", "monitor", "run.name", "run.notes", "data.train", "data.heldout", "policy.init_adapter"),
     *(f"{pool}.{key}" for pool in ("rollout", "reward", "policy") for key in POOL),
     *(f"loop.{key}" for key in BOOKS + LIMITS),
 )

@@ -127,6 +127,7 @@ class Policy(Table):
     compile: bool = False  # the transformer, by torch.compile, on a GPU
     text_encoders: Literal["keep", "park"] = "keep"  # park: on the CPU while nothing is encoded, here and in rollout
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
+    init_adapter: str = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one
     lora_rank: Count = 32
     lora_alpha: Annotated[float, Field(gt=0)] = 64.0
     lora_targets: Literal["attention", "all"] = "attention"

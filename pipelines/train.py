@@ -110,7 +110,8 @@ def load_data(recipe: Recipe) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
     prompts, heldout_prompts = load_prompt_sets(recipe.data)
     order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
-    return order, heldout, Inputs(sha256_of(prompts), sha256_of(heldout_prompts))
+    begin = checks.init_adapter(recipe)
+    return order, heldout, Inputs(sha256_of(prompts), sha256_of(heldout_prompts), begin.sha256 if begin else "")
 
 
 def choose_checkpoint(resume: str | None, place: Place, root: str) -> tuple[Found | None, list[str]]:

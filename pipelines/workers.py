@@ -12,6 +12,7 @@ from actors.samples.actor import SamplesActor
 from cluster.storage import Storage
 from cluster.tasks import Executor, PoolSpec
 from cluster.token import FILE_NAME as TOKEN
+from pipelines.checks import init_adapter
 from pipelines.config import Recipe, UserError
 from pipelines.starting import Starting
 from pipelines.tables import Policy, Pool, Run
@@ -21,6 +22,7 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
     """The pools: rollout and reward workers, the policy's gang, and beside the driver those that store checkpoints and pack images."""
     run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
     reward_settings = reward.model_dump(exclude=set(Pool.model_fields))
+    begin = init_adapter(recipe)
     learner = {
         "policy": policy.model_dump(),
         "objective": recipe.objective.model_dump(),
@@ -30,6 +32,7 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "width": rollout.width,
         "seed": run.seed,
         "total_steps": recipe.loop.steps,
+        "init_adapter": begin and (begin.path, begin.sha256),
     }
     generator = {
         "model": policy.model,

@@ -1,7 +1,7 @@
 """The policy's files of a checkpoint, as bytes in memory: whoever holds them writes them, to a disk or to a bucket.
 
 `policy.safetensors` has all that training continues from, whole, so that any number of ranks can take it up; `adapter/` the LoRA
-as diffusers reads it; `versions/` the adapters of earlier versions that work in flight may still need.
+that draws, as diffusers reads it; `versions/` the adapters of earlier versions that work in flight may still need.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def load_adapter(learner: Learner, files: Mapping[str, np.ndarray], policy_versi
 
 
 def _diffusers_file(learner: Learner, state: Mapping[str, np.ndarray]) -> bytes:
-    layers = {name: torch.from_numpy(state[f"trained/{name}"]) for name in learner.engine.trained}
+    draws = learner.objective.drawn_by
+    layers = {name: torch.from_numpy(state[f"{draws}/{name}"]) for name in learner.engine.trained}
     with TemporaryDirectory() as folder:  # diffusers writes files only
         learner.family.save_lora(Path(folder), layers, lora.config_of(learner.engine.transformer))
         return (Path(folder) / Path(ADAPTER).name).read_bytes()

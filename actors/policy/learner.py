@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from actors.device import pick_device, pick_dtype, to_device
 from actors.diffusion import lora
+from actors.diffusion.adapter_file import find_adapter
 from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
+from actors.diffusion.foreign_lora import start_from
 from actors.messages import Adapter, Latents, UpdateGroup
+from actors.mistake import Mistake
 from actors.policy.engine import Engine
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
 
@@ -27,7 +31,10 @@ Shapes = dict[str, tuple[int, tuple[int, ...], str]]
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """The recipe's [policy] table, the sampler's steps and size, the run's seed and number of steps."""
+    """The recipe's [policy] table, the sampler's steps and size, the run's seed and number of steps.
+
+    `init_adapter` is the file of the LoRA that version 0 is, with its sha256; None: a new one.
+    """
 
     policy: dict[str, Any]
     objective: dict[str, Any]
@@ -37,6 +44,7 @@ class LearnerSettings:
     width: int
     seed: int
     total_steps: int
+    init_adapter: tuple[str, str] | None = None
 
 
 def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: float) -> float:
@@ -48,7 +56,7 @@ def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: f
 
 
 def load_model(settings: LearnerSettings) -> Family:
-    """The image model with the LoRA attached, ready for an engine."""
+    """The image model with the LoRA attached, ready for an engine. Raises Mistake if the LoRA to begin from does not fit."""
     policy = settings.policy
     device = pick_device(policy["device"])
     options = LoadOptions(
@@ -60,6 +68,11 @@ def load_model(settings: LearnerSettings) -> Family:
     family = load_family(policy["model"], options)
     targets = family.lora_targets[policy["lora_targets"]]
     lora.attach(family.transformer, policy["lora_rank"], policy["lora_alpha"], targets, settings.seed)
+    if settings.init_adapter:
+        file, sha256 = settings.init_adapter
+        if find_adapter(file).sha256 != sha256:
+            raise Mistake(f"policy.init_adapter: {file} is another file on this node than where the run was started")
+        start_from(family, Path(file), policy["lora_rank"], policy["lora_alpha"], policy["lora_targets"])
     if policy["activation_checkpointing"]:
         family.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     return family

@@ -1,0 +1,81 @@
+"""The file of a LoRA at a path, and what its header says of it. Importable without torch, so that a driver can ask early."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+IN_A_FOLDER = (WEIGHTS, f"adapter/{WEIGHTS}", PEFT_WEIGHTS)  # of diffusers; of a checkpoint; of peft
+DOWN = (".lora_A.", ".lora_down.", ".lora.down.")  # how writers name the matrix whose rows are the rank
+PIECE_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """`rank` is None where layers have different ones or none is found; `alpha` None where the file does not say it."""
+
+    path: str
+    sha256: str
+    rank: int | None
+    alpha: float | None
+
+
+def find_adapter(place: str) -> AdapterFile:
+    """The LoRA at a path: a .safetensors file, a folder of diffusers or peft, a checkpoint, or a run folder (its newest one).
+
+    Raises ValueError that says what such a path may be.
+    """
+    file = _file_at(Path(place))
+    try:
+        with safe_open(file, framework="np") as opened:
+            names, metadata = list(opened.keys()), opened.metadata() or {}
+            ranks = {opened.get_slice(name).get_shape()[0] for name in names if any(mark in name for mark in DOWN)}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as safetensors ({error}): it may be cut, or a pointer of Git LFS") from None
+    if not ranks:
+        raise ValueError(f"{file} holds no LoRA: none of its {len(names)} tensors is named {' or '.join(DOWN)}")
+    rank = ranks.pop() if len(ranks) == 1 else None
+    return AdapterFile(str(file.absolute()), _sha256(file), rank, _alpha(config_of(file, metadata)))
+
+
+def config_of(file: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Peft's description of the LoRA: in the header of diffusers' file, or beside peft's. Empty if there is none."""
+    if text := metadata.get("lora_adapter_metadata"):
+        return {name.removeprefix("transformer."): value for name, value in json.loads(text).items()}
+    beside = file.with_name(PEFT_CONFIG)
+    return json.loads(beside.read_text(encoding="utf-8")) if file.name == PEFT_WEIGHTS and beside.is_file() else {}
+
+
+def _alpha(config: dict[str, Any]) -> float | None:
+    alpha = config.get("lora_alpha")
+    return None if alpha is None else float(alpha)
+
+
+def _file_at(path: Path) -> Path:
+    if path.is_file():
+        return path
+    runs = sorted(path.glob("checkpoints/step-*/manifest.json"), reverse=True)
+    for folder in (path, *(manifest.parent for manifest in runs[:1])):
+        for name in IN_A_FOLDER:
+            if (folder / name).is_file():
+                return folder / name
+    what = "the folder holds no LoRA" if path.is_dir() else "there is no such file or folder"
+    raise ValueError(
+        f"{what}. Give a .safetensors file, a folder with {WEIGHTS} or {PEFT_WEIGHTS}, a checkpoint such as "
+        "runs/x/checkpoints/step-000050, or a run folder with checkpoints in it"
+    )
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
