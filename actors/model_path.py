@@ -18,10 +18,18 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def located(path: str) -> str:
-    """The path as it is if it exists, is absolute, a URL or a hub name; else the one in the repository, if that exists."""
-    if not path or Path(path).is_absolute() or Path(path).exists() or not (ROOT / path).exists():
-        return path
-    return str(ROOT / path)
+    """Where a relative path leads: from the current folder if there is something, else from the repository's root.
+
+    A path that is nowhere, a URL and a hub name stay as they are.
+    """
+    inside = path and not Path(path).is_absolute() and ".." not in Path(path).parts
+    return str(ROOT / path) if inside and not Path(path).exists() and (ROOT / path).exists() else path
+
+
+def portable(path: str) -> str:
+    """The same for the same thing in the repository, whatever the current folder and wherever the repository lies."""
+    there = Path(path).absolute()
+    return there.relative_to(ROOT).as_posix() if there.is_relative_to(ROOT) and there.exists() else path
 
 
 def check_model(path: str, marker: str) -> None:
@@ -31,7 +39,6 @@ def check_model(path: str, marker: str) -> None:
     Whether the hub knows the name is left to the loading.
     Raises ValueError that names the path, what a model's folder holds and what to do.
     """
-    path = located(path)
     if path and (Path(path) / marker).is_file():
         return
     if path and Path(path).is_dir():
@@ -44,5 +51,5 @@ def check_model(path: str, marker: str) -> None:
         problem = f"there is no folder {path!r}, and it is no hub name of the form owner/name"
     holds = _WHAT_A_FOLDER_HOLDS.get(marker, f"a model's folder holds {marker}")
     raise ValueError(
-        f"no model: {problem}; {holds}. Give the path of such a folder (relative to {Path.cwd()} or to {ROOT}) or a hub name."
+        f"no model: {problem}; {holds}. Give the path of such a folder (relative to {Path.cwd()}, else to {ROOT}) or a hub name."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
-from actors.model_path import check_model, located
+from actors.model_path import check_model
 from pipelines.config import Recipe, UserError
 
 
@@ -28,7 +28,7 @@ def init_adapter(recipe: Recipe) -> AdapterFile | None:
         return None
     key = f"policy.init_adapter = {policy.init_adapter!r}"
     try:
-        found = find_adapter(located(policy.init_adapter))
+        found = find_adapter(policy.init_adapter)
     except ValueError as error:
         raise UserError(f"{key}: {error}") from None
     wanted = {"policy.lora_rank": (found.rank, policy.lora_rank), "policy.lora_alpha": (found.alpha, policy.lora_alpha)}

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError, model_validator
 
+from actors.model_path import located
 from pipelines.tables import (
     TAGGED,
     Awm,
@@ -28,6 +29,8 @@ from pipelines.tables import (
     Samples,
     Table,
 )
+
+INPUTS = (("data", "train"), ("data", "heldout"), ("policy", "model"), ("policy", "init_adapter"), ("reward", "model"))
 
 
 class UserError(ValueError):
@@ -121,7 +124,11 @@ class Recipe(Table):
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Reads a recipe and applies `key.sub=value` overrides (values in TOML; a bare word is a string). Raises UserError."""
+    """Reads a recipe and applies `key.sub=value` overrides (values in TOML; a bare word is a string). Raises UserError.
+
+    The recipe's own path and those in it lead from the current folder, else from the repository's root.
+    """
+    path = Path(located(str(path)))
     if not path.is_file():
         raise UserError(f"no recipe at {path}: give the path of a TOML file, such as recipes/toy.toml")
     try:
@@ -130,6 +137,9 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         apply_override(tables, override)
+    for table, key in INPUTS:
+        if isinstance(found := tables.get(table), dict) and isinstance(place := found.get(key), str):
+            found[key] = located(place)
     return parse_recipe(tables, source=str(path))
 
 

@@ -9,20 +9,24 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from actors.model_path import portable
 from pipelines.config import Recipe
 
 Changes = dict[str, tuple[Any, Any]]  # key path -> (old value, new value); None: it has none
 
-POOL = ("size", "min", "max", "num_cpus", "num_gpus", "resources", "labels")
+RESOURCES = ("num_cpus", "num_gpus", "resources", "labels")
+POOL = ("size", "min", "max", *RESOURCES)
 BOOKS = ("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints")
 LIMITS = ("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight")
 FREE = (  # they decide nothing; what lies at a path under [data] is compared by its content
     *("cluster", "samples", "monitor", "run.name", "run.notes", "data.train", "data.heldout", "policy.init_adapter"),
-    *(f"{pool}.{key}" for pool in ("rollout", "reward", "policy") for key in POOL),
+    *(f"{pool}.{key}" for pool in ("rollout", "reward") for key in POOL),
+    *(f"policy.{key}" for key in RESOURCES),
     *(f"loop.{key}" for key in BOOKS + LIMITS),
 )
 ANEW = ("policy.ranks", "policy.zero_stage")  # sums are then taken in another order, and the digest begins anew
 HELDOUT = ("heldout", "data.heldout")  # earlier evaluations do not compare
+MODELS = ("policy.model", "reward.model")
 RECORDED = (  # they may change, and from there on the digest is another one
     *HELDOUT,
     "loop.steps",
@@ -65,7 +69,9 @@ def in_words(changes: Changes) -> str:
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
-    return dict(_leaves("", recipe.model_dump()))
+    """Every value by its key path; models in the repository as they are named from its root."""
+    flat = dict(_leaves("", recipe.model_dump()))
+    return flat | {path: portable(flat[path]) for path in MODELS}
 
 
 def _leaves(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.runtime_env.packaging import _dir_travel
 
+from actors.model_path import located, portable
 from pipelines.config import Recipe, UserError
 from pipelines.place import resolved
 from pipelines.startup import ROOT
@@ -68,7 +69,7 @@ def check_size(files: Mapping[str, int], root: Path = ROOT) -> None:
 
 def name_in(path: Path, files: Mapping[str, int], root: Path = ROOT) -> str:
     """A recipe's path from the root. Raises UserError if the job would not take it along."""
-    name = os.path.relpath(path, root)
+    name = os.path.relpath(located(str(path)), root)
     if name not in files:
         why = "lies outside of" if name.startswith("..") else "is left out by .gitignore or .rayignore of"
         raise UserError(
@@ -83,8 +84,10 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
         ("data.train", recipe.data.train),
         ("data.heldout", recipe.data.heldout),
         ("policy.model", recipe.policy.model),
+        ("policy.init_adapter", recipe.policy.init_adapter),
         ("reward.model", recipe.reward.model),
     ):
+        place = place and portable(place)
         if place and not _is_elsewhere(place) and not _is_shipped(place, files) and _is_local(key, place, root):
             there = os.path.lexists(root / place)
             why = (

@@ -38,7 +38,9 @@ def find_adapter(place: str) -> AdapterFile:
             names, metadata = list(opened.keys()), opened.metadata() or {}
             ranks = {opened.get_slice(name).get_shape()[0] for name in names if any(mark in name for mark in DOWN)}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as safetensors ({error}): it may be cut, or a pointer of Git LFS") from None
+        raise ValueError(
+            f"{file} cannot be read as safetensors ({error}): it may be cut, or a pointer of Git LFS"
+        ) from None
     if not ranks:
         raise ValueError(f"{file} holds no LoRA: none of its {len(names)} tensors is named {' or '.join(DOWN)}")
     rank = ranks.pop() if len(ranks) == 1 else None

@@ -36,8 +36,10 @@ def read_lora(family: Family, file: Path) -> tuple[dict[str, Tensor], float]:
     alphas = dict(beside[0] or {}) if len(beside) == 2 else {}
     alphas |= {name: float(state.pop(name)) for name in list(state) if name.endswith(".alpha")}
     tensors = {_here(name): tensor for name, tensor in state.items()}
-    if others := [name for name in tensors if not name.endswith((lora.A, lora.B))]:
-        raise Mistake(f"{file} holds more than a LoRA on the transformer, which is all that is trained: {_some(others)}")
+    if others := [name for name in tensors if name.startswith("text_encoder") or not name.endswith((lora.A, lora.B))]:
+        raise Mistake(
+            f"{file} holds more than a LoRA on the transformer, which is all that is trained: {_some(others)}"
+        )
     ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(lora.A)}
     if len(ranks) != 1:
         raise Mistake(f"{file} has layers of different ranks ({sorted(ranks)}); one rank is trained: policy.lora_rank")
@@ -63,13 +65,16 @@ def start_from(family: Family, file: Path, rank: int, alpha: float, targets: str
     if missing := trained.keys() - tensors.keys():
         raise Mistake(f"policy.init_adapter: {file} lacks {len(missing)} of {len(trained)} tensors: {_some(missing)}")
     if unexpected := tensors.keys() - trained.keys():
-        raise Mistake(f"policy.init_adapter: {file} has {len(unexpected)} tensors for other modules: {_some(unexpected)}")
+        raise Mistake(
+            f"policy.init_adapter: {file} has {len(unexpected)} tensors for other modules: {_some(unexpected)}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != trained[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(trained[name].shape)}"
             raise Mistake(f"policy.init_adapter: {file} was made for another model: {name} is {shapes}")
         if not tensor.isfinite().all():
             raise Mistake(f"policy.init_adapter: {file}: {name} holds numbers that are not finite")
+    for name, tensor in tensors.items():
         for adapter in (lora.TRAINED, lora.EMA):
             lora.tensors(family.transformer, adapter)[name].copy_(tensor)
 
@@ -81,7 +86,9 @@ def _check_plain(file: Path, found: Mapping[str, Tensor], config: Mapping[str, A
             raise Mistake(f"{file} is a {kind} adapter: a plain LoRA is trained here")
     for option in ("rank_pattern", "alpha_pattern", "use_rslora"):
         if config.get(option):
-            raise Mistake(f"{file} was made with {option}: a LoRA of one rank, and scaled by alpha / rank, is trained here")
+            raise Mistake(
+                f"{file} was made with {option}: a LoRA of one rank, and scaled by alpha / rank, is trained here"
+            )
 
 
 def _here(name: str) -> str:

@@ -245,6 +245,17 @@ def test_diffusers_alone_draws_what_the_run_evaluated(runs, tiny_world, tmp_path
         assert np.abs(base - theirs).max() > 1 / 255, "the adapter changes the pictures"
 
 
+def test_the_adapter_of_a_checkpoint_is_the_one_that_draws_also_where_that_is_the_moving_average(tiny_world, tmp_path):
+    options = overrides(
+        objective__type="nft", objective__timesteps_per_sample=2, objective__old_decay_rate=0.4, loop__steps=2
+    )
+    train(tiny_world, tmp_path / "run", *options)
+    place = tmp_path / "run" / "checkpoints" / "step-000002"
+    drew, shown = adapter_of(place).tensors, load_file(place / "adapter" / "pytorch_lora_weights.safetensors")
+    for name, tensor in drew.items():
+        np.testing.assert_array_equal(shown[f"transformer.{name}"], tensor)
+
+
 def adapter_of(place: Path) -> Adapter:
     """The adapter of the checkpoint's own step, as work in flight would draw with it."""
     manifest = json.loads((place / "manifest.json").read_text())
