@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from pipelines.config import UserError, load_recipe
 from pipelines.driver import Driver
 from pipelines.place import Place
 from pipelines.planning.measured import read_run
-from pipelines.startup import ROOT
 from pipelines.train import main
 
 
@@ -285,41 +281,3 @@ def test_a_run_folder_is_no_checkpoint_and_other_files_are_no_run(tiny_world, tm
     assert train(tiny_world, str(tmp_path), "--resume") == 2
     assert "holds no run to go on with, but other files (run)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_run_in_a_folder_of_an_odd_name_is_like_any_other(tiny_world, tmp_path):
-    """Its checkpoints lie in it, and the command to go on, pasted into a shell, does go on."""
-    odd = tmp_path / "exp::1 'ä [/b]; x"
-    short = ["--set", "loop.steps=3", "--set", "heldout.every=100"]
-    start = [sys.executable, "-c", STOPS_AT_2, str(tiny_world), "--out", str(odd), "--executor", "local", *short]
-    stopped = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
-    assert stopped.returncode == 130, stopped.stderr
-    assert [path.name for path in (odd / "checkpoints").iterdir()] == ["step-000002"]
-    command = stopped.stdout.partition("continue with: python ")[2].splitlines()[0]
-    again = subprocess.run(
-        f"{sys.executable} {command}",
-        shell=True,
-        cwd=ROOT,
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
-    )
-    assert again.returncode == 0, again.stderr
-    assert json.loads((odd / "status.json").read_text())["status"] == "done"
-    assert b"folder   " in again.stdout
-
-
-STOPS_AT_2 = """
-import sys
-from pipelines.driver import Driver
-from pipelines.train import main
-
-exported = Driver.exported
-
-def exported_then_stopped(driver, outcome):
-    exported(driver, outcome)
-    if outcome.key[1] == 2:
-        driver.stop()
-
-Driver.exported = exported_then_stopped
-sys.exit(main())
-"""
