@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def located(path: str) -> str:
     A path that is nowhere, a URL and a hub name stay as they are.
     """
     inside = path and not Path(path).is_absolute() and ".." not in Path(path).parts
-    return str(ROOT / path) if inside and not Path(path).exists() and (ROOT / path).exists() else path
+    return str(ROOT / path) if inside and not os.path.exists(path) and os.path.exists(ROOT / path) else path
 
 
 def portable(path: str) -> str:
@@ -37,15 +38,16 @@ def check_model(path: str, marker: str) -> None:
 
     A hub name has one slash and no local folder before it ("toy/judge" is a local path where a folder toy stands).
     Whether the hub knows the name is left to the loading.
-    Raises ValueError that names the path, what a model's folder holds and what to do.
+    Raises ValueError that names the path, what a model's folder holds and what to do. (os.path's functions, unlike Path's, raise
+    nothing for a name that is too long.)
     """
-    if path and (Path(path) / marker).is_file():
+    if path and os.path.isfile(os.path.join(path, marker)):
         return
-    if path and Path(path).is_dir():
+    if path and os.path.isdir(path):
         problem = f"the folder {path} holds no {marker}"
-    elif Path(path).is_file():
+    elif os.path.isfile(path):
         problem = f"{path} is a file, not a folder"
-    elif _HUB_NAME.fullmatch(path) and not Path(path).parent.is_dir():
+    elif _HUB_NAME.fullmatch(path) and not os.path.isdir(os.path.dirname(path)):
         return
     else:
         problem = f"there is no folder {path!r}, and it is no hub name of the form owner/name"

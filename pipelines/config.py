@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -129,7 +130,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     The recipe's own path and those in it lead from the current folder, else from the repository's root.
     """
     path = Path(located(str(path)))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no recipe at {path}: give the path of a TOML file, such as recipes/toy.toml")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))

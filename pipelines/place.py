@@ -24,6 +24,7 @@ from pipelines.config import UserError
 PUSH_EVERY_S = 15.0
 CHECKPOINTS = "checkpoints/"
 SHARD = ".parquet"
+LEFT_BY_A_START = {TOKEN}  # in the folder of a run that could not begin
 STAYS = (".tmp", TOKEN)  # whoever may read the URL must not be able to call this run's Ray
 
 
@@ -45,9 +46,9 @@ class Place:
         self._copy = Copy(self.path, self.url) if self.url else None
 
     def check_empty(self) -> None:
-        """Raises UserError where something lies that is not of a run. Files with a leading dot do not count."""
-        found = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
-        if seen := [name for name in found if not name.startswith(".")]:
+        """Raises UserError where something lies that is not of a run. Names with a leading dot do not count."""
+        found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if seen := sorted(name for name in found - LEFT_BY_A_START if not name.startswith(".")):
             raise UserError(
                 f"{self.key} {self.shown} holds no run to go on with, but other files ({', '.join(seen[:3])}). Give the folder of "
                 "a run, or an empty or a new one to begin a run there"

@@ -31,7 +31,7 @@ def _read_by(read: Callable[[str], str]) -> AfterValidator:
 
 Place = Annotated[str, _read_by(places.resolved)]  # a path or a URL
 PlaceOrNone = Annotated[str, _read_by(lambda text: text and places.resolved(text))]
-Model = Annotated[str, _read_by(places.home_resolved)]  # a folder or a hub's name
+Model = Annotated[str, _read_by(places.home_resolved)]  # a path, or a hub's name
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -127,7 +127,7 @@ class Policy(Table):
     compile: bool = False  # the transformer, by torch.compile, on a GPU
     text_encoders: Literal["keep", "park"] = "keep"  # park: on the CPU while nothing is encoded, here and in rollout
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
-    init_adapter: str = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one
+    init_adapter: Model = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one
     lora_rank: Count = 32
     lora_alpha: Annotated[float, Field(gt=0)] = 64.0
     lora_targets: Literal["attention", "all"] = "attention"

@@ -9,6 +9,7 @@ from actors.policy.actor import PolicyActor
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
 from actors.samples.actor import SamplesActor
+from cluster import speaking
 from cluster.storage import Storage
 from cluster.tasks import Executor, PoolSpec
 from cluster.token import FILE_NAME as TOKEN
@@ -90,7 +91,7 @@ def make_executor(recipe: Recipe, kind: str, run: str, folder: Path, starting: S
         )
     except (CannotJoin, PermissionError) as error:
         raise UserError(str(error)) from error
-    starting.console.print(who, markup=False, highlight=False, soft_wrap=True)
+    speaking.say(starting.console, who)
     starting.console.print(show_demand(specs, nodes_here()))
     limits = recipe.cluster
     return RayExecutor(

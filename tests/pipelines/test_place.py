@@ -246,15 +246,21 @@ NO_PLACES = {
 }
 
 
+PLACES = ("--out", "--resume", "loop.checkpoints", "data.train", "RUN", "--measured")
+NOT_URLS = ("submit", "policy.model", "reward.model", "RECIPE")  # where it is told in other words
+
+
 @pytest.mark.parametrize("given", NO_PLACES)
-@pytest.mark.parametrize("key", ["--out", "--resume", "loop.checkpoints", "data.train", "RUN", "--measured", "submit"])
+@pytest.mark.parametrize("key", [*PLACES, *NOT_URLS])
 def test_what_is_no_place_ends_with_2_before_any_worker_starts(key, given, tiny_world, tmp_path, capsys):
     (tmp_path / "file").touch()
     place = given.format(file=tmp_path / "file", folder=tmp_path)
     before = sorted(tmp_path.rglob("*"))
     if given == "" and key == "loop.checkpoints":
         return  # checkpoints in the run folder
-    if key in ("--out", "--resume"):
+    if key == "RECIPE":
+        code = main([place, "--out", str(tmp_path / "run")])
+    elif key in ("--out", "--resume"):
         code = main([str(tiny_world), "--out", str(tmp_path / "run"), key, place])
     elif key == "RUN":
         code = report.main([place])
@@ -267,7 +273,7 @@ def test_what_is_no_place_ends_with_2_before_any_worker_starts(key, given, tiny_
     assert code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith("error")
-    assert NO_PLACES[given] in said or key == "submit"  # the job's own disk is not known here
+    assert NO_PLACES[given] in said or key in NOT_URLS
     assert sorted(tmp_path.rglob("*")) == before
 
 
