@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from cluster.address import CannotJoin, check_address, lets_in, speaks_plainly
 from cluster.here import clusters_here
+from cluster.machine import check_machine
 from cluster.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,19 +40,20 @@ def connect(
     store's size, whether to start the dashboard, and where its token is kept (default: as long as this process lives). What
     the environment already sets is left as it is.
 
-    Raises CannotJoin, and PermissionError where the token could not be kept from others.
+    Raises CannotJoin, CannotStart, and PermissionError where the token could not be kept from others.
     """
     if ray.is_initialized():
         return ""
     set_defaults()
     address = os.environ.get("RAY_ADDRESS", "").strip()
     if address not in ("", "local"):
-        return join(_only_one_here() if address == "auto" else address, "RAY_ADDRESS", logging.WARNING)
+        return join(_only_one_here() if address == "auto" else address, "RAY_ADDRESS", access={})
+    store_bytes = check_machine(object_store_bytes)
     who = _guard(token_file)
     ray.init(
         address="local",
         num_cpus=num_cpus,
-        object_store_memory=object_store_bytes,
+        object_store_memory=store_bytes,
         include_dashboard=dashboard,
         logging_level=logging.WARNING,
     )
@@ -59,18 +61,21 @@ def connect(
 
 
 def visit(address: str, source: str) -> None:
-    """Join a cluster as a visitor who starts nothing. Raises CannotJoin."""
+    """Join a cluster as a visitor who starts nothing; one on this machine with its own token. Raises CannotJoin."""
     set_defaults()
     ray.shutdown()
-    join(address, source, logging.ERROR, log_to_driver=False)
+    join(address, source, clusters_here().get(address, {}), log_to_driver=False)
 
 
-def join(address: str, source: str, logging_level: int, log_to_driver: bool = True) -> str:
-    """Join the cluster at an address that the user gave as `source`; a line that says who may call it. Raises CannotJoin, soon."""
+def join(address: str, source: str, access: Mapping[str, str], log_to_driver: bool = True) -> str:
+    """Join the cluster at an address that the user gave as `source`; a line that says who may call it. Raises CannotJoin, soon.
+
+    access: variables to take where those of the environment do not let this process in.
+    """
     check_address(address, source)
-    who = "" if address.startswith(CLIENT) or not speaks_plainly() else _show_token(address, source)
+    who = "" if address.startswith(CLIENT) or not speaks_plainly() else _show_token(address, source, access)
     try:
-        ray.init(address=address, logging_level=logging_level, log_to_driver=log_to_driver)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
     except (ConnectionError, AuthenticationError, RuntimeError, ValueError) as error:
         raise CannotJoin(f"the Ray cluster at {address} ({source}) cannot be joined: {error}") from error
     return who
@@ -112,23 +117,29 @@ def _guard(token_file: Path | None) -> str:
     return f"Ray starts on this machine; it asks for the token in {token_file}, which only you can read"
 
 
-def _show_token(address: str, source: str) -> str:
+def _show_token(address: str, source: str, access: Mapping[str, str]) -> str:
     """Settle the token for a cluster, if it asks for one; a line that says whether it does. Raises CannotJoin without the right one."""
     if lets_in(address, source):
         return f"warning: the Ray cluster at {address} has no authentication: whoever reaches it can run code there"
-    if access := clusters_here().get(address):
-        _use(access)
-    try:
-        token = AuthenticationTokenLoader.instance().get_raw_token()
-    except AuthenticationError:  # no such file, or nothing in it
-        token = ""
-    if not token or not lets_in(address, source, token):
-        given = "the token given here is another" if token else "none is given here"
-        raise CannotJoin(
-            f"the Ray cluster at {address} ({source}) asks for a token, and {given}: set {MODE}=token, and {VALUE} or {PATH} "
-            "(a file) to the cluster's token"
-        )
+    given = _token()
+    if not (given and lets_in(address, source, given)):
+        if access:
+            _use(access)
+        if not access or not lets_in(address, source, _token()):
+            what = "the one given here is another" if given else "none is given here"
+            raise CannotJoin(
+                f"the Ray cluster at {address} ({source}) asks for a token, and {what}: set {MODE}=token, and {VALUE} or {PATH} "
+                "(a file) to the cluster's token"
+            )
     return f"joined the Ray cluster at {address}, which asks for a token"
+
+
+def _token() -> str:
+    """What the environment gives; "" if that is none, or no token is to be used."""
+    try:
+        return AuthenticationTokenLoader.instance().get_raw_token()
+    except AuthenticationError:  # no such file, or nothing in it
+        return ""
 
 
 def _use(variables: Mapping[str, str]) -> None:

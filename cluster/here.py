@@ -15,7 +15,7 @@ def clusters_here() -> dict[str, dict[str, str]]:
     Another user's processes keep their variables to themselves. Ray's own search, address="auto", trusts a file that outlives
     a cluster, and then tries for minutes to join a dead one.
     """
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         program, *arguments = _words(process / "cmdline") or [""]
         if program.endswith("/raylet"):

@@ -80,6 +80,7 @@ def make_executor(recipe: Recipe, kind: str, run: str, folder: Path, starting: S
     from cluster.connect import connect
     from cluster.demand_table import show_demand
     from cluster.executor import RayExecutor
+    from cluster.machine import CannotStart
     from cluster.nodes import nodes_here
 
     megabytes = recipe.cluster.object_store_mb
@@ -89,7 +90,7 @@ def make_executor(recipe: Recipe, kind: str, run: str, folder: Path, starting: S
             dashboard=recipe.cluster.dashboard,
             token_file=folder / TOKEN,
         )
-    except (CannotJoin, PermissionError) as error:
+    except (CannotJoin, CannotStart, PermissionError) as error:
         raise UserError(str(error)) from error
     speaking.say(starting.console, who)
     starting.console.print(show_demand(specs, nodes_here()))

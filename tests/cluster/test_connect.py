@@ -1,9 +1,17 @@
-"""What workers find in their environment."""
+"""What is said where no Ray can be joined or started, and what workers find in their environment."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
+
+from bench.faults_world import without_ray
+from cluster.address import CannotJoin, check_address, lets_in
 from cluster.connect import ROOT, worker_env
 
 
@@ -17,3 +25,63 @@ def test_workers_import_from_the_repository_first() -> None:
 def test_the_number_of_threads_is_one_unless_the_user_says_otherwise() -> None:
     assert worker_env({})["OMP_NUM_THREADS"] == "1"
     assert worker_env({"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("127.0.0.1:1", "check that its head runs"),
+        ("no-such-host.invalid:6379", "no-such-host.invalid is not known here"),
+        ("http://127.0.0.1:8265", "python -m pipelines.submit --address http://127.0.0.1:8265"),
+        ("garbage", "give HOST:PORT"),
+        ("127.0.0.1:99999", "give HOST:PORT"),
+        (":6379", "give HOST:PORT"),
+        ("ray://", "give HOST:PORT"),
+        ("file:///run", "give HOST:PORT"),
+    ],
+)
+def test_an_address_at_which_no_cluster_can_be_is_refused_with_what_to_do(address: str, advice: str) -> None:
+    with pytest.raises(CannotJoin, match="RAY_ADDRESS") as refused:
+        check_address(address, "RAY_ADDRESS")
+    assert address in str(refused.value)
+    assert advice in str(refused.value)
+
+
+def test_what_listens_and_is_no_cluster_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.address.ASK_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        check_address(address, "RAY_ADDRESS")
+        with pytest.raises(CannotJoin, match=f"something answers at {address} .RAY_ADDRESS.*no Ray cluster"):
+            lets_in(address, "RAY_ADDRESS")
+
+
+def test_a_cluster_of_another_ray_is_not_joined(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text()
+    assert lets_in(ray_cluster, "RAY_ADDRESS", token)
+    assert not lets_in(ray_cluster, "RAY_ADDRESS", "another")
+    assert not lets_in(ray_cluster, "RAY_ADDRESS")
+    monkeypatch.setattr("ray.__version__", "2.0.0")
+    with pytest.raises(CannotJoin, match=r"runs Ray 2\.60.* but here is Ray 2\.0\.0"):
+        lets_in(ray_cluster, "RAY_ADDRESS", token)
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        (f"export TMPDIR=/tmp/{'slurm' * 16};", "RAY_TMPDIR"),
+        ("ulimit -n 256;", "ulimit -n"),
+        ("export RAY_ADDRESS=127.0.0.1:1;", "RAY_ADDRESS"),
+        ("export RAY_ADDRESS=http://127.0.0.1:18265;", "pipelines.submit"),
+    ],
+)
+def test_a_run_that_cannot_have_a_ray_ends_at_once_as_a_users_mistake(
+    tiny_world: Path, tmp_path: Path, shell: str, said: str
+) -> None:
+    train = f"{sys.executable} -m pipelines.train {tiny_world} --out {tmp_path / 'run'}"
+    done = subprocess.run(
+        ["bash", "-c", f"{shell} {train}"], cwd=ROOT, env=without_ray(), capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
