@@ -6,9 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.mistake import Mistake
+
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU that this process may see, else the CPU."""
+    """`auto` is the first GPU that this process may see, else the CPU. Raises Mistake for "cuda" where no GPU is seen."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Mistake(
+            'device = "cuda", but a worker sees no GPU: give its pool num_gpus on a machine that has one, with a build of torch for '
+            'CUDA, or set device = "auto" or "cpu"'
+        )
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 

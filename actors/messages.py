@@ -47,11 +47,23 @@ class DrawRequest:
 
 
 @dataclass(frozen=True)
+class DrawTrial:
+    """What a rollout worker tries when it starts: an image of this size of this model, and schedules of so many steps."""
+
+    model: str
+    height: int
+    width: int
+    num_steps: tuple[int, ...]
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
 class DrawReport:
     """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's.
 
     `adapter_sha256` is what the worker holds; `adapter_effect` how far it moves the model from its base (actors/rollout/probe.py).
-    `load_seconds`, a part of `seconds`, went into loading it: next to nothing if the worker held it already.
+    `load_seconds`, a part of `seconds`, went into loading it: next to nothing if the worker held it already. `not_finite` names
+    what came out as no number ("latents", "pictures", a figure of the policy that drew); then nothing of the chunk may be used.
     """
 
     caption: str
@@ -62,6 +74,7 @@ class DrawReport:
     seconds: float
     adapter_effect: float = 0.0
     load_seconds: float = 0.0
+    not_finite: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,15 @@ class Scores:
     rewards_K: tuple[float, ...]
     metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScoreTrial:
+    """What a reward worker tries when it starts: an image of this size, and the checker on it for this held-out prompt."""
+
+    height: int
+    width: int
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)

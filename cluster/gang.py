@@ -12,7 +12,7 @@ import ray
 from cluster.ranks import Ranks
 from cluster.rounds import Round
 from cluster.site import Site, backoff_s, call
-from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerStartError, rank_args
+from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerMistakeError, WorkerStartError, rank_args
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +111,10 @@ class Gang:
         """The ranks did not come up, or one of them is lost."""
         if self._ready:
             self._lose(failure)
+        elif failure.cause == "mistake":
+            self._end(failure.message)
+            self._lost = failure.message
+            raise WorkerMistakeError(failure.message)
         else:
             self._not_started(failure.message)
 

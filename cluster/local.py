@@ -22,6 +22,7 @@ from cluster.tasks import (
     PoolSpec,
     PoolStatus,
     Task,
+    WorkerMistakeError,
     WorkerStartError,
     check_pools,
     check_size,
@@ -122,6 +123,8 @@ class LocalExecutor(InProcess):
                 kwargs |= {"rank": len(workers), "ranks": spec.size}
             try:
                 workers.append((name, spec.actor(**kwargs)))
+            except spec.mistakes as error:
+                raise WorkerMistakeError(str(error)) from error
             except Exception as error:
                 raise WorkerStartError(f"worker {name} could not start: {traceback.format_exc()}") from error
 

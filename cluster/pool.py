@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError
 from cluster.failures import FETCH_S, result_of, tail
 from cluster.heartbeat import Pulse
 from cluster.site import Site, backoff_s, call
-from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerStartError
+from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerMistakeError, WorkerStartError
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +102,7 @@ class Pool:
         name = f"{self.spec.name}-{self._num_started}"
         self._num_started += 1
         actor = self._site.start_actor(self.spec, name)
-        worker = _Worker(name, actor, actor.__ray_ready__.remote(), began=time.monotonic())
+        worker = _Worker(name, actor, actor.mistake.remote(), began=time.monotonic())
         self._workers[name] = worker
         self._starting.add(name)
         self._site.waits.add(
@@ -114,11 +114,14 @@ class Pool:
 
     def _started(self, worker: _Worker) -> None:
         try:
-            ray.get(worker.ref, timeout=FETCH_S)
+            mistake = ray.get(worker.ref, timeout=FETCH_S)
         except Exception as error:
             own_error = isinstance(error, ActorDiedError) and error.actor_init_failed
             self._not_started(worker, tail(str(error)), hopeless=own_error and not self._was_ready)
             return
+        if mistake is not None:
+            self._end(worker)
+            raise WorkerMistakeError(mistake)
         self._start_failures = 0
         self._was_ready = True
         self._starting.discard(worker.name)

@@ -42,7 +42,7 @@ class Site:
         """
         if spec.beside_driver:
             placement = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = _remote(spec.actor).options(
+        actor = _remote(spec.actor, spec.mistakes).options(
             name=f"echoray-{self.run}-{name}",
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
@@ -67,16 +67,24 @@ def backoff_s(failures: int) -> float:
 
 
 @cache
-def _remote(actor: type) -> Any:
+def _remote(actor: type, mistakes: tuple[type[Exception], ...]) -> Any:
     """The class as Ray knows it: made once, since Ray sends each one that is made to the cluster.
 
     Its first argument is the worker's name, which Ray puts before the lines of its log, and into its errors and its tasks.
+    A mistake is kept for `mistake()` and not raised: Ray would print the traceback, and the stack of a process that it aborts.
     """
 
     class Worker(actor):
         def __init__(self, worker_name: str, **kwargs: Any) -> None:
             self._worker_name = worker_name
-            super().__init__(**kwargs)
+            self._mistake: str | None = None
+            try:
+                super().__init__(**kwargs)
+            except mistakes as error:
+                self._mistake = str(error)
+
+        def mistake(self) -> str | None:
+            return self._mistake
 
         def __repr__(self) -> str:
             return self._worker_name

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Handle = Any  # an opaque name of a payload; what it is depends on the executor
-Cause = Literal["worker_lost", "deadline", "raised", "object_lost"]
+Cause = Literal["worker_lost", "deadline", "raised", "object_lost", "mistake"]
 
 
 class WorkerStartError(RuntimeError):
     """Workers of a pool do not start. The message holds the worker's own error."""
+
+
+class WorkerMistakeError(WorkerStartError):
+    """A worker says that what it was given cannot be used (`PoolSpec.mistakes`). The message is its own sentence, and nothing else."""
 
 
 class PayloadLostError(RuntimeError):
@@ -31,6 +35,7 @@ class PoolSpec:
     they can meet, and all are called with `join(address)`; when all have returned, the gang is ready.
     min_size, max_size: how far the size may change (None: not below `size`; no upper limit). A gang's never does.
     beside_driver: the workers run on the driver's node.
+    mistakes: the exceptions by which a constructor says that what it was given cannot be used, so that no other worker could either.
     """
 
     name: str
@@ -45,6 +50,7 @@ class PoolSpec:
     min_size: int | None = None
     max_size: int | None = None
     beside_driver: bool = False
+    mistakes: tuple[type[Exception], ...] = ()
 
     @property
     def smallest(self) -> int:
@@ -73,7 +79,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no value: the worker died or hung, the call raised (message: its traceback), an argument is lost."""
+    """Why there is no value: the worker died or hung, the call raised (message: its traceback), an argument is lost.
+
+    A worker that was given what it cannot use fails its start by a mistake (message: its sentence).
+    """
 
     cause: Cause
     message: str
@@ -123,7 +132,7 @@ class Executor(Protocol):
     """Runs tasks on pools of workers. Used by one thread."""
 
     def start(self) -> None:
-        """Return when all workers are ready. Raises PlacementError before, or WorkerStartError during the start."""
+        """Return when all workers are ready. Raises PlacementError before, or WorkerStartError (WorkerMistakeError) during the start."""
 
     def free(self, pool: str) -> int:
         """The number of ready workers without a task."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+from pathlib import Path
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
 from actors.model_path import check_model
 from pipelines.config import Recipe, UserError
+from pipelines.memory import Models
+from pipelines.memory_models import image_model, judge
+from pipelines.symptoms import gpus_not_asked_for, obstacles
+
+GPU_FILES = ("nvidia[0-9]*", "dxg")  # in /dev, where there is a GPU
 
 
 def check_models(recipe: Recipe) -> None:
@@ -38,15 +43,23 @@ def init_adapter(recipe: Recipe) -> AdapterFile | None:
     return found
 
 
-def check_checker(recipe: Recipe) -> None:
-    """Raises UserError if the recipe's checker cannot be found."""
-    if recipe.heldout.checker:
-        module, _, function = recipe.heldout.checker.partition(":")
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            found = None
-        if not function or found is None:
-            raise UserError(
-                f'heldout.checker = {recipe.heldout.checker!r}: give "module:function", such as "toy.checker:check"'
-            )
+def check_start(recipe: Recipe, executor: str) -> None:
+    """Raises UserError for what the config files of local models say that no worker could start with. `executor`: "ray" or "local"."""
+    if not all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
+        return  # a model of the hub is read by the workers, which tell the same when they start
+    found = obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+    found += missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
+    if found:
+        raise UserError("\n".join(found))
+
+
+def missing_gpus(recipe: Recipe) -> list[str]:
+    """The tables that ask for a GPU, if this machine has none."""
+    if any(file for pattern in GPU_FILES for file in Path("/dev").glob(pattern)):
+        return []
+    tables = (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward))
+    return [
+        f'{name}.device = "cuda", but this machine has no GPU of NVIDIA: set it to "auto" or "cpu"'
+        for name, table in tables
+        if table.device == "cuda"
+    ]

@@ -23,13 +23,14 @@ from cluster import speaking
 from pipelines import checks
 from pipelines.advice import first_change, least_need
 from pipelines.arguments import path_of
+from pipelines.checkers import check_checker
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
 from pipelines.prompts import PromptOrder, load_prompt_sets
 from pipelines.startup import check_packages
-from pipelines.symptoms import obstacles, warnings
+from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
 USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
     except UserError as error:
         return tell_mistakes([*mistakes, str(error)])
-    if found := obstacles(recipe, models):
+    if found := [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]:
         return tell_mistakes([*mistakes, *found])
     fits = report_memory(recipe, models, options.gpu_memory, console)
     try:
@@ -91,7 +92,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
     """The prompts of training, or the first of very many, checked as `pipelines.train` checks all prompts. Raises UserError."""
-    checks.check_checker(recipe)
+    check_checker(recipe)
     prompts, _ = load_prompt_sets(recipe.data)
     PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     return prompts.sample()

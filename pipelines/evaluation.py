@@ -53,6 +53,10 @@ class HeldoutPlan:
         for same in self.by_category.values():
             same.sort(key=lambda prompt: seed_of("heldout order", prompt.id))
 
+    def example(self) -> Prompt | None:
+        """One of its prompts; None if there are none."""
+        return next((same[0] for same in self.by_category.values()), None)
+
     def versions(self) -> list[int]:
         """The policy versions that are evaluated."""
         return sorted({0, *range(0, self.steps, self.settings.every), self.steps}) if self.by_category else []

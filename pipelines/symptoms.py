@@ -13,6 +13,7 @@ from pipelines.memory_networks import NETWORKS
 from pipelines.tables import FlowGrpo
 
 LARGE = 10**9  # numbers: a model that no one wants to run on a CPU
+FIXED_SIZE = ("llava",)  # kinds of judges whose processor has no budget of pixels
 TASKS_PER_WORKER = 3  # and step, below which workers wait (docs/performance.md)
 
 
@@ -35,11 +36,12 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
             found.append(
                 f"rollout.{key} = {pixels}: this model draws multiples of {shape.unit}, such as {_nearest(pixels, shape)}"
             )
-    for name, table in (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward)):
-        if table.device == "cuda" and not table.num_gpus:
-            found.append(
-                f'{name}.device = "cuda" with {name}.num_gpus = 0: Ray shows no GPU to a worker that asks for none'
-            )
+    if not any(pixels % shape.unit for pixels in (recipe.rollout.height, recipe.rollout.width)):
+        found += _too_large(recipe, image.transformer.config.get("pos_embed_max_size"), shape)
+    if recipe.reward.image_pixels is not None and kind in FIXED_SIZE:
+        found.append(
+            f"reward.image_pixels = {recipe.reward.image_pixels}: a judge of the type {kind} reads images of one size: leave the key out"
+        )
     policy = recipe.policy
     if on_gpu(policy) and policy.ranks > 1 and policy.num_gpus <= 0.5:
         found.append(
@@ -47,6 +49,23 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
             "refuses that; give more than 0.5, or one rank"
         )
     return found
+
+
+def gpus_not_asked_for(recipe: Recipe) -> list[str]:
+    """The tables whose workers on Ray would look for a GPU in vain."""
+    return [
+        f'{name}.device = "cuda" with {name}.num_gpus = 0: Ray shows no GPU to a worker that asks for none'
+        for name, table in (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward))
+        if table.device == "cuda" and not table.num_gpus
+    ]
+
+
+def _too_large(recipe: Recipe, places: int | None, shape: Shape) -> Iterator[str]:
+    """Sizes beyond the position table of the transformer, which has so many places in each direction."""
+    largest = (places or 0) * shape.unit
+    for key, pixels in (("height", recipe.rollout.height), ("width", recipe.rollout.width)):
+        if places and pixels > largest:
+            yield f"rollout.{key} = {pixels}: this model draws at most {largest} pixels in each direction"
 
 
 def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[str]:

@@ -23,9 +23,11 @@ from rich.console import Console
 from cluster import speaking
 from cluster.placement import PlacementError
 from cluster.storage import folders
-from cluster.tasks import WorkerStartError
+from cluster.tasks import WorkerMistakeError, WorkerStartError
 from pipelines import checks, workers
 from pipelines.arguments import AUTO, parse_train
+from pipelines.captions import check_captions
+from pipelines.checkers import check_checker
 from pipelines.checkpoints import Found, Inputs, changes_since, named, newest, sha256_of, step_of
 from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
 from pipelines.display import Display, heldout_table
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_packages()
         return train(options, speaking.console())
-    except (UserError, PlacementError) as error:
+    except (UserError, PlacementError, WorkerMistakeError) as error:
         return speaking.fail("error", error, 2)
     except (WorkerStartError, RunFailed, OSError) as error:  # OSError: such as a full disk under the run folder
         return speaking.fail("failed", error, 1)
@@ -70,7 +72,7 @@ def train(options: argparse.Namespace, console: Console) -> int:
     check_out_of_job(options.out)
     recipe = load_recipe(options.recipe, options.set)
     check_monitors(recipe)
-    order, heldout, inputs = load_data(recipe)
+    order, heldout, inputs = load_data(recipe, options.executor)
     out = options.out
     if out is None:
         out = f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -82,8 +84,9 @@ def train(options: argparse.Namespace, console: Console) -> int:
         if options.resume == AUTO and not found:
             speaking.say(console, f"no checkpoint in {root} to go on from: the run begins at step 0")
         with Starting(console) as starting:
-            name = f"{place.name}-{os.getpid()}"
-            executor = workers.make_executor(recipe, options.executor, name, place.path, starting)
+            run_name = f"{place.name}-{os.getpid()}"
+            example = heldout.example()
+            executor = workers.make_executor(recipe, options.executor, run_name, place.path, starting, example)
             executor.start()
         try:
             folder = open_folder(place.path, recipe, found, changes)
@@ -103,11 +106,13 @@ def train(options: argparse.Namespace, console: Console) -> int:
     return {"done": 0, "stopped": 130}.get(status, 1)
 
 
-def load_data(recipe: Recipe) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
+def load_data(recipe: Recipe, executor: str) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
     """The prompts in their order, the held-out ones, and the hashes of what the recipe names; all of it checked. Raises UserError."""
     checks.check_models(recipe)
-    checks.check_checker(recipe)
+    checks.check_start(recipe, executor)
+    check_checker(recipe)
     prompts, heldout_prompts = load_prompt_sets(recipe.data)
+    check_captions(recipe, prompts.sample(), heldout_prompts)
     order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
     begin = checks.init_adapter(recipe)
@@ -178,9 +183,12 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     status = "failed"
     try:
         status = driver.run(found)
+        if status == "done" and (problem := driver.nothing_done()):
+            raise RunFailed(problem)
     except KeyboardInterrupt:
         status = "stopped"
     except RunFailed as error:
+        status = "failed"
         folder.event("run_failed", message=str(error))
         driver.watchers.note(f"the run failed: {error}")
     except BaseException as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from actors.messages import DrawTrial, Prompt, ScoreTrial
+from actors.mistake import Mistake
 from actors.policy.actor import PolicyActor
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
@@ -19,8 +21,11 @@ from pipelines.starting import Starting
 from pipelines.tables import Policy, Pool, Run
 
 
-def pool_specs(recipe: Recipe) -> list[PoolSpec]:
-    """The pools: rollout and reward workers, the policy's gang, and beside the driver those that store checkpoints and pack images."""
+def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
+    """The pools: rollout and reward workers, the policy's gang, and beside the driver those that store checkpoints and pack images.
+
+    `example`: a held-out prompt, with which a worker tries the checker when it starts.
+    """
     run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
     reward_settings = reward.model_dump(exclude=set(Pool.model_fields))
     begin = init_adapter(recipe)
@@ -43,13 +48,21 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
         "text_encoders": policy.text_encoders,
         "compile": rollout.compile,
         "objective": recipe.objective.model_dump(),
+        "trial": DrawTrial(
+            policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
+        ),
     }
     return [
         PoolSpec("rollout", RolloutActor, {**_process(run, rollout), **generator}, rollout.size, **_elastic(rollout)),
         PoolSpec(
             "reward",
             RewardActor,
-            {**_process(run, reward), "settings": reward_settings, "checker": recipe.heldout.checker},
+            {
+                **_process(run, reward),
+                "settings": reward_settings,
+                "checker": recipe.heldout.checker,
+                "trial": ScoreTrial(rollout.height, rollout.width, example),
+            },
             reward.size,
             **_elastic(reward),
         ),
@@ -66,12 +79,14 @@ def pool_specs(recipe: Recipe) -> list[PoolSpec]:
     ]
 
 
-def make_executor(recipe: Recipe, kind: str, run: str, folder: Path, starting: Starting) -> Executor:
+def make_executor(
+    recipe: Recipe, kind: str, run: str, folder: Path, starting: Starting, example: Prompt | None = None
+) -> Executor:
     """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has.
 
     A Ray that is started for the run keeps its token in `folder`. Raises UserError where no Ray can be joined or started.
     """
-    specs = pool_specs(recipe)
+    specs = pool_specs(recipe, example)
     if kind == "local":
         from cluster.local import LocalExecutor
 
@@ -116,6 +131,7 @@ def _elastic(table: Pool) -> dict[str, Any]:
 
 def _resources(table: Pool | Policy) -> dict[str, Any]:
     return {
+        "mistakes": (Mistake,),
         "num_cpus": table.num_cpus,
         "num_gpus": table.num_gpus,
         "resources": table.resources,

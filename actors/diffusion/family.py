@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import regex
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
 from actors.device import to_host
 from actors.diffusion.schedule import ramp, shifted_sigmas
+from actors.mistake import Mistake
 
 FAMILIES: dict[str, str] = {
     "FluxPipeline": "actors.diffusion.flux:Flux",
@@ -116,8 +118,8 @@ class Family(ABC):
         self.pipeline, self.device, self.dtype = pipeline, options.device, options.dtype
         self.max_sequence_length = options.max_sequence_length
         if self.max_sequence_length > longest_sequence or not self.fits(self.empty_caption):
-            raise ValueError(
-                f"max_sequence_length = {self.max_sequence_length}: {type(self).__name__} reads at most {longest_sequence} tokens,"
+            raise Mistake(
+                f"policy.max_sequence_length = {self.max_sequence_length}: {type(self).__name__} reads at most {longest_sequence} tokens,"
                 " and needs enough of them for its chat template and a caption"
             )
         self.transformer = pipeline.transformer
@@ -144,20 +146,20 @@ class Family(ABC):
         """The predicted velocity, float32 [B, C, H, W]."""
 
     def fit_caption(self, caption: str) -> str:
-        """The caption, cut at a word if it is longer than the text encoders read; unchanged otherwise."""
-        return cut_at_word(caption, self.fits)
+        """The caption, cut if it is longer than the text encoders read; unchanged otherwise."""
+        return cut_to_fit(caption, self.fits)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of an image of this size in pixels. Raises ValueError for a size the model cannot draw."""
+        """(C, H, W) of the latents of an image of this size in pixels. Raises Mistake for a size the model cannot draw."""
         unit = self.scale * self.patch
         if height % unit or width % unit:
-            raise ValueError(
-                f"an image of {height}x{width} pixels: this model draws multiples of {unit} in each direction"
+            raise Mistake(
+                f"rollout.height = {height}, rollout.width = {width}: this model draws multiples of {unit} in each direction"
             )
         return self.channels, height // self.scale, width // self.scale
 
     def tokens(self, height: int, width: int) -> int:
-        """Of how many tokens an image of this size in pixels is made. Raises ValueError as `latent_shape`."""
+        """Of how many tokens an image of this size in pixels is made. Raises Mistake as `latent_shape`."""
         _, rows, columns = self.latent_shape(height, width)
         return (rows // self.patch) * (columns // self.patch)
 
@@ -172,11 +174,16 @@ class Family(ABC):
         return vae.decode(latents_BCHW.to(vae.dtype), return_dict=False)[0]
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once; a larger image goes in tiles."""
+        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once; a larger image goes in tiles.
+
+        Raises FloatingPointError for a picture that is not finite, which rounding would make black.
+        """
         pixels = latents_BCHW[0, 0].numel() * self.scale**2
         with torch.no_grad(), _tiling(self.pipeline.vae, pixels > PIXELS_AT_ONCE):
             parts = latents_BCHW.split(max(1, PIXELS_AT_ONCE // pixels))
             images_BCHW = torch.cat([self.picture(part).float() for part in parts])
+        if not images_BCHW.isfinite().all():
+            raise FloatingPointError("the VAE made a picture that is not finite")
         unit_BHWC = (images_BCHW / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         return to_host((unit_BHWC * 255).round().to(torch.uint8))
 
@@ -249,16 +256,34 @@ class Family(ABC):
         )
 
 
-def cut_at_word(caption: str, fits: Callable[[str], bool]) -> str:
-    """The caption if it fits, else as many of its words as do."""
+def cut_to_fit(caption: str, fits: Callable[[str], bool]) -> str:
+    """The caption if it fits, else as many of its words as do, and of a word that would never fit as many characters as do.
+
+    So a text without spaces, as Chinese or Thai is written, is cut between characters (grapheme clusters, Unicode TR 29). Raises
+    ValueError if not even one character fits.
+    """
     if fits(caption):
         return caption
     words = caption.split()
-    low, high = 0, len(words)
+    kept = " ".join(words[: _most(len(words) - 1, lambda count: fits(" ".join(words[:count])))])
+    left = words[len(kept.split())]
+    if not fits(left):
+        characters = regex.findall(r"\X", left)
+        lead = f"{kept} " if kept else ""
+        count = _most(len(characters) - 1, lambda count: fits(lead + "".join(characters[:count])))
+        kept = (lead + "".join(characters[:count])).rstrip()
+    if not kept:
+        raise ValueError(f"the caption {caption[:60]!r} cannot be cut to what the text encoders read")
+    return kept
+
+
+def _most(limit: int, holds: Callable[[int], bool]) -> int:
+    """The largest count from 0 to `limit` for which it holds; if it holds for one, it holds for all below."""
+    low, high = 0, limit + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle)
-    return " ".join(words[:low])
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def pipeline_parts(model: str, optional: tuple[str, ...], decoder: bool) -> dict[str, None]:

@@ -10,6 +10,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from actors.mistake import Mistake
+
 
 def size_shift(config: Mapping[str, Any], tokens: int) -> float:
     """mu, the logarithm of the shift for an image of so many tokens: on the line through the scheduler's two given points."""
@@ -28,11 +30,13 @@ def shifted_sigmas(
     """Float32 [num_steps + 1] from 1 down to 0, as the scheduler shifts them for an image of `tokens` tokens.
 
     `unshifted` are the sigmas to shift; without them the scheduler takes its own. A scheduler with a fixed shift ignores the size.
-    Raises ValueError where the scheduler has no sigmas for so few steps: one that ends at a `shift_terminal` needs two.
+    Raises Mistake where the scheduler has no sigmas for so few steps: one that ends at a `shift_terminal` needs two.
     """
     mu = size_shift(scheduler.config, tokens) if scheduler.config["use_dynamic_shifting"] else None
     scheduler.set_timesteps(num_steps, sigmas=unshifted, mu=mu)
     sigmas = scheduler.sigmas.clone()
     if not torch.isfinite(sigmas).all():
-        raise ValueError(f"{num_steps} sampling steps: this model's scheduler has no sigmas for so few, take 2 or more")
+        raise Mistake(
+            f"{num_steps} sampling steps: this model's scheduler has no sigmas for so few; set rollout.steps and heldout.steps to 2 or more"
+        )
     return sigmas

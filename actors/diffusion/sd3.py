@@ -9,6 +9,7 @@ from torch import Tensor
 
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
 from actors.diffusion.schedule import shifted_sigmas
+from actors.mistake import Mistake
 
 OPTIONAL_PARTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -35,6 +36,15 @@ class StableDiffusion3(Family):
         self.channels = pipeline.transformer.config.in_channels
         self.scale = 2 ** (len(vae_config(model)["block_out_channels"]) - 1)
         self.patch = pipeline.transformer.config.patch_size
+        self.largest = pipeline.transformer.config.pos_embed_max_size * self.patch * self.scale
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        shape = super().latent_shape(height, width)
+        if max(height, width) > self.largest:
+            raise Mistake(
+                f"rollout.height = {height}, rollout.width = {width}: this model draws at most {self.largest} pixels in each direction"
+            )
+        return shape
 
     def fits(self, caption: str) -> bool:
         """Counted by the encoder that reads most: T5 where there is one, else the first CLIP."""

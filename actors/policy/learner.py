@@ -141,7 +141,8 @@ class Learner:
         self._broken = False
         if not math.isfinite(figures["grad_norm"]):
             raise FloatingPointError(
-                f"step {step}: loss {figures['loss']}, gradient norm {figures['grad_norm']}; the weights were left as they were"
+                f"step {step}: loss {figures['loss']}, gradient norm {figures['grad_norm']}; the weights were left as they were. Lower "
+                "policy.learning_rate, or use a wider policy.dtype, and go on with --resume"
             )
         if self.objective.ema_used:
             self.engine.average(self.objective.ema_decay(step))

@@ -7,7 +7,8 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actors.messages import Prompt, Scores, TokenLogProbs
+from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs
+from actors.mistake import Mistake
 from actors.process import prepare
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class RewardActor:
     """Scores the images of a prompt; for held-out prompts a checker looks at them as well, and its figures go apart.
 
     `settings` is the recipe's [reward] table without the pool's keys. `checker` names a function "module:function" that is called with
-    (images_KHWC, {"id", "caption", "category", and the prompt's other fields}) and returns K floats by name.
+    (images_KHWC, {"id", "caption", "category", and the prompt's other fields}) and returns K floats by name. `trial` is tried before
+    the first task. Raises Mistake for what can be neither loaded nor used.
     """
 
     def __init__(
@@ -27,25 +29,35 @@ class RewardActor:
         checker: str | None = None,
         num_threads: int | None = None,
         gpu_share: float = 0.0,
+        trial: ScoreTrial | None = None,
     ) -> None:
         prepare(num_threads, gpu_share)
         from actors.reward.reward import load_reward
+        from actors.reward.trial import try_checker, try_reward
 
         self.model = settings.get("model")
+        self.checker_name = checker
+        self.checker = find_checker(checker) if checker else None
         self.reward = load_reward(settings)
-        self.checker: Callable[[np.ndarray, dict], dict[str, list[float]]] | None
-        self.checker = pkgutil.resolve_name(checker) if checker else None
+        if trial:
+            try_reward(self.reward, str(self.model), trial)
+            if self.checker:
+                try_checker(self.checker, str(checker), trial)
 
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
         """See `Reward.score`."""
         return self.reward.score(images_KHWC, prompt)
 
     def check(self, prompt: Prompt, images_KHWC: np.ndarray) -> dict[str, list[float]]:
-        """What the checker says of each image; nothing without a checker."""
+        """What the checker says of each image; nothing without a checker. Raises ValueError for anything but K finite numbers a figure."""
+        from actors.reward.trial import fields_of, problem_of
+
         if self.checker is None:
             return {}
-        fields = {"id": prompt.id, "caption": prompt.caption, "category": prompt.category, **prompt.extra}
-        return self.checker(images_KHWC, fields)
+        found = self.checker(images_KHWC, fields_of(prompt))
+        if problem := problem_of(found, len(images_KHWC)):
+            raise ValueError(f"heldout.checker = {self.checker_name!r} {problem}")
+        return {name: [float(value) for value in values] for name, values in found.items()}
 
     def evaluate(self, prompt: Prompt, images_KHWC: np.ndarray) -> tuple[Scores, dict[str, list[float]]]:
         """(scores, what the checker says): two returns, so that a driver can read the first alone."""
@@ -63,3 +75,14 @@ class RewardActor:
         versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
         where = {"pid": os.getpid(), "device": self.reward.device, "threads": torch.get_num_threads()}
         return {**where, "model": self.model, "versions": versions}
+
+
+def find_checker(name: str) -> Callable[[np.ndarray, dict], dict[str, list[float]]]:
+    """The function "module:function". Raises Mistake if there is none, or if its module does not load."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except Exception as error:  # a module may raise anything while it is imported
+        raise Mistake(f"heldout.checker = {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise Mistake(f"heldout.checker = {name!r} is no function, but {found!r:.100}")
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt, Scores, TokenLogProbs
+from actors.mistake import Mistake
 from actors.vlm.family import load_vlm
 from actors.vlm.likelihood import CHUNK_TOKENS, token_log_probs
 
@@ -47,13 +48,13 @@ class PromptEcho:
         given = {"reduction": reduction, "transform": transform, "dtype": dtype, "device": device}
         for name, value in given.items():
             if value not in CHOICES[name]:
-                raise ValueError(f"reward.{name} = {value!r}: allowed are {', '.join(CHOICES[name])}")
+                raise Mistake(f"reward.{name} = {value!r}: allowed are {', '.join(CHOICES[name])}")
         if reduction == "sum" and transform == "exp":
-            raise ValueError(
+            raise Mistake(
                 'reward.transform = "exp" of a sum is zero for any real caption: use reward.reduction = "mean"'
             )
         if chunk_tokens < 1:
-            raise ValueError(f"reward.chunk_tokens = {chunk_tokens}: give 1 or more")
+            raise Mistake(f"reward.chunk_tokens = {chunk_tokens}: give 1 or more")
         place = pick_device(device)
         self.vlm = load_vlm(model, pick_dtype(dtype, place), place, image_pixels)
         self.device = str(self.vlm.device)

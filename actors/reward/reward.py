@@ -7,6 +7,8 @@ import inspect
 import pkgutil
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.mistake import Mistake
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -36,21 +38,21 @@ class Reward(Protocol):
 def load_reward(settings: dict[str, Any]) -> Reward:
     """The reward that `settings` (a recipe's [reward] table without the keys of its pool) asks for, loaded and frozen.
 
-    Raises ValueError for an unknown type, an unknown key or a missing one, and for whatever the reward itself refuses.
+    Raises Mistake for an unknown type, an unknown key or a missing one, and for whatever the reward itself refuses.
     """
     options = dict(settings)
     kind = options.pop("type", None)
     if kind not in REWARDS:
-        raise ValueError(f"reward.type = {kind!r}: there is {', '.join(map(repr, REWARDS))}")
+        raise Mistake(f"reward.type = {kind!r}: there is {', '.join(map(repr, REWARDS))}")
     make = pkgutil.resolve_name(REWARDS[kind])
     parameters = inspect.signature(make).parameters
     for name in options:
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
             hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(parameters)}"
-            raise ValueError(f"reward.{name}: the reward {kind!r} has no such key; {hint}")
+            raise Mistake(f"reward.{name}: the reward {kind!r} has no such key; {hint}")
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options]
     if missing:
-        raise ValueError(f"reward.{missing[0]}: missing, and the reward {kind!r} has no default for it")
+        raise Mistake(f"reward.{missing[0]}: missing, and the reward {kind!r} has no default for it")
     reward: Reward = make(**options)
     return reward

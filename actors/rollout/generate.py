@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from actors.device import pick_device, pick_dtype, to_device, to_host
 from actors.diffusion.family import Family, LoadOptions, load_family
@@ -47,7 +49,8 @@ class Generator:
         shape = family.latent_shape(request.height, request.width)
         noise_BCHW = to_device(torch.stack([noise_of(seed, shape) for seed in request.noise_seeds]), family.device)
         sigmas = family.sigmas(request.num_steps, request.height, request.width).to(family.device)
-        latents = None
+        latents: Latents | None = None
+        behaviour: dict[str, Tensor] = {}
         if request.keep_latents:
             latents_BCHW, behaviour = self.objective.draw(family, noise_BCHW, sigmas, prompted, request.sample_seeds)
             latents = Latents(
@@ -55,7 +58,12 @@ class Generator:
             )
         else:
             latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
-        images = family.decode(latents_BCHW).contiguous().numpy()
+        not_finite = _not_finite({"latents": latents_BCHW, **behaviour})
+        try:
+            images = family.decode(latents_BCHW).contiguous().numpy()
+        except FloatingPointError:
+            not_finite = not_finite or "pictures"
+            images = np.zeros((len(latents_BCHW), request.height, request.width, 3), np.uint8)
         report = DrawReport(
             caption=caption,
             cut=caption != request.caption,
@@ -65,5 +73,12 @@ class Generator:
             seconds=time.perf_counter() - start,
             adapter_effect=self.merger.effect,
             load_seconds=load_seconds,
+            not_finite=not_finite,
         )
         return report, images, latents
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first that is not finite everywhere; empty if all are."""
+    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    return next((name for name, well in zip(tensors, finite, strict=True) if not well), "")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.processing_utils import ProcessorMixin
+
+from actors.mistake import Mistake
 
 
 class Chat:
@@ -21,9 +24,7 @@ class Chat:
         template = ProcessorMixin.get_processor_dict(path_or_name)[0].get("chat_template")
         self.tokenizer.chat_template = template or self.tokenizer.chat_template
         if self.tokenizer.chat_template is None:
-            raise ValueError(
-                f"{path_or_name} has no chat template: put one in chat_template.jinja beside its tokenizer"
-            )
+            raise Mistake(f"{path_or_name} has no chat template: put one in chat_template.jinja beside its tokenizer")
         self.image_token_id, self.lead = image_token_id, lead
         self.image_token: str = self.tokenizer.convert_ids_to_tokens(image_token_id)
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
@@ -61,22 +62,27 @@ class Chat:
         pieces = [answer[start:end] for start, end in zip([0, *ends[:-1]], [*ends[:-1], len(answer)], strict=True)]
         if include_eos:
             if self.tokenizer.eos_token_id is None:
-                raise ValueError("include_eos needs an end token, and this VLM's tokenizer names none: leave it false")
+                raise Mistake("include_eos needs an end token, and this VLM's tokenizer names none: leave it false")
             ids, pieces = [*ids, self.tokenizer.eos_token_id], [*pieces, self.tokenizer.eos_token]
         return torch.tensor(ids), tuple(pieces)
 
     def _encode_prefix(self, query: str, image_text: str | None) -> list[int]:
         found = [text for text in self.special_tokens if text in query]
         if found:
-            raise ValueError(f"the query {query!r} contains {found[0]!r}, a special token of this VLM: take it out")
+            raise Mistake(f"the query {query!r} contains {found[0]!r}, a special token of this VLM: take it out")
         images = int(image_text is not None)
         content = [{"type": "image"}] * images + [{"type": "text", "text": query}]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise Mistake(
+                f"this VLM's chat template cannot write one user's turn ({type(error).__name__}: {error}): correct chat_template.jinja"
+            ) from error
         written = text.count(self.image_token)
         if written != images:
-            raise ValueError(
+            raise Mistake(
                 f"this VLM's chat template writes {written} image placeholders for {images} image: correct it"
             )
         bos = self.tokenizer.bos_token

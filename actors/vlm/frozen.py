@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
+from actors.mistake import Mistake
 from actors.vlm.chat import Chat
 from actors.vlm.family import VlmBatch
 
@@ -22,6 +23,8 @@ TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 3 * 2**14}
 PATCHES_PER_TOKEN = (
     4  # what a patch takes, to a token: vision towers are so much narrower than the language models behind them
 )
+# what configs call what is done to the logits after the head
+HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class FrozenVlm:
     its tokens (image, template and answer) and a quarter of the vision tower's patches. The cut depends on shapes alone, so that a
     task of one shape gives the same bits again; another cut moves a state by rounding.
 
-    Raises ValueError for a folder without a chat template, and for an `image_pixels` that the family cannot keep.
+    Raises Mistake for a folder without a chat template, an `image_pixels` that the family cannot keep, and a head that is more
+    than a matrix.
     Left out: models on several devices.
     """
 
@@ -63,7 +67,7 @@ class FrozenVlm:
             path_or_name, dtype=dtype, attn_implementation="sdpa", device_map={"": device}
         )
         self.model.eval().requires_grad_(False)
-        self.lm_head: Tensor = self.model.get_output_embeddings().weight
+        self.lm_head = plain_head(self.model, path_or_name)
         self.chat = Chat(path_or_name, self.model.config.image_token_id, self.lead)
         self.tokenizer = self.chat.tokenizer
         self.image_processor = AutoImageProcessor.from_pretrained(path_or_name, backend="pil")
@@ -121,7 +125,7 @@ class FrozenVlm:
 
     def _limit_pixels(self, image_pixels: int) -> None:
         """Makes the image processor shrink images to about `image_pixels`."""
-        raise ValueError(
+        raise Mistake(
             f"reward.image_pixels = {image_pixels}: a VLM of the type {self.model.config.model_type} reads every image at one "
             "size: leave the key out"
         )
@@ -142,6 +146,20 @@ class FrozenVlm:
             values = 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)
             tokens += inputs["pixel_values"][0].numel() // values // PATCHES_PER_TOKEN
         return tokens
+
+
+def plain_head(model: Any, path_or_name: str) -> Tensor:
+    """The output head [V, D]. Raises Mistake for a head that is more than a matrix product, which the likelihood would leave out."""
+    head: Any = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    more = [name for name in HEAD_SCALES if getattr(config, name, None) not in (None, 1, 1.0)]
+    if any((type(head) is not nn.Linear, head.bias is not None, more)):
+        what = f"has {more[0]} = {getattr(config, more[0])}" if more else f"is a {type(head).__name__}, or has a bias"
+        raise Mistake(
+            f"reward.model = {path_or_name!r}: its output head {what}, but EchoRay reads a plain matrix. If it is an adapter of peft, "
+            "merge it into the weights (merge_and_unload) and save the model"
+        )
+    return head.weight
 
 
 def rows_at_once(num_rows: int, row_tokens: int, device_type: str) -> int:

@@ -7,6 +7,7 @@ import math
 import torch
 from PIL import Image
 
+from actors.mistake import Mistake
 from actors.vlm.frozen import FrozenVlm, Shown
 
 
@@ -41,7 +42,7 @@ class Idefics3(FrozenVlm):
         if not processor.do_image_splitting:
             super()._limit_pixels(image_pixels)
         if image_pixels < edge**2:
-            raise ValueError(
+            raise Mistake(
                 f"reward.image_pixels = {image_pixels}: one frame of this VLM covers {edge**2} pixels: give that or more"
             )
         processor.size = {"longest_edge": math.isqrt(image_pixels) // edge * edge}

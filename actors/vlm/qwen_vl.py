@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from actors.mistake import Mistake
 from actors.vlm.frozen import FrozenVlm, Shown
 
 
@@ -48,7 +49,7 @@ class QwenVl(FrozenVlm):
         processor = self.image_processor
         least = (processor.patch_size * processor.merge_size) ** 2
         if image_pixels < least:
-            raise ValueError(
+            raise Mistake(
                 f"reward.image_pixels = {image_pixels}: one token of this VLM covers {least} pixels: give that or more"
             )
         smallest = min(processor.size["shortest_edge"], image_pixels)  # both "edges" are areas, in spite of their names

@@ -9,7 +9,7 @@ import pytest
 from cluster.executor import PoolSpec, RayExecutor
 from tests.cluster.plain_actors import Plain
 
-OF_SPEC = ("size", "gang", "num_cpus", "resources", "min_size", "max_size", "beside_driver")
+OF_SPEC = ("mistakes", "size", "gang", "num_cpus", "resources", "min_size", "max_size", "beside_driver")
 
 
 @pytest.fixture

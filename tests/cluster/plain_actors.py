@@ -128,6 +128,17 @@ class RanksJoinSometimes(Rank):
             raise OSError(address)
 
 
+class NotThis(ValueError):
+    """What a worker says of what it was given and cannot use."""
+
+
+class Picky:
+    """Cannot use what it is given; as a rank of a gang, neither."""
+
+    def __init__(self, rank: int = 0, ranks: int = 1) -> None:
+        raise NotThis("size = 36: give a multiple of 8 [/b]")
+
+
 class NeverStarts:
     """Its model is not there."""
 

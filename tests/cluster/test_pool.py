@@ -12,8 +12,9 @@ import pytest
 import ray
 
 from cluster.executor import PlacementError, PoolStatus, RayExecutor, Task, WorkerStartError
+from cluster.tasks import WorkerMistakeError
 from tests.cluster.helpers import PATIENCE_S, eventually, exists, outcomes, run, value_of
-from tests.cluster.plain_actors import StartsOnce, StartsSlowly
+from tests.cluster.plain_actors import NotThis, Picky, StartsOnce, StartsSlowly
 
 
 def test_a_killed_worker_fails_its_task_only_and_is_replaced(start: Callable[..., RayExecutor]) -> None:
@@ -107,6 +108,15 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_before_any_start
 ) -> None:
     with pytest.raises(PlacementError, match="asked 100"):
         start(size=100, num_cpus=1)
+
+
+@pytest.mark.parametrize("gang", [False, True])
+def test_a_worker_that_cannot_use_what_it_was_given_ends_the_start_with_its_own_sentence(
+    start: Callable[..., RayExecutor], gang: bool
+) -> None:
+    with pytest.raises(WorkerMistakeError) as raised:
+        start(Picky, size=2, gang=gang, mistakes=(NotThis,))
+    assert str(raised.value) == "size = 36: give a multiple of 8 [/b]"
 
 
 def test_a_worker_that_is_not_ready_in_time_ends_the_start(start: Callable[..., RayExecutor]) -> None:

@@ -1,13 +1,16 @@
 """The reward worker's shell: what goes to the reward and what to the checker."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from actors.messages import Prompt
+from actors.messages import Prompt, ScoreTrial
+from actors.mistake import Mistake
 from actors.reward.actor import RewardActor
+from actors.reward.trial import try_reward
 
 PROMPT = Prompt("7", "a red circle", "single", {"objects": [["red", "circle"]]})
 IMAGES = np.random.default_rng(4).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -49,9 +52,63 @@ def test_without_a_checker_there_are_no_checks(settings: dict):
     assert RewardActor(settings, None, 1).check(PROMPT, IMAGES) == {}
 
 
-def test_a_checker_that_is_not_there_fails_at_the_start(settings: dict):
-    with pytest.raises(ModuleNotFoundError):
-        RewardActor(settings, "no_such_module:check", 1)
+def raises(images_KHWC, prompt):
+    raise KeyError("no such thing")
+
+
+def one_argument(images_KHWC):
+    return {}
+
+
+def no_list(images_KHWC, prompt):
+    return {"accuracy": 1.0}
+
+
+def too_few(images_KHWC, prompt):
+    return {"accuracy": []}
+
+
+def not_finite(images_KHWC, prompt):
+    return {"accuracy": [float("nan")] * len(images_KHWC)}
+
+
+NO_FUNCTION = 3
+HERE = __name__
+
+
+@pytest.mark.parametrize(
+    ("checker", "told"),
+    [
+        ("no_such_module:check", "No module named 'no_such_module'"),
+        ("nope", "has no attribute 'nope'"),
+        ("NO_FUNCTION", "is no function, but 3"),
+        ("raises", "raised KeyError: 'no such thing' for a grey image of the prompt 'p'"),
+        ("one_argument", "raised TypeError"),
+        ("no_list", "gave accuracy = 1.0: give a dict of figures by name, each a list of 1 numbers"),
+        ("too_few", r"gave accuracy = \[\]"),
+        ("not_finite", r"gave accuracy = \[nan\], which are not all finite numbers"),
+    ],
+)
+def test_a_checker_that_cannot_be_used_is_a_mistake_at_the_start(settings: dict, monkeypatch, checker, told):
+    monkeypatch.setitem(sys.modules, "its_checkers", sys.modules[HERE])
+    name = checker if ":" in checker else f"its_checkers:{checker}"
+    with pytest.raises(Mistake, match=told):
+        RewardActor(settings, name, 1, trial=ScoreTrial(32, 32, Prompt("p", "a red circle")))
+
+
+def test_figures_of_a_checker_that_are_no_numbers_fail_their_group(settings: dict, monkeypatch):
+    monkeypatch.setitem(sys.modules, "its_checkers", sys.modules[HERE])
+    actor = RewardActor(settings, "its_checkers:not_finite", 1)
+    with pytest.raises(ValueError, match="not all finite numbers"):
+        actor.evaluate(PROMPT, IMAGES)
+
+
+def test_a_judge_whose_scores_are_no_numbers_is_a_mistake_at_the_start(settings: dict):
+    actor = RewardActor(settings, None, 1, trial=ScoreTrial(32, 32))
+    with torch.no_grad():
+        actor.reward.vlm.lm_head.mul_(float("nan"))
+    with pytest.raises(Mistake, match="scores an image with nan"):
+        try_reward(actor.reward, "the judge", ScoreTrial(32, 32))
 
 
 def test_it_explains_and_says_where_it_runs(settings: dict):

@@ -1,15 +1,20 @@
 """The budget of a forward pass, and bytes as the numbers that a model sees."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor, CLIPImageProcessorPil
+from peft import LoraConfig
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import nn
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, CLIPImageProcessorPil
 
 import actors.vlm.frozen
+from actors.mistake import Mistake
 from actors.vlm.family import load_vlm
-from actors.vlm.frozen import FrozenVlm, byte_values, look_up, rows_at_once
+from actors.vlm.frozen import FrozenVlm, byte_values, look_up, plain_head, rows_at_once
 
 QUERY = "Describe this image in detail."
 
@@ -85,3 +90,31 @@ def test_a_byte_becomes_what_the_processor_makes_of_it(options: dict[str, bool])
     values = look_up(torch.from_numpy(pixels), byte_values(processor))
     assert values.dtype == torch.float32
     assert torch.equal(values, own.float())
+
+
+def with_bias(head: nn.Linear) -> nn.Module:
+    changed = nn.Linear(head.in_features, head.out_features)
+    changed.weight = head.weight
+    return changed
+
+
+def with_lora(head: nn.Linear) -> nn.Module:
+    return LoraLinear(head, "default", LoraConfig(r=2), r=2, lora_alpha=4)
+
+
+@pytest.mark.parametrize("change", [with_bias, with_lora])
+def test_a_head_that_is_more_than_a_matrix_is_refused(
+    tiny_vlms: dict[str, Path], change: Callable[[nn.Linear], nn.Module]
+) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(tiny_vlms["qwen3_vl"])
+    assert plain_head(model, "its/judge") is model.lm_head.weight
+    model.lm_head = change(model.lm_head)
+    with pytest.raises(Mistake, match=r"reward\.model = 'its/judge': its output head is a Linear"):
+        plain_head(model, "its/judge")
+
+
+def test_a_cap_on_the_logits_is_refused(tiny_vlms: dict[str, Path]) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(tiny_vlms["qwen3_vl"])
+    model.config.get_text_config().final_logit_softcapping = 30.0
+    with pytest.raises(Mistake, match=r"final_logit_softcapping = 30\.0"):
+        plain_head(model, "its/judge")
