@@ -37,11 +37,11 @@ def known_words(tokenizer_file: Path) -> Callable[[list[str]], list[bool]]:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # the library's own, without a class
         raise UserError(f"{tokenizer_file} is no tokenizer: {error}. Download it again") from None
-    unknown = json.loads(tokenizer.to_str())["model"].get("unk_token")
+    unknown = tokenizer.token_to_id(json.loads(tokenizer.to_str())["model"].get("unk_token") or "")
 
     def known(captions: list[str]) -> list[bool]:
         encoded = tokenizer.encode_batch_fast(captions, add_special_tokens=False)
-        return [any(token != unknown for token in tokens.tokens) for tokens in encoded]
+        return [any(token_id != unknown for token_id in tokens.ids) for tokens in encoded]
 
     return known
 
