@@ -11,7 +11,7 @@ from pipelines.memory import Models
 from pipelines.memory_models import image_model, judge
 from pipelines.symptoms import gpus_not_asked_for, obstacles
 
-GPU_FILES = ("nvidia[0-9]*", "dxg")  # in /dev, where there is a GPU
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 
 
 def check_models(recipe: Recipe) -> None:
@@ -45,10 +45,10 @@ def init_adapter(recipe: Recipe) -> AdapterFile | None:
 
 def check_start(recipe: Recipe, executor: str) -> None:
     """Raises UserError for what the config files of local models say that no worker could start with. `executor`: "ray" or "local"."""
-    if not all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
-        return  # a model of the hub is read by the workers, which tell the same when they start
-    found = obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
-    found += missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
+    found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
+    if all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
+        # a model of the hub is read by the workers, which tell the same when they start
+        found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
     if found:
         raise UserError("\n".join(found))
 

@@ -80,5 +80,4 @@ class Generator:
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first that is not finite everywhere; empty if all are."""
-    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
-    return next((name for name, well in zip(tensors, finite, strict=True) if not well), "")
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.processing_utils import ProcessorMixin
@@ -76,7 +75,7 @@ class Chat:
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        except Exception as error:  # a template runs code of its own
             raise Mistake(
                 f"this VLM's chat template cannot write one user's turn ({type(error).__name__}: {error}): correct chat_template.jinja"
             ) from error
