@@ -31,7 +31,7 @@ LOOK_EVERY_S = 1.0
 @speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(arguments)
+    options = make_parser().parse_args(arguments)
     console = speaking.console()
     try:
         run = find_run(options.address, options.run)
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ray.shutdown()
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line. A mistake in it exits with code 2, as argparse does."""
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--run", help="which run, if there are several")
     where.add_argument(
@@ -63,7 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("pool", help="such as rollout or reward")
     command.add_argument("size", type=int, help="how many workers it shall have")
     commands.add_parser("stop", parents=[where], help="finish the step, write a checkpoint, end")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def status(run: Run, options: argparse.Namespace, console: Console) -> int:

@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return tell_mistakes(mistakes) if mistakes else 0 if fits else 1
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line. A mistake in it exits with code 2, as argparse does."""
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "files",
@@ -77,6 +77,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="of a card, by its name (80)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. A mistake in it exits with code 2, as argparse does."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if options.gpu_memory <= 0:
         parser.error(f"--gpu-memory {options.gpu_memory:g}: give the GiB of a card, such as 80")

@@ -113,6 +113,8 @@ def given_by_user(place: str, key: str) -> Iterator[None]:
     """Raises UserError where a folder or URL that the user gave as `key` cannot be reached."""
     try:
         yield
+    except UserError:
+        raise
     except StorageError as error:
         raise UserError(f"{key}: {error}") from error
     except (ValueError, ImportError) as error:  # such as an unknown protocol

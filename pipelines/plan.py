@@ -41,7 +41,7 @@ POOLS = ("rollout", "reward", "policy", "driver")
 @speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(arguments)
+    options = make_parser().parse_args(arguments)
     console = speaking.console(width=max(120, speaking.console().width))
     try:
         if options.json:
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line. A mistake in it exits with code 2, as argparse does."""
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe", type=path_of, help="a TOML file, such as recipes/sd35m_8gpu.toml")
     parser.add_argument("--gpus", type=_count, help="how many there are to split (default: the recipe's own sizes)")
@@ -70,7 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=_count, help=steps)
     parser.add_argument("--scale", type=_count, metavar="N", help="so many workers, and what the driver costs then")
     parser.add_argument("--json", type=path_of, metavar="FILE", help="write all figures here as well")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:

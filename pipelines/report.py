@@ -334,15 +334,20 @@ def highlighted(toml: str) -> Markup:
     return Markup("\n").join(lines)
 
 
-@speaking.program
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report of a run folder and print its path; 2 for a user's mistake."""
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.report", description="Write report.html of a run folder."
     )
     parser.add_argument("run", metavar="RUN", help="the folder or URL that --out named")
+    return parser
+
+
+@speaking.program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report of a run folder and print its path; 2 for a user's mistake."""
     try:
-        with Place(parser.parse_args(arguments).run, "RUN") as place:
+        with Place(make_parser().parse_args(arguments).run, "RUN") as place:
             place.watch(print)
             print(f"{place.shown}/{write_report(place.path).name}")
     except UserError as error:

@@ -55,7 +55,7 @@ class Order:
 @speaking.program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         check_packages()
         with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line. A mistake in it exits with code 2, as argparse does."""
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.submit", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe", type=path_of, help="a TOML file inside the repository, such as recipes/toy.toml")
     parser.add_argument(
@@ -91,7 +91,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-wait", action="store_true", help="send the job once and end; it is not followed or sent again"
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def submit(options: argparse.Namespace, package: Path) -> int:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from torch import Tensor
 
 from actors.diffusion import lora
 from actors.diffusion.adapter_file import config_of
 from actors.diffusion.family import Family
+from actors.messages import Adapter
 from actors.mistake import Mistake
 
 PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|diffusion_model\.)?")
@@ -22,8 +24,8 @@ ENDINGS = ((r"\.lora(_A(\.\w+)?|_down|\.down)\.weight$", lora.A), (r"\.lora(_B(\
 NAMED = 3  # keys in an error
 
 
-def read_lora(family: Family, file: Path) -> tuple[dict[str, Tensor], float]:
-    """(tensors by the name that travels here, alpha) of a LoRA's file, whatever format the family's pipeline reads.
+def read_lora(pipeline: DiffusionPipeline, file: Path) -> tuple[dict[str, Tensor], float]:
+    """(tensors by the name that travels here, alpha) of a LoRA's file, whatever format the pipeline reads.
 
     Raises Mistake for what is no plain LoRA of one rank and alpha on the transformer.
     """
@@ -32,7 +34,7 @@ def read_lora(family: Family, file: Path) -> tuple[dict[str, Tensor], float]:
         config = config_of(file, opened.metadata() or {})
     _check_plain(file, found, config)
     # alphas come beside the tensors from some pipelines; `lora_state_dict` changes the dict that it is given
-    state, *beside = type(family.pipeline).lora_state_dict(dict(found), return_lora_metadata=True, return_alphas=True)
+    state, *beside = type(pipeline).lora_state_dict(dict(found), return_lora_metadata=True, return_alphas=True)
     alphas = dict(beside[0] or {}) if len(beside) == 2 else {}
     alphas |= {name: float(state.pop(name)) for name in list(state) if name.endswith(".alpha")}
     tensors = {_here(name): tensor for name, tensor in state.items()}
@@ -52,8 +54,8 @@ def read_lora(family: Family, file: Path) -> tuple[dict[str, Tensor], float]:
 @torch.no_grad()
 def start_from(family: Family, file: Path, rank: int, alpha: float, targets: str) -> None:
     """Puts a LoRA into the attached adapter and its average. Raises Mistake, with the values to set, if it does not fit."""
-    tensors, its_alpha = read_lora(family, file)
-    its_rank = next(tensor.shape[0] for name, tensor in tensors.items() if name.endswith(lora.A))
+    tensors, its_alpha = read_lora(family.pipeline, file)
+    its_rank = _rank(tensors)
     wrong = [f"policy.lora_rank = {its_rank}"] if its_rank != rank else []
     wrong += [f"policy.lora_alpha = {its_alpha}"] if not math.isclose(its_alpha, alpha) else []
     trained = lora.tensors(family.transformer, lora.TRAINED)
@@ -77,6 +79,17 @@ def start_from(family: Family, file: Path, rank: int, alpha: float, targets: str
     for name, tensor in tensors.items():
         for adapter in (lora.TRAINED, lora.EMA):
             lora.tensors(family.transformer, adapter)[name].copy_(tensor)
+
+
+def as_adapter(pipeline: DiffusionPipeline, file: Path) -> Adapter:
+    """The LoRA of a file as a message, to be merged. Raises Mistake."""
+    tensors, alpha = read_lora(pipeline, file)
+    arrays = lora.as_numpy(tensors)
+    return Adapter(0, _rank(tensors), alpha, (), lora.sha256_of(arrays), arrays)
+
+
+def _rank(tensors: Mapping[str, Tensor]) -> int:
+    return next(tensor.shape[0] for name, tensor in tensors.items() if name.endswith(lora.A))
 
 
 def _check_plain(file: Path, found: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

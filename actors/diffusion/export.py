@@ -1,0 +1,58 @@
+"""Writes what was trained for others to read: a LoRA file, or a whole pipeline with the LoRA in its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from actors.diffusion.adapter_file import WEIGHTS
+from actors.diffusion.family import LoadOptions, load_family
+from actors.diffusion.foreign_lora import as_adapter
+from actors.diffusion.lora import Merger
+from actors.model_path import PIPELINE_MARKER
+
+
+def write_lora(file: Path, folder: Path, dtype: str) -> None:
+    """Writes the LoRA of a checkpoint's file where `load_lora_weights(folder)` finds it. "auto": in its own type of number."""
+    with safe_open(file, framework="pt") as opened:
+        tensors, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+    if dtype != "auto":
+        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}
+    save_file(tensors, folder / WEIGHTS, metadata)
+
+
+def write_merged(model: str, file: Path, folder: Path, dtype: str, max_sequence_length: int) -> None:
+    """Writes the pipeline with all its parts for `from_pretrained(folder)`, the LoRA in the transformer's weights.
+
+    "auto": in the type of number in which the transformer is stored. W_0 + (alpha / rank) B A is summed in float32 and rounded once.
+    """
+    chosen = _stored_type(model) if dtype == "auto" else getattr(torch, dtype)
+    options = LoadOptions(torch.device("cpu"), chosen, decoder=True, max_sequence_length=max_sequence_length)
+    family = load_family(model, options)
+    Merger(family.transformer).load(as_adapter(family.pipeline, file))
+    family.pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def parts_to_leave_out(model: str) -> tuple[str, ...]:
+    """The parts that the model's folder does not have and diffusers asks for all the same, such as SD3's T5: given as None.
+
+    None of them for a model that is not on this disk.
+    """
+    if not Path(model, PIPELINE_MARKER).is_file():
+        return ()
+    index = DiffusionPipeline.load_config(model)
+    optional = getattr(diffusers, index["_class_name"])._optional_components
+    return tuple(name for name, part in index.items() if part == [None, None] and name not in optional)
+
+
+def _stored_type(model: str) -> torch.dtype:
+    """Of the transformer's weights in a local folder; bfloat16 for a name on the hub."""
+    for file in sorted(Path(model, "transformer").glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            return opened.get_tensor(next(iter(opened.keys()))).dtype
+    return torch.bfloat16

@@ -1,0 +1,238 @@
+"""Draws pictures of prompts, from a model or from what a run has trained beside its base, by the sampler of the rollout workers.
+
+    python -m pipelines.draw MODEL_OR_RUN "a prompt" ... [--out DIR] [--count N] [--seed N] [--guidance G] [--steps N] [--size HxW]
+
+A run's folder, its URL, or one of its checkpoints; or a model's folder or hub name. Every picture has its seed in its name; DIR/grid.png
+shows all of them. Exit codes: 0 done, 2 a user's mistake, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from actors.mistake import Mistake
+from actors.model_path import PIPELINE_MARKER, check_model, located
+from actors.process import prepare
+from cluster import speaking
+from pipelines.arguments import path_of
+from pipelines.config import UserError
+from pipelines.grids import draw_grid
+from pipelines.trained import LAST, Trained, absolute, is_trained, open_trained
+
+if TYPE_CHECKING:
+    from actors.rollout.painter import Drawing, Painter
+
+AT_ONCE = 4  # images in a batch
+SEQUENCE_LENGTH = 256  # tokens of a caption that a model without a recipe reads
+SLUG = 40  # characters of a prompt in a file's name
+Row = tuple[str, np.ndarray]
+
+
+@speaking.program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
+            return draw(options, Path(folder), speaking.console())
+    except (UserError, Mistake) as error:
+        return speaking.fail("error", error, 2)
+    except OSError as error:
+        return speaking.fail("failed", error, 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.draw", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "model", metavar="MODEL_OR_RUN", help="a run (folder or URL), a checkpoint, a model's folder or hub name"
+    )
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw, in quotes")
+    parser.add_argument(
+        "--out", type=path_of, metavar="DIR", help="a new or empty folder (default: drawings/<name>-<time>)"
+    )
+    parser.add_argument("--count", type=_count, default=4, metavar="N", help="pictures of each prompt (4)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the first picture; the next have N+1, ... (0)"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=_scale,
+        metavar="G",
+        help="guidance scale (default: that of the run's evaluations, or the model's)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=_count,
+        metavar="N",
+        help="sampling steps (default: those of the run's evaluations, or the model's)",
+    )
+    parser.add_argument(
+        "--size", type=_size, metavar="HxW", help="pixels, such as 512x768 (default: the run's, or the model's)"
+    )
+    parser.add_argument(
+        "--checkpoint", default=LAST, metavar="WHICH", help="of a run: last, best (held out), or a step (last)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if there is one)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto: bfloat16 on a GPU)"
+    )
+    parser.add_argument(
+        "--max-sequence-length",
+        type=int,
+        metavar="N",
+        help="tokens of a prompt that are read (default: the run's, or 256)",
+    )
+    return parser
+
+
+def draw(options: argparse.Namespace, folder: Path, console: Console) -> int:
+    """Draws everything and writes it. Raises UserError or Mistake."""
+    place = absolute(options.model)
+    trained = open_trained(place, options.checkpoint, folder) if is_trained(place) else None
+    name = (trained.recipe.run.name or Path(options.model).name) if trained else Path(options.model).name
+    out = options.out or Path("drawings", f"{slug(name)}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"--out {out} is there already and is no empty folder: give another one")
+    if not all(prompt.strip() for prompt in options.prompts):
+        raise UserError("an empty prompt: say what to draw")
+    painter = load(trained, options)
+    drawing = way(painter, trained, options)
+    with Progress(console=console, transient=True) as progress:
+        rows = list(sheets(painter, trained, drawing, options, progress))
+    out.mkdir(parents=True, exist_ok=True)
+    for number, (label, caption, seeds, images_KHWC) in enumerate(rows):
+        for seed, image in zip(seeds, images_KHWC, strict=True):
+            number_of = number % len(options.prompts) + 1
+            Image.fromarray(image).save(
+                out / f"{number_of:02d}-{slug(caption)}-seed-{seed}-{label.partition(' ')[0]}.png"
+            )
+    picture, text = draw_grid(ordered(rows, len(options.prompts)))
+    picture.save(out / "grid.png", pnginfo=text)
+    speaking.say(console, f"{out}/grid.png  {sum(len(row[2]) for row in rows)} pictures")
+    return 0
+
+
+Sheet = tuple[str, str, tuple[int, ...], np.ndarray]  # who drew, the prompt, the seeds, the images
+
+
+def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
+    """The model, in this process. Raises UserError if there is none."""
+    model = trained.base if trained else located(options.model)
+    try:
+        check_model(model, PIPELINE_MARKER)
+    except ValueError as error:
+        raise UserError(
+            f"{options.model!r} holds neither a run nor a model: {error}" if not trained else str(error)
+        ) from None
+    prepare(trained.recipe.run.threads if trained else None)
+    from actors.rollout.painter import Painter
+
+    length = options.max_sequence_length
+    if length is None:
+        length = trained.recipe.policy.max_sequence_length if trained else SEQUENCE_LENGTH
+    try:
+        return Painter(model, options.device, options.dtype, length)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{model} cannot be loaded: {error}") from error
+
+
+def way(painter: Painter, trained: Trained | None, options: argparse.Namespace) -> Drawing:
+    """How to draw: as a run evaluates, or as the model does of itself, unless it is said. Raises Mistake."""
+    drawing = painter.own_way()
+    if trained:
+        heldout, rollout = trained.recipe.heldout, trained.recipe.rollout
+        drawing = replace(
+            drawing,
+            num_steps=heldout.steps,
+            guidance_scale=heldout.guidance_scales[0],
+            height=rollout.height,
+            width=rollout.width,
+        )
+    said = {"num_steps": options.steps, "guidance_scale": options.guidance}
+    if options.size:
+        said["height"], said["width"] = options.size
+    drawing = replace(drawing, **{key: value for key, value in said.items() if value is not None})
+    painter.check(drawing)
+    return drawing
+
+
+def sheets(
+    painter: Painter, trained: Trained | None, drawing: Drawing, options: argparse.Namespace, progress: Progress
+) -> Iterator[Sheet]:
+    """The pictures of every prompt: of the model and then, of a run, of what it has trained."""
+    who = ["base", f"trained (step {trained.manifest.step})"] if trained else ["model"]
+    task = progress.add_task("drawing", total=len(who) * len(options.prompts) * options.count)
+    for label in who:
+        if trained and label != who[0]:
+            painter.wear(trained.adapter)
+        for caption in options.prompts:
+            seeds = tuple(range(options.seed, options.seed + options.count))
+            images = []
+            for first in range(0, options.count, AT_ONCE):
+                batch = seeds[first : first + AT_ONCE]
+                images.append(painter.draw(caption, batch, drawing))
+                progress.advance(task, len(batch))
+            yield label, caption, seeds, np.concatenate(images)
+
+
+def ordered(rows: Sequence[Sheet], prompts: int) -> list[Row]:
+    """The grid's rows: for each prompt, the base and what was trained one below the other."""
+    sheets = [rows[number] for prompt in range(prompts) for number in range(prompt, len(rows), prompts)]
+    return [
+        (f"{label}: {caption}  (seeds {seeds[0]} to {seeds[-1]})", images) for label, caption, seeds, images in sheets
+    ]
+
+
+def slug(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:SLUG] or "drawing"
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more, below 2**63")
+    return number
+
+
+def _scale(text: str) -> float:
+    scale = float(text)
+    if not 0 <= scale < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: give a number of 0 or more")
+    return scale
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"{text}: give height x width in pixels, such as 512x768")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Writes what a run has trained for diffusers: the LoRA, or the whole pipeline with the LoRA in its weights.
+
+    python -m pipelines.export RUN --out DIR [--merge] [--dtype auto|float32|bfloat16|float16] [--checkpoint last|best|STEP]
+
+RUN is a run's folder or URL, or a checkpoint. DIR then opens with `load_lora_weights(DIR)`, or with --merge with
+`DiffusionPipeline.from_pretrained(DIR)`. Exit codes: 0 done, 2 a user's mistake, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from actors.mistake import Mistake
+from actors.model_path import PIPELINE_MARKER, check_model
+from actors.process import prepare
+from cluster import speaking
+from pipelines.arguments import path_of
+from pipelines.config import UserError
+from pipelines.trained import LAST, Trained, absolute, open_trained
+
+CARD = "README.md"
+
+
+@speaking.program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return export(options, speaking.console())
+    except (UserError, Mistake) as error:
+        return speaking.fail("error", error, 2)
+    except OSError as error:
+        return speaking.fail("failed", error, 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.export", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", metavar="RUN", help="a run (folder or URL), or a checkpoint")
+    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--merge", action="store_true", help="the whole pipeline, the LoRA merged into its weights")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the weights (auto: as they are stored)",
+    )
+    parser.add_argument(
+        "--checkpoint", default=LAST, metavar="WHICH", help="of a run: last, best (held out), or a step (last)"
+    )
+    return parser
+
+
+def export(options: argparse.Namespace, console: Console) -> int:
+    """Writes the folder, whole or not at all. Raises UserError or Mistake."""
+    out: Path = options.out.absolute()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"--out {options.out} is there already and is no empty folder: give another one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        trained = open_trained(absolute(options.run), options.checkpoint, Path(beside))
+        made = Path(beside, "made")
+        made.mkdir()
+        left_out = write(trained, made, options)
+        (made / CARD).write_text(card(trained, options.merge, left_out), encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        shutil.move(made, out)
+    speaking.say(console, f"{options.out}  (step {trained.manifest.step}); {options.out / CARD} says how to open it")
+    return 0
+
+
+def write(trained: Trained, folder: Path, options: argparse.Namespace) -> tuple[str, ...]:
+    """The weights; returns the parts that diffusers asks for and the base does not have. Raises UserError if the base is not there."""
+    prepare(None)
+    from actors.diffusion import export as exporting
+
+    if not options.merge:
+        exporting.write_lora(trained.adapter, folder, options.dtype)
+        return exporting.parts_to_leave_out(trained.base)
+    try:
+        check_model(trained.base, PIPELINE_MARKER)
+        exporting.write_merged(
+            trained.base, trained.adapter, folder, options.dtype, trained.recipe.policy.max_sequence_length
+        )
+    except ValueError as error:
+        raise UserError(f"the base of the run, {trained.base!r}: {error}") from error
+    return exporting.parts_to_leave_out(str(folder))
+
+
+def card(trained: Trained, merged: bool, left_out: Sequence[str]) -> str:
+    """README.md of what is exported: what it is, how to open it, what it came of."""
+    manifest, recipe = trained.manifest, trained.recipe
+    kind = "pipeline with a merged LoRA" if merged else "LoRA"
+    model = "FOLDER" if merged else f'"{recipe.policy.model}"'
+    opening = f"DiffusionPipeline.from_pretrained({', '.join([model, *(f'{part}=None' for part in left_out)])})"
+    opening += "" if merged else "\npipeline.load_lora_weights(FOLDER)"
+    return f"""---
+base_model: {recipe.policy.model}
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [text-to-image, {"" if merged else "lora, "}reinforcement-learning, echoray]
+---
+
+# {recipe.run.name or "EchoRay"}: {kind}, step {manifest.step}
+
+Trained by EchoRay: `{recipe.objective.type}` on the reward `{recipe.reward.type}` of the judge `{recipe.reward.model}`.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = {opening}
+```
+
+| | |
+|---|---|
+| base model | {recipe.policy.model} |
+| step | {manifest.step} of {recipe.loop.steps} |
+| images trained on | {manifest.images} |
+| LoRA | rank {recipe.policy.lora_rank}, alpha {recipe.policy.lora_alpha:g}, {recipe.policy.lora_targets} |
+| digest | {manifest.digest} |
+| adapter, sha256 | {manifest.adapters.get(str(manifest.step), "")} |
+| packages | {", ".join(f"{name} {version}" for name, version in manifest.packages.items())} |
+
+The recipe:
+
+```toml
+{trained.recipe_toml.strip()}
+```
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
