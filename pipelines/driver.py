@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from actors.messages import Prompt, Scores
+from actors.messages import Scores
 from actors.policy.advantages import group_advantages
 from cluster.tasks import Executor, Failure, Outcome, PayloadLostError
 from pipelines.checkpointer import Checkpointer
@@ -208,12 +208,12 @@ class Driver:
         self.submit("rollout", "draw", unit, (request, adapter), returns=3, avoid=draw.avoid)
 
     def score(self, score: Score) -> None:
-        """Asks a reward worker to score a chunk. Training sends the caption alone; held-out images are checked as well."""
+        """Asks a reward worker to score a chunk. Held-out images are checked as well."""
         unit = score.unit
         group = self.groups[unit.key]
         images, prompt = group.chunks[unit.chunk].images, group.drawn_prompt()
         if unit.purpose == "train":
-            self.submit("reward", "score", unit, (Prompt(prompt.id, prompt.caption), images), avoid=score.avoid)
+            self.submit("reward", "score", unit, (prompt, images), avoid=score.avoid)
         else:
             self.submit("reward", "score", unit, (prompt, images), method="evaluate", returns=2, avoid=score.avoid)
 

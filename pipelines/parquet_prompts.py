@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
-from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,10 @@ from actors.messages import Prompt
 from actors.seeds import seed_of
 from cluster import speaking
 from pipelines.config import UserError
-from pipelines.prompt_files import COLUMNS, ParquetFile, bytes_of
+from pipelines.prompt_blocks import Block, Span, categories_of, counted, prompt_at, read_block, usable
+from pipelines.prompt_fields import ROLES, repeats_said, two_captions
+from pipelines.prompt_files import ParquetFile, bytes_of
+from pipelines.repeats import Repeated, Rows
 
 BLOCK_BYTES = 2**26  # of the blocks of all categories together
 SPANS_PER_BLOCK = 4  # at least, where row groups are large
@@ -32,39 +34,33 @@ SAMPLE_ROWS = 1000
 PLACES_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Span:
-    """Rows of a file, with how many of them count and what those weigh in memory, per category (`[C]`)."""
-
-    file: ParquetFile
-    start: int
-    stop: int
-    rows_C: np.ndarray
-    bytes_C: np.ndarray
-
-
 class ParquetPrompts:
-    """A set of training prompts: a row is one, even if its caption has come before. Columns but COLUMNS are left unread.
+    """A set of training prompts, whose other columns are in `Prompt.extra`. A row that repeats an earlier one is left out.
 
     `mix` names the categories that have epochs of their own; without any, all rows share theirs. `shared` are the `heldout`
-    captions that come here as well. Raises UserError if a file cannot be read, or if no row has a caption.
+    captions that come here as well. Raises UserError if a file cannot be read, if no row has a caption, and for an id with two captions.
     """
 
     def __init__(self, files: Sequence[ParquetFile], key: str, heldout: Sequence[str], mix: Sequence[str]) -> None:
         self.files, self.mix = files, tuple(mix)
+        self.starts = np.cumsum(
+            [0, *(file.num_rows for file in files)]
+        )  # the number in the set of each file's first row
         self.shared: set[str] = set()
         self.categories: set[str] = set()
         self._blank, self._blank_places = 0, list[str]()
         try:
-            self.spans = self._scan(key, pa.array(heldout, pa.string()))
+            spans, repeated = self._scan(key, pa.array(heldout, pa.string()))
+            self._report_blank(key)
+            self.spans = self._without_repeats(spans, repeated, key)
         except OSError as error:
             raise UserError(f"{key}: {error}") from error
-        self._report_blank(key)
 
     def __repr__(self) -> str:
         """Stands for the content, as a tuple's repr does: the files' names and sizes, and their footers."""
         found = [(file.name, file.num_bytes, file.footer_sha256) for file in self.files]
-        return f"ParquetPrompts({hashlib.sha256(repr(found).encode()).hexdigest()})"
+        renamed = sorted({(role, name) for file in self.files for role, name in file.columns.items() if role != name})
+        return f"ParquetPrompts({hashlib.sha256(repr(found + renamed).encode()).hexdigest()})"
 
     def shuffled(self, category: str | None, seed: int) -> ShuffledRows:
         """The prompts of a category of the mix (None: all)."""
@@ -73,31 +69,68 @@ class ParquetPrompts:
     def sample(self) -> list[Prompt]:
         """The first prompts."""
         span = self.spans[0]
-        tables = span.file.rows(COLUMNS, [(span.start, min(span.stop, span.start + SAMPLE_ROWS))])
-        return [prompt_at(table, int(row)) for table in tables for row in np.flatnonzero(usable(table))]
+        block = read_block([replace(span, stop=min(span.stop, span.start + SAMPLE_ROWS))], None)
+        return [block.prompt(row) for row in range(len(block.table))]
 
-    def _scan(self, key: str, heldout: pa.Array) -> list[Span]:
-        columns = ("caption", "category") if self.mix else ("caption",)
+    def _scan(self, key: str, heldout: pa.Array) -> tuple[list[Span], Repeated]:
+        roles = ROLES if self.mix else ("caption", "id")
         most = BLOCK_BYTES // SPANS_PER_BLOCK // max(1, len(self.mix))
-        spans = []
+        spans, rows = [], Rows()
         with Progress(console=speaking.console(stderr=True), transient=True) as progress:
-            bar = progress.add_task(f"reading the captions of {key}", total=sum(file.num_rows for file in self.files))
-            for file in self.files:
-                for start, table in file.tables(columns, most):
+            bar = progress.add_task(f"reading the captions of {key}", total=int(self.starts[-1]))
+            for file, offset in zip(self.files, self.starts[:-1], strict=True):
+                for start, table in file.tables(roles, most):
                     spans.append(self._measure(file, start, table))
+                    rows.note(*self._numbered(table, int(offset) + start))
+                    self._note_blank(file, start, np.flatnonzero(pc.invert(usable(table))))
                     if len(heldout):
                         self.shared |= set(table["caption"].filter(pc.is_in(table["caption"], heldout)).to_pylist())
                     progress.advance(bar, len(table))
-        return spans
+        return spans, rows.repeated()
 
-    def _measure(self, file: ParquetFile, start: int, table: pa.Table) -> Span:
-        found = usable(table)
-        captions_C = [table["caption"].filter(counted(table, found, name)) for name in self.mix or (None,)]
-        self._note_blank(file, start, np.flatnonzero(pc.invert(found)))
+    def _measure(self, file: ParquetFile, start: int, table: pa.Table, repeats: np.ndarray | None = None) -> Span:
+        found = counted(table, start, None, repeats)
+        captions_C = [table["caption"].filter(counted(table, start, name, repeats)) for name in self.mix or (None,)]
         if self.mix:
             self.categories |= set(pc.unique(categories_of(table).filter(found)).to_pylist())
         rows_C, bytes_C = np.array([(len(captions), bytes_of(captions)) for captions in captions_C]).T
-        return Span(file, start, start + len(table), rows_C, bytes_C)
+        span = Span(file, start, start + len(table), rows_C, bytes_C)
+        return span if repeats is None else replace(span, repeats=repeats)
+
+    def _numbered(self, table: pa.Table, first: int) -> tuple[np.ndarray, pa.ChunkedArray, pa.ChunkedArray | None]:
+        """The rows that have a caption: their numbers in the set, their captions and ids."""
+        found = usable(table)
+        kept = table.filter(found)
+        return first + np.flatnonzero(found), kept["caption"], kept["id"] if "id" in kept.column_names else None
+
+    def _without_repeats(self, spans: list[Span], repeated: Repeated, key: str) -> list[Span]:
+        """The spans, measured anew where rows do not count. Raises UserError for an id with two captions."""
+        if repeated.conflict:
+            (_, before), (where, prompt) = (self._at(row) for row in repeated.conflict)
+            place = self._at(repeated.conflict[0])[0]
+            raise UserError(two_captions(where, prompt.id, before.caption, prompt.caption, f" ({place})"))
+        rows = repeated.rows
+        if not len(rows):
+            return spans
+        places = [self._at(row)[0] for row in rows[:PLACES_SHOWN]]
+        said = repeats_said(len(rows), int(self.starts[-1]) - self._blank, key, places)
+        speaking.say(speaking.console(stderr=True), said, "warning", "yellow")
+        offsets = dict(zip(self.files, self.starts[:-1], strict=True))
+        return [self._measured_again(span, rows - offsets[span.file]) for span in spans]
+
+    def _measured_again(self, span: Span, repeats: np.ndarray) -> Span:
+        first, last = np.searchsorted(repeats, (span.start, span.stop))
+        if first == last:
+            return span
+        table = pa.concat_tables(table for _, table, _ in span.file.rows([(span.start, span.stop)]))
+        return self._measure(span.file, span.start, table, repeats[first:last])
+
+    def _at(self, row: int) -> tuple[str, Prompt]:
+        """Where a row of the set stands, and its prompt."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        file, row = self.files[number], row - int(self.starts[number])
+        table = next(table for _, table, _ in file.rows([(row, row + 1)]))
+        return f"{file.place}, row {row + 1}", prompt_at(table, 0, {}, file)
 
     def _note_blank(self, file: ParquetFile, start: int, rows: np.ndarray) -> None:
         self._blank += len(rows)
@@ -140,8 +173,8 @@ class ShuffledRows:
         """The prompt at a place of an epoch. Raises OSError if its file cannot be read, about a minute after the first try."""
         starts, _ = self._blocks(epoch)
         number = int(np.searchsorted(starts, place, side="right")) - 1
-        table, order = self._block(epoch, number)
-        return prompt_at(table, int(order[place - starts[number]]))
+        block, order = self._block(epoch, number)
+        return block.prompt(int(order[place - starts[number]]))
 
     def _cut(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """The place where each block of an epoch begins, and the numbers of its spans."""
@@ -156,28 +189,18 @@ class ShuffledRows:
         rows = [self.rows_S[block].sum() for block in blocks]
         return np.cumsum([0, *rows[:-1]]), blocks
 
-    def _read(self, epoch: int, number: int) -> tuple[pa.Table, np.ndarray]:
-        """The rows of a block, and their order."""
+    def _read(self, epoch: int, number: int) -> tuple[Block, np.ndarray]:
+        """The rows of a block that count, and their order."""
         chosen = [self.spans[span] for span in np.sort(self._blocks(epoch)[1][number])]
-        table = tried_again(lambda: self._rows(chosen))
-        return table, self._permutation(len(table), "rows", epoch, number)
-
-    def _rows(self, spans: Sequence[Span]) -> pa.Table:
-        """The rows of these spans that count. Raises OSError."""
-        tables = (
-            table
-            for file, spans_of_it in groupby(spans, lambda span: span.file)
-            for table in file.rows(COLUMNS, [(span.start, span.stop) for span in spans_of_it])
-        )
-        kept = (table.filter(counted(table, usable(table), self.category)) for table in tables)
-        return pa.concat_tables(kept, promote_options="default")
+        block = tried_again(lambda: read_block(chosen, self.category))
+        return block, self._permutation(len(block.table), "rows", epoch, number)
 
     def _permutation(self, length: int, *purpose: str | int) -> np.ndarray:
         seed = seed_of(self.seed, "order", self.category or "", *purpose)
         return np.random.Generator(np.random.PCG64(seed)).permutation(length)
 
 
-def tried_again(read: Callable[[], pa.Table]) -> pa.Table:
+def tried_again(read: Callable[[], Block]) -> Block:
     """The result of `read`, which is called again after each of RETRY_AFTER_S. Raises the last OSError."""
     for delay in RETRY_AFTER_S:
         try:
@@ -185,34 +208,3 @@ def tried_again(read: Callable[[], pa.Table]) -> pa.Table:
         except OSError:
             time.sleep(delay)
     return read()
-
-
-def usable(table: pa.Table) -> pa.ChunkedArray:
-    """Which rows have a caption with more than white space, `[rows]`."""
-    captions = table["caption"]
-    blank = pc.or_(pc.equal(pc.binary_length(captions), 0), pc.utf8_is_space(captions))
-    return pc.fill_null(pc.invert(blank), False)
-
-
-def counted(table: pa.Table, found: pa.ChunkedArray, category: str | None) -> pa.ChunkedArray:
-    """Which of the `found` rows are of a category (None: of any), `[rows]`."""
-    return found if category is None else pc.and_(found, pc.equal(categories_of(table), category))
-
-
-def categories_of(table: pa.Table) -> pa.ChunkedArray:
-    """The category of each row, "all" where none is given."""
-    if "category" not in table.column_names:
-        return pa.chunked_array([pa.array(["all"] * len(table))])
-    return pc.fill_null(table["category"], "all")
-
-
-def prompt_at(table: pa.Table, row: int) -> Prompt:
-    """One row, with a hash of its caption for an id that is not given."""
-    fields = {name: table[name][row].as_py() for name in table.column_names}
-    caption = fields["caption"]
-    return Prompt(fields.get("id") or id_of(caption), caption, fields.get("category") or "all")
-
-
-def id_of(caption: str) -> str:
-    """The id of a prompt that was given none."""
-    return hashlib.sha256(caption.encode()).hexdigest()[:16]

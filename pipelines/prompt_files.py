@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from cluster import places
 from pipelines.config import UserError
+from pipelines.prompt_fields import ROLES, Fields
 
 BATCH_ROWS = 4096
 BUFFER_BYTES = 2**22  # that are read at once, of each column
 TAIL_BYTES = 2**16  # of a file: with its footer, if that is not a long one
 ROW_BYTES = 64  # what a row costs in memory beside its text, about
-COLUMNS = ("caption", "id", "category")
 MAGIC = b"PAR1"
 
 
@@ -54,9 +54,12 @@ class Pieces(io.RawIOBase):
 
 
 class ParquetFile:
-    """A Parquet file, held to the footer that it had when it was opened first. Raises OSError, or UserError for its columns."""
+    """A Parquet file, held to the footer that it had when it was opened first. Raises OSError, or UserError for its columns.
 
-    def __init__(self, place: str) -> None:
+    `columns` are those that have a meaning, by ROLES, and `others` the rest, less those of bytes, such as pictures.
+    """
+
+    def __init__(self, place: str, fields: Fields) -> None:
         self.place, self.name = place, place.rpartition("/")[2]
         self.num_bytes, self.footer_sha256 = 0, ""
         with self._opened() as parquet:
@@ -64,16 +67,17 @@ class ParquetFile:
         rows = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         self.group_starts = np.cumsum([0, *rows])
         self.num_rows = int(self.group_starts[-1])
-        _check_columns(schema, place)
-        self.columns = [name for name in COLUMNS if name in schema.names]
+        self.columns = _columns(schema, fields, place)
+        kept = [field.name for field in schema if not _has_bytes(field.type)]
+        self.others = [name for name in kept if name not in {*self.columns.values(), *ROLES}]
 
-    def tables(self, columns: Sequence[str], most: int) -> Iterator[tuple[int, pa.Table]]:
+    def tables(self, roles: Sequence[str], most: int) -> Iterator[tuple[int, pa.Table]]:
         """(first row, rows) from beginning to end, of `most` bytes or, where row groups are small, of a sixteenth or more."""
         held: list[pa.Table] = []
         start = 0
         with self._opened() as parquet:
             for begin, end in pairwise(self.group_starts):
-                for table in self._batches(parquet, columns, begin, end):
+                for _, table, _ in self._batches(parquet, roles, (), begin, end):
                     held.append(table)
                     rows, num_bytes = sum(map(len, held)), sum(bytes_of(piece["caption"]) for piece in held)
                     if num_bytes >= most or (start + rows == end and num_bytes >= most // 16):
@@ -82,35 +86,38 @@ class ParquetFile:
         if held:
             yield start, pa.concat_tables(held)
 
-    def rows(self, columns: Sequence[str], ranges: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
-        """The rows of these ranges (first, one past the last), batch by batch: those of the `columns` that there are, as text.
+    def rows(
+        self, ranges: Iterable[tuple[int, int]], others: Sequence[str] = ()
+    ) -> Iterator[tuple[int, pa.Table, pa.Table]]:
+        """The rows of these ranges (first, one past the last), batch by batch: (first row, ROLES, as text, and other columns).
 
         A row group is read from its beginning up to a range's end, but never held: memory is a batch and BUFFER_BYTES a column.
         """
         with self._opened() as parquet:
             for start, stop in ranges:
-                yield from self._batches(parquet, columns, start, stop)
+                yield from self._batches(parquet, ROLES, others, start, stop)
 
-    def _batches(self, parquet: pq.ParquetFile, columns: Sequence[str], start: int, stop: int) -> Iterator[pa.Table]:
+    def _batches(
+        self, parquet: pq.ParquetFile, roles: Sequence[str], others: Sequence[str], start: int, stop: int
+    ) -> Iterator[tuple[int, pa.Table, pa.Table]]:
         first, last = np.searchsorted(self.group_starts, (start, stop - 1), side="right") - 1
         row = int(self.group_starts[first])
-        chosen = [name for name in columns if name in self.columns]
-        for batch in parquet.iter_batches(BATCH_ROWS, range(first, last + 1), chosen):
+        chosen = {role: name for role, name in self.columns.items() if role in roles}
+        for batch in parquet.iter_batches(BATCH_ROWS, range(first, last + 1), [*chosen.values(), *others]):
             cut = batch.slice(max(0, start - row), max(0, stop - max(row, start)))
-            row += len(batch)
             if len(cut):
-                table = pa.table({name: cut[name].cast(pa.string()) for name in chosen})
-                table.validate(full=True)
-                yield table
+                yield max(row, start), _texts(cut, chosen), _checked(pa.Table.from_batches([cut.select(others)]))
+            row += len(batch)
             if row >= stop:
                 return
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every row with all its columns, without nulls."""
+        """Every row with its columns, without nulls, but for that of the caption."""
+        caption = self.columns["caption"]
         with self._opened() as parquet:
-            for batch in parquet.iter_batches(BATCH_ROWS):
-                for row in batch.to_pylist():
-                    yield {name: value for name, value in row.items() if value is not None}
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=[*self.columns.values(), *self.others]):
+                for row in _checked(pa.Table.from_batches([batch])).to_pylist():
+                    yield {name: value for name, value in row.items() if value is not None or name == caption}
 
     @contextmanager
     def _opened(self) -> Iterator[pq.ParquetFile]:
@@ -146,8 +153,8 @@ def find_files(path: str, key: str) -> list[str]:
             names = sorted(place.rpartition("/")[2] for place in system.ls(root, detail=False))
     except FileNotFoundError:
         raise UserError(
-            f"{key} = {path!r}: there is no such file; give a JSONL file with one prompt a line, each with a `caption`, "
-            "a Parquet file, or a folder of them"
+            f"{key} = {path!r}: there is no such file; give a file with one prompt a line (.jsonl, .txt, .csv, .tsv or .json), "
+            "a Parquet file, or a folder of Parquet files"
         ) from None
     except (OSError, ValueError, ImportError) as error:  # a URL of a kind that is not known, or not installed
         raise UserError(f"{key} = {path!r}: {error}") from error
@@ -170,18 +177,47 @@ def _footer(file: Pieces) -> bytes:
     return tail[-length:]
 
 
-def _check_columns(schema: pa.Schema, shown: str) -> None:
-    """Raises UserError unless the columns that mean something are of a type that can be read so."""
-    if "caption" not in schema.names:
-        raise UserError(
-            f"{shown}: no column `caption`; it has {', '.join(schema.names)}. Name the one with the captions so"
-        )
-    for name in {*COLUMNS} & {*schema.names}:
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+def _columns(schema: pa.Schema, fields: Fields, place: str) -> dict[str, str]:
+    """The column of each of ROLES. Raises UserError unless they are of a type that can be read so."""
+    if twice := {name for name in schema.names if schema.names.count(name) > 1}:
+        raise UserError(f"{place}: the column `{min(twice)}` comes twice; rename one of them")
+    found = fields.of(schema.names, place)
+    for role, name in found.items():
+        kind = _plain(schema.field(name).type)
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        if not text and (name == "caption" or not pa.types.is_integer(kind)):
-            wanted = "text" if name == "caption" else "text or an integer"
+        label = role != "caption" and (pa.types.is_integer(kind) or pa.types.is_null(kind))
+        if not text and not label:
+            wanted = "text" if role == "caption" else "text or an integer"
             raise UserError(
-                f"{shown}: the column `{name}` is {kind}, but {wanted} is wanted; write it so, or rename it"
+                f"{place}: the column `{name}` is {kind}, but {wanted} is wanted; write it so, or rename it"
             )
+    return found
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether there are bytes in a type, such as pictures."""
+    kind = _plain(kind)
+    inner = [kind.field(number).type for number in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return is_bytes or pa.types.is_binary_view(kind) or any(map(_has_bytes, inner))
+
+
+def _texts(batch: pa.RecordBatch, chosen: Mapping[str, str]) -> pa.Table:
+    """These columns under the names of their roles; ids and categories of white space alone are none."""
+    table = _checked(pa.table({role: batch[name].cast(pa.string()) for role, name in chosen.items()}))
+    for role in {*chosen} - {"caption"}:
+        blank = pc.equal(pc.utf8_trim_whitespace(table[role]), "")
+        known = pc.if_else(blank, pa.scalar(None, pa.string()), table[role])
+        table = table.set_column(table.schema.get_field_index(role), role, known)
+    return table
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    """The table; text that is not UTF-8 raises ArrowInvalid."""
+    table.validate(full=True)
+    return table

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from actors.messages import Prompt
 from actors.seeds import seed_of
-from cluster import places
+from cluster import speaking
 from pipelines.config import UserError
-from pipelines.parquet_prompts import ParquetPrompts, id_of
+from pipelines.parquet_prompts import PLACES_SHOWN, ParquetPrompts
+from pipelines.prompt_fields import Fields, prompt_of, repeats_said, shown, two_captions
 from pipelines.prompt_files import ParquetFile, find_files
+from pipelines.prompt_text import read_records
 from pipelines.tables import Data
 
 
@@ -99,18 +100,24 @@ class PromptOrder:
 def load_prompt_sets(data: Data) -> tuple[PromptSet, PromptList]:
     """The training prompts, read when they are needed if they lie in Parquet files, and the held-out ones, in memory.
 
-    Raises UserError for what `load_prompts` raises it, and for captions that are in both.
+    Raises UserError for what `load_prompts` raises it, for captions that are in both, and if neither has the field `data.caption`.
     """
+    fields = Fields(data.caption), Fields(data.caption)
     files = find_files(data.train, "data.train")
-    heldout = load_prompts(data.heldout, "data.heldout") if data.heldout else PromptList()
+    heldout = load_prompts(data.heldout, "data.heldout", fields[1]) if data.heldout else PromptList()
     captions = [prompt.caption for prompt in heldout]
     train: ParquetPrompts | PromptList
     if _are_parquet(files):
-        train = ParquetPrompts(_opened(files, "data.train"), "data.train", captions, tuple(data.mix))
+        opened = _opened(files, "data.train", fields[0])
+        train = ParquetPrompts(opened, "data.train", captions, tuple(data.mix))
         trained = train.shared
+        _say(fields[0].said("data.train"))
     else:
-        train = load_prompts(data.train, "data.train")
+        train = load_prompts(data.train, "data.train", fields[0])
         trained = {prompt.caption for prompt in train}
+    if data.caption and not any(each.found for each in fields):
+        seen = sorted(fields[0].seen | fields[1].seen)
+        raise UserError(f"data.caption = {data.caption!r}: no prompt has such a field; there are {shown(seen)}")
     shared = [caption for caption in captions if caption in trained]
     if shared:
         raise UserError(
@@ -120,29 +127,30 @@ def load_prompt_sets(data: Data) -> tuple[PromptSet, PromptList]:
     return train, heldout
 
 
-def load_prompts(path: str, key: str) -> PromptList:
-    """Reads `caption` and, optionally, `id` and `category` of each line of a JSONL file, or row of Parquet files, into memory.
+def load_prompts(path: str, key: str, fields: Fields | None = None) -> PromptList:
+    """Reads the prompts of a file, or of Parquet files, into memory (docs/data.md).
 
-    Other fields go to `extra`. `key` is the recipe's key, for the messages. Without an id a prompt gets a hash of its caption; one
-    that repeats an id with the same caption is dropped. Raises UserError for a missing, unreadable or empty file, a line that is no
-    JSON object, an empty caption, and an id with two captions.
+    `key` is the recipe's key, for the messages. Without an id a prompt gets a hash of its caption; one that repeats an id with the
+    same caption is left out, which is said. Raises UserError for a missing, unreadable or empty file, and for what is wrong in it.
     """
-    files = find_files(path, key)
+    files, fields = find_files(path, key), fields or Fields()
+    prompts: dict[str, Prompt] = {}
+    repeats: list[str] = []
     try:
-        records = list(_rows(_opened(files, key)) if _are_parquet(files) else _lines(files[0]))
+        records = _rows(_opened(files, key, fields)) if _are_parquet(files) else read_records(files[0])
+        for where, record in records:
+            prompt = prompt_of(record, where, fields)
+            if prompt.id in prompts:
+                _check_same(prompts[prompt.id], prompt, where)
+                repeats.append(where)
+            prompts.setdefault(prompt.id, prompt)
     except OSError as error:
         raise UserError(f"{key}: {error}") from error
-    prompts: dict[str, Prompt] = {}
-    for where, fields in records:
-        prompt = _prompt_of(fields, where)
-        known = prompts.setdefault(prompt.id, prompt)
-        if known.caption != prompt.caption:
-            raise UserError(
-                f"{where}: the id {prompt.id!r} was given before with another caption "
-                f"({known.caption[:60]!r}, now {prompt.caption[:60]!r}); ids must be unique"
-            )
     if not prompts:
         raise UserError(f"{key} = {path!r}: the file holds no prompts")
+    _say(fields.said(key))
+    if repeats:
+        _say(repeats_said(len(repeats), len(prompts) + len(repeats), key, repeats[:PLACES_SHOWN]), "warning")
     return PromptList(prompts.values())
 
 
@@ -150,9 +158,9 @@ def _are_parquet(files: Sequence[str]) -> bool:
     return files[0].endswith(".parquet")
 
 
-def _opened(files: Sequence[str], key: str) -> list[ParquetFile]:
+def _opened(files: Sequence[str], key: str, fields: Fields) -> list[ParquetFile]:
     try:
-        return [ParquetFile(file) for file in files]
+        return [ParquetFile(file, fields) for file in files]
     except OSError as error:
         raise UserError(f"{key}: {error}") from error
 
@@ -163,27 +171,12 @@ def _rows(files: Sequence[ParquetFile]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{file.place}, row {number}", fields
 
 
-def _lines(place: str) -> Iterator[tuple[str, Any]]:
-    try:
-        text = places.read(place).decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place} is not text in UTF-8: {error}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        where = f"{place}, line {number}"
-        try:
-            if line.strip():
-                yield where, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f'{where}: not JSON ({error}); each line must be an object such as {{"caption": "a red circle"}}'
-            ) from None
+def _check_same(known: Prompt, prompt: Prompt, where: str) -> None:
+    """Raises UserError if two prompts of one id have different captions."""
+    if known.caption != prompt.caption:
+        raise UserError(two_captions(where, prompt.id, known.caption, prompt.caption))
 
 
-def _prompt_of(fields: Any, where: str) -> Prompt:
-    if not isinstance(fields, dict) or not isinstance(fields.get("caption"), str):
-        raise UserError(f"{where}: no text field `caption`")
-    caption = fields.pop("caption")
-    if not caption.strip():
-        raise UserError(f"{where}: the caption is empty; remove the {where.split()[-2]} or write a caption")
-    identity = str(fields.pop("id", None) or id_of(caption))
-    return Prompt(identity, caption, str(fields.pop("category", "all")), fields)
+def _say(text: str, kind: str = "") -> None:
+    if text:
+        speaking.say(speaking.console(stderr=True), text, kind, "yellow" if kind else "")

@@ -19,7 +19,17 @@ POOL = ("size", "min", "max", *RESOURCES)
 BOOKS = ("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints")
 LIMITS = ("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight")
 FREE = (  # they decide nothing; what lies at a path under [data] is compared by its content
-    *("cluster", "samples", "monitor", "run.name", "run.notes", "data.train", "data.heldout", "policy.init_adapter"),
+    *(
+        "cluster",
+        "samples",
+        "monitor",
+        "run.name",
+        "run.notes",
+        "data.train",
+        "data.heldout",
+        "data.caption",
+        "policy.init_adapter",
+    ),
     *(f"{pool}.{key}" for pool in ("rollout", "reward") for key in POOL),
     *(f"policy.{key}" for key in RESOURCES),
     *(f"loop.{key}" for key in BOOKS + LIMITS),

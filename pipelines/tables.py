@@ -66,10 +66,11 @@ class LoopTable(Table):
 
 
 class Data(Table):
-    """The prompt sets (JSONL or Parquet; a path or a URL), and how many prompts of each category a step takes (empty: as they come)."""
+    """The prompt sets (docs/data.md), and how many prompts of each category a step takes (empty: as they come)."""
 
-    train: Place
+    train: Place  # a file or a folder of Parquet files, at a path or a URL
     heldout: PlaceOrNone | None = None
+    caption: str = ""  # the field that holds the caption; empty: `caption`, or another common name
     mix: dict[str, Count] = {}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from actors.messages import Prompt
 from actors.seeds import seed_of
-from pipelines.checkpoints import sha256_of_prompts
+from pipelines.checkpoints import sha256_of
 from pipelines.config import UserError
 from pipelines.prompts import PromptList, PromptOrder, load_prompt_sets, load_prompts
 from pipelines.tables import Data
@@ -37,8 +37,11 @@ def test_fields_ids_and_categories(tmp_path):
     [
         ([{"caption": "  "}], "line 1: the caption is empty"),
         ([{"caption": "a"}, "{caption"], "line 2: not JSON"),
-        ([["a"]], "no text field `caption`"),
-        ([{"text": "a"}], "no text field `caption`"),
+        ([{"caption": "a"}, 3], "line 2: a number, but an object such as"),
+        (
+            [{"name": "a", "url": "b"}],
+            "line 1: no field for the caption: it has name, url. The common names are caption,",
+        ),
         (
             [{"id": "x", "caption": "a"}, {"id": "x", "caption": "b"}],
             "the id 'x' was given before with another caption",
@@ -71,8 +74,8 @@ def test_held_out_captions_may_not_be_trained_on(tmp_path):
 
 
 def test_the_hash_of_lists_is_that_of_their_prompts():
-    both = (prompts(2), prompts())
-    assert sha256_of_prompts(*both) == hashlib.sha256(repr(tuple(map(tuple, both))).encode()).hexdigest()
+    some = prompts(2)
+    assert sha256_of(some) == hashlib.sha256(repr(tuple(some)).encode()).hexdigest()
 
 
 def prompts(*counts):

@@ -21,7 +21,7 @@ import pytest
 from actors.messages import Prompt
 from cluster import places
 from pipelines import parquet_prompts, prompt_files
-from pipelines.checkpoints import sha256_of_prompts
+from pipelines.checkpoints import sha256_of
 from pipelines.config import UserError, load_recipe
 from pipelines.doctor import load_all_prompts
 from pipelines.parquet_prompts import ParquetPrompts
@@ -191,7 +191,7 @@ def test_a_held_out_set_is_read_whole_with_its_other_columns(tmp_path: Path) -> 
 
 def test_the_hash_is_of_the_files_and_not_of_their_place(tmp_path: Path, folder: str) -> None:
     def sha256(path: str) -> str:
-        return sha256_of_prompts(*load_prompt_sets(Data(train=path)))
+        return sha256_of(load_prompt_sets(Data(train=path))[0])
 
     assert sha256(make_set(tmp_path / "again")) == sha256(folder)
     assert sha256(make_set(tmp_path / "other", row_group_size=60)) != sha256(folder)
@@ -202,7 +202,7 @@ def test_the_hash_is_of_the_files_and_not_of_their_place(tmp_path: Path, folder:
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"text": ["a"], "url": ["b"]}, "no column `caption`; it has text, url"),
+        ({"name": ["a"], "url": ["b"]}, "no field for the caption: it has name, url."),
         ({"caption": [1]}, "the column `caption` is int64, but text is wanted"),
         ({"caption": [b"a"]}, "the column `caption` is binary, but text is wanted"),
         ({"caption": ["a"], "id": [0.5]}, "the column `id` is double, but text or an integer is wanted"),
