@@ -11,11 +11,13 @@ from pipelines.run_folder import RunFolder
 from pipelines.train import main
 from tests.metrics_port import Series, eventually
 
+NAME = "watched [b] 'ä' \"x\" \\n"  # as odd as a folder's name may be
+
 
 @pytest.fixture(scope="module")
 def folder(ray_cluster: str, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run of the tiny world that has just ended."""
-    out = tmp_path_factory.mktemp("runs") / "watched"
+    out = tmp_path_factory.mktemp("runs") / NAME
     assert main([str(tiny_world), "--out", str(out)]) == 0
     return RunFolder(out)
 
@@ -23,7 +25,7 @@ def folder(ray_cluster: str, tiny_world: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def published(folder: RunFolder) -> Series:
     """Its metrics once they hold the last word."""
-    return eventually("watched", lambda found: ("ray_echoray_ended_time", "") in found)
+    return eventually(NAME, lambda found: ("ray_echoray_ended_time", "") in found)
 
 
 def test_every_metric_of_the_table_is_published(published: Series) -> None:
