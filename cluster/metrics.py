@@ -41,11 +41,17 @@ class Publisher:
     def publish(self, name: str, value: float, tags: Mapping[str, str]) -> None:
         """Sets a gauge, or raises a counter to a total; a total that has gone back, as after a replay, counts from there."""
         metric = self._metrics[name]
+        tags = {tag: _in_ascii(text) for tag, text in tags.items()}
         if isinstance(metric, Gauge):
-            metric.set(value, tags=dict(tags))
+            metric.set(value, tags=tags)
             return
         series = (name, frozenset(tags.items()))
         more = value - self._totals.get(series, 0.0)
         self._totals[series] = value
         if more > 0:
-            metric.inc(more, tags=dict(tags))
+            metric.inc(more, tags=tags)
+
+
+def _in_ascii(text: str) -> str:
+    """Ray raises for a tag with other characters."""
+    return text.encode("ascii", "backslashreplace").decode()

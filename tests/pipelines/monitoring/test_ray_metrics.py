@@ -11,7 +11,8 @@ from pipelines.run_folder import RunFolder
 from pipelines.train import main
 from tests.metrics_port import Series, eventually
 
-NAME = "watched [b] 'ä' \"x\" \\n"  # as odd as a folder's name may be
+NAME = "watched [b] 'ä' \"x\" \\"  # as odd as a folder's name may be
+SHOWN = NAME.replace("ä", "\\xe4")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def folder(ray_cluster: str, tiny_world: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def published(folder: RunFolder) -> Series:
     """Its metrics once they hold the last word."""
-    return eventually(NAME, lambda found: ("ray_echoray_ended_time", "") in found)
+    return eventually(SHOWN, lambda found: ("ray_echoray_ended_time", "") in found)
 
 
 def test_every_metric_of_the_table_is_published(published: Series) -> None:
