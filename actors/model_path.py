@@ -43,7 +43,9 @@ def check_model(path: str, marker: str) -> None:
     """
     if path and os.path.isfile(os.path.join(path, marker)):
         return
-    if path and os.path.isdir(path):
+    if path and os.path.isfile(os.path.join(path, "adapter_config.json")):
+        problem = f"the folder {path} holds an adapter alone: merge it into its base model (peft: merge_and_unload), and save that"
+    elif path and os.path.isdir(path):
         problem = f"the folder {path} holds no {marker}"
     elif os.path.isfile(path):
         problem = f"{path} is a file, not a folder"

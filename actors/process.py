@@ -10,16 +10,22 @@ def prepare(num_threads: int | None, gpu_share: float = 0.0) -> None:
 
     gpu_share: the GPUs that this worker holds; one that shares a GPU keeps to its share of the memory.
     """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet()
     import torch
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
 
     from actors.device import limit_gpu_memory
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     limit_gpu_memory(gpu_share)
+
+
+def quiet() -> None:
+    """Silences what the libraries say while they load: what does not fit is told as a mistake (actors/model_weights.py)."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()

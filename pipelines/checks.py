@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
-from actors.model_path import check_model
+from actors.mistake import Mistake
+from actors.model_folder import check_pipeline, check_vlm
+from actors.model_path import PIPELINE_MARKER, VLM_MARKER, check_model
 from pipelines.config import Recipe, UserError
 from pipelines.memory import Models
 from pipelines.memory_models import image_model, judge
 from pipelines.symptoms import gpus_not_asked_for, obstacles
+from pipelines.weights import find_misfits
 
+MARKERS = {"policy.model": PIPELINE_MARKER, "reward.model": VLM_MARKER}
+CHECKS: dict[str, Callable[[Path], None]] = {"policy.model": check_pipeline, "reward.model": check_vlm}
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 
 
-def check_models(recipe: Recipe) -> None:
-    """Raises UserError for a model path without a model."""
-    for key, model, marker in (
-        ("policy.model", recipe.policy.model, "model_index.json"),
-        ("reward.model", recipe.reward.model, "config.json"),
-    ):
-        try:
-            check_model(model, marker)
-        except ValueError as error:
-            raise UserError(f"{key} = {model!r}: {error}") from None
+def check_models(recipe: Recipe) -> bool:
+    """Whether the weights of local models could be compared with their classes. Raises UserError for a model that cannot be used."""
+    models = {"policy.model": recipe.policy.model, "reward.model": recipe.reward.model}
+    local = {key: Path(model) for key, model in models.items() if (Path(model) / MARKERS[key]).is_file()}
+    try:
+        for key, model in models.items():
+            check_model(model, MARKERS[key])
+            if key in local:
+                CHECKS[key](local[key])
+        misfits = find_misfits(local.get("policy.model"), local.get("reward.model"))
+    except ValueError as error:
+        raise UserError(f"{key} = {models[key]!r}: {error}") from None
+    for key, misfit in zip(models, misfits or (), strict=False):
+        if misfit:
+            raise UserError(f"{key} = {models[key]!r}: {misfit}")
+    return misfits is not None
 
 
 def init_adapter(recipe: Recipe) -> AdapterFile | None:
@@ -48,7 +60,10 @@ def check_start(recipe: Recipe, executor: str) -> None:
     found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
     if all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
         # a model of the hub is read by the workers, which tell the same when they start
-        found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+        try:
+            found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+        except Mistake as error:  # a config without a field that is asked for
+            raise UserError(str(error)) from None
     if found:
         raise UserError("\n".join(found))
 

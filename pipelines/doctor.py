@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.messages import Prompt
+from actors.mistake import Mistake
 from cluster import speaking
 from pipelines import checks
 from pipelines.advice import first_change, least_need
@@ -33,6 +34,10 @@ from pipelines.startup import check_packages
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
 USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
+UNASKED = (
+    "whether the weights are those of their models was not asked, since torch and its libraries are not installed here: workers"
+    " ask it again before they load"
+)
 
 
 @speaking.program
@@ -48,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mistakes += job.problems if job else []
         if recipe is None:
             return tell_mistakes(mistakes)
-        checks.check_models(recipe)
+        if not checks.check_models(recipe):
+            speaking.say(console, UNASKED, "warning", "yellow")
         models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
-    except UserError as error:
+        found = [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]
+    except (UserError, Mistake) as error:  # Mistake: a config without a field that is asked for
         return tell_mistakes([*mistakes, str(error)])
-    if found := [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]:
+    if found:
         return tell_mistakes([*mistakes, *found])
     fits = report_memory(recipe, models, options.gpu_memory, console)
     try:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.mistake import Mistake
+from actors.model_files import Fields, read_object, tensors_of
+from actors.model_folder import check_pipeline, check_vlm, image_processor, pipeline_parts
 from actors.model_path import PIPELINE_MARKER, VLM_MARKER
 from pipelines import architectures
 from pipelines.config import UserError
 
-TRANSFORMER, VAE = "transformer", "vae"
+TRANSFORMER, VAE, ENCODER = "transformer", "vae", "text_encoder"
+
+_DEFAULTS = Path(__file__).with_name("config_defaults.json")  # what classes of transformers and diffusers fill in
+_NESTED = {
+    "idefics3": {"text_config": "llama", "vision_config": "idefics3_vision"},
+    "llava": {"text_config": "llama", "vision_config": "clip_vision_model"},
+    "qwen2_5_vl": {"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
+    "qwen3_vl": {"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
+    "smolvlm": {"text_config": "llama", "vision_config": "smolvlm_vision"},
+}
+"""The tables of a VLM's config, and the model_type of one that names none."""
 
 _SD3_ENCODERS = {"text_encoder": "clip-l", "text_encoder_2": "clip-g", "text_encoder_3": "t5-xxl"}
 _SD3 = ("StableDiffusion3Pipeline", {TRANSFORMER: "sd3.5-medium", **_SD3_ENCODERS, VAE: "vae-sd3"})
@@ -84,34 +96,34 @@ class Judge:
 
 
 def image_model(path: str) -> ImageModel:
-    """The parts of `policy.model`. Raises UserError where the folder lacks files, or the hub name is not in PIPELINES."""
+    """The parts of `policy.model`. Raises UserError where the folder holds no whole pipeline, or the hub name is not in PIPELINES."""
     folder = Path(path)
     if (folder / PIPELINE_MARKER).is_file():
-        index = _read(folder / PIPELINE_MARKER)
-        loaded = [name for name, of in index.items() if isinstance(of, list) and of[0] in ("diffusers", "transformers")]
-        parts = {name: _part(folder / name) for name in loaded if (folder / name / "config.json").is_file()}
-        if not {TRANSFORMER, VAE} <= parts.keys():
-            raise UserError(
-                f"policy.model = {path!r}: the folder has no {TRANSFORMER}/config.json or no {VAE}/config.json"
-            )
-        pipeline = index["_class_name"]
+        try:
+            check_pipeline(folder)
+            pipeline = read_object(folder / PIPELINE_MARKER)["_class_name"]
+            names = [name for name in pipeline_parts(folder) if name in (TRANSFORMER, VAE) or name.startswith(ENCODER)]
+            parts = {name: _part(folder / name) for name in names}
+        except Mistake as error:
+            raise UserError(f"policy.model = {path!r}: {error}") from None
     elif path in PIPELINES:
-        pipeline, names = PIPELINES[path]
-        parts = {name: known(architecture) for name, architecture in names.items()}
+        pipeline, of_known = PIPELINES[path]
+        parts = {name: known(architecture) for name, architecture in of_known.items()}
     else:
         raise _unknown("policy.model", path, PIPELINES)
-    encoders = {name: part for name, part in parts.items() if name.startswith("text_encoder")}
+    encoders = {name: part for name, part in parts.items() if name.startswith(ENCODER)}
     return ImageModel(pipeline, parts[TRANSFORMER], encoders, parts[VAE])
 
 
 def judge(path: str) -> Judge:
-    """The VLM of `reward.model`. Raises UserError where the folder lacks files, or the hub name is not in JUDGES."""
+    """The VLM of `reward.model`. Raises UserError where the folder holds no whole VLM, or the hub name is not in JUDGES."""
     folder = Path(path)
     if (folder / VLM_MARKER).is_file():
-        file = folder / "preprocessor_config.json"
-        nested = folder / "processor_config.json"
-        settings = _read(file) if file.is_file() else _read(nested)["image_processor"] if nested.is_file() else {}
-        return Judge(_part(folder), settings)
+        try:
+            check_vlm(folder)
+            return Judge(_part(folder), image_processor(folder))
+        except Mistake as error:
+            raise UserError(f"reward.model = {path!r}: {error}") from None
     if path in JUDGES:
         name, (least, most) = JUDGES[path]
         return Judge(known(name), {"size": {"shortest_edge": least, "longest_edge": most}})
@@ -124,37 +136,26 @@ def known(architecture: str) -> Part:
     return Part(found["class"], found["config"], found["parameters"] + found["buffers"])
 
 
-def numel_of_files(folder: Path) -> int:
-    """How many numbers a folder's safetensors files hold, by their headers. Raises UserError if there are none.
-
-    A header is its length in eight bytes, then JSON with the `shape` of each tensor. Files of a second precision are left out: where
-    an index lists the files, those that it lists count; else the one with the fewest dots in its name.
-    """
-    indices = sorted(folder.glob("*.safetensors.index.json"), key=lambda path: path.name.count("."))
-    if indices:
-        files = sorted({folder / name for name in _read(indices[0])["weight_map"].values()})
-    else:
-        files = sorted(folder.glob("*.safetensors"), key=lambda path: (path.name.count("."), path.name))[:1]
-    if not files or not all(file.is_file() for file in files):
-        raise UserError(f"{folder} holds a config.json but not all of its .safetensors files: download the whole model")
-    return sum(math.prod(entry["shape"]) for file in files for entry in _header(file).values())
-
-
-def _header(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+def filled(config: Fields) -> Fields:
+    """A config with what it leaves to its class's defaults, as far as the estimate asks for it."""
+    defaults: dict[str, dict[str, Any]] = json.loads(_DEFAULTS.read_text(encoding="utf-8"))
+    kind = config.get("model_type", "")
+    tables = {}
+    for table, usual in _NESTED.get(kind, {}).items():
+        nested = config.get(table) or {}
+        if not isinstance(nested, dict):
+            raise Mistake(f"{config.file}: {table} is no object: download it again")
+        tables[table] = {**defaults.get(nested.get("model_type", usual), {}), **nested}
+    if "text_config" in tables and not config.get("text_config"):
+        tables = {**tables.pop("text_config"), **tables}  # older files have it at the top
+    own = defaults.get(kind) or defaults.get(config.get("_class_name", ""), {})
+    return Fields({**own, **tables, **{key: value for key, value in config.items() if key not in tables}}, config.file)
 
 
 def _part(folder: Path) -> Part:
-    config = _read(folder / "config.json")
+    config = filled(read_object(folder / "config.json"))
     kind = config.get("_class_name") or (config.get("architectures") or [""])[0]
-    return Part(kind, config, numel_of_files(folder))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return Part(kind, config, sum(math.prod(tensor.shape) for tensor in tensors_of(folder).values()))
 
 
 def _unknown(key: str, path: str, known_names: Mapping[str, Any]) -> UserError:

@@ -20,6 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from actors.mistake import Mistake
 from cluster import speaking
 from pipelines.arguments import path_of
 from pipelines.config import Recipe, UserError, load_recipe
@@ -78,7 +79,11 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
     models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
-    if found := obstacles(recipe, models):
+    try:
+        found = obstacles(recipe, models)
+    except Mistake as error:  # a config without a field that is asked for
+        raise UserError(str(error)) from None
+    if found:
         raise UserError("\n".join(found))
     if options.gpus:
         check_gpus(recipe, options.gpus, options.gpus_per_node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from actors.messages import Prompt
-from actors.vlm.family import VLMS
+from actors.model_kinds import VLMS
 from pipelines.config import Recipe
 from pipelines.memory import Models, on_gpu
 from pipelines.memory_families import SHAPES, Shape, shape_of

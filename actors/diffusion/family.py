@@ -1,4 +1,4 @@
-"""What a text-to-image model family must offer, and the registry of families by the pipeline class named in a model's folder."""
+"""What a text-to-image model family must offer, and how the family of a folder is loaded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from actors.device import to_host
 from actors.diffusion.schedule import ramp, shifted_sigmas
 from actors.mistake import Mistake
-
-FAMILIES: dict[str, str] = {
-    "FluxPipeline": "actors.diffusion.flux:Flux",
-    "QwenImagePipeline": "actors.diffusion.qwen_image:QwenImage",
-    "StableDiffusion3Pipeline": "actors.diffusion.sd3:StableDiffusion3",
-    "ZImagePipeline": "actors.diffusion.z_image:ZImage",
-}
+from actors.model_files import read_object
+from actors.model_folder import check_pipeline
+from actors.model_hub import local_folder
+from actors.model_kinds import FAMILIES
+from actors.model_path import PIPELINE_MARKER
+from actors.model_weights import check_pipeline_weights
 
 CACHED_CAPTIONS = 256
 PIXELS_AT_ONCE = 2**22  # decoded by the VAE in one call: four images of 1024 x 1024, or one of 2048 x 2048
@@ -112,6 +111,8 @@ class Family(ABC):
     encoder_parts: ClassVar[tuple[str, ...]]
     lora_targets: ClassVar[dict[str, tuple[str, ...]]]
     empty_caption: ClassVar[str] = ""
+    ignored_weights: ClassVar[tuple[str, ...]] = ()
+    """Patterns of names in the files that the family's parts do not read."""
 
     def __init__(self, pipeline: DiffusionPipeline, options: LoadOptions, longest_sequence: int) -> None:
         """`longest_sequence`: the most tokens of a caption that the model reads."""
@@ -298,16 +299,20 @@ def vae_config(model: str) -> Mapping[str, Any]:
     return AutoencoderKL.load_config(model, subfolder="vae")
 
 
+def family_class(folder: Path) -> type[Family]:
+    """The class of the family of a pipeline in a local folder that `check_pipeline` has passed."""
+    module, name = FAMILIES[read_object(folder / PIPELINE_MARKER)["_class_name"]].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def load_family(model: str, options: LoadOptions) -> Family:
-    """The family of a model given by path or hub name. Raises ValueError for a pipeline class that no family covers."""
-    pipeline_class = DiffusionPipeline.load_config(model)["_class_name"]
-    if pipeline_class not in FAMILIES:
-        raise ValueError(
-            f"{model} is a {pipeline_class}; EchoRay has families for {', '.join(FAMILIES)}: add one in actors/diffusion/family.py"
-        )
-    module, name = FAMILIES[pipeline_class].split(":")
-    load: Callable[[str, LoadOptions], Family] = getattr(importlib.import_module(module), name)
-    return load(model, options)
+    """The family of a model given by path or hub name. Raises Mistake for what is no whole pipeline of a class that a family covers."""
+    folder = local_folder(model, PIPELINE_MARKER)
+    check_pipeline(folder)
+    family = family_class(folder)
+    check_pipeline_weights(folder, family.ignored_weights)
+    load: Callable[[str, LoadOptions], Family] = family
+    return load(str(folder), options)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class ZImage(Family):
     }
 
     encoder_parts = ("text_encoder",)
+    ignored_weights = (r"^lm_head\.",)  # the encoder is read below its head
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         pipeline = ZImagePipeline.from_pretrained(

@@ -1,25 +1,20 @@
-"""What a vision-language model must offer to score text, and the registry of families by the model_type of their config."""
+"""What a vision-language model must offer to score text, and how the family of a folder is loaded."""
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.model_path import VLM_MARKER, check_model
+from actors.model_files import read_object
+from actors.model_folder import check_vlm
+from actors.model_kinds import VLMS
+from actors.model_path import VLM_MARKER
 
-if TYPE_CHECKING:  # the registry can be read without torch
+if TYPE_CHECKING:  # the interface can be read without torch
     import numpy as np
     import torch
-
-VLMS: dict[str, str] = {
-    "idefics3": "actors.vlm.idefics3:Idefics3",
-    "llava": "actors.vlm.llava:Llava",
-    "qwen2_5_vl": "actors.vlm.qwen_vl:QwenVl",
-    "qwen3_vl": "actors.vlm.qwen_vl:QwenVl",
-    "smolvlm": "actors.vlm.idefics3:Idefics3",
-}
 
 
 @dataclass(frozen=True)
@@ -68,16 +63,18 @@ class Vlm(Protocol):
 def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None) -> Vlm:
     """The VLM in a folder or on the hub, frozen; `image_pixels` is the budget to which it shrinks images (None: its own).
 
-    Raises ValueError where there is no model, or none that a family covers, and for a budget that the family cannot keep.
+    Raises Mistake where there is no whole model, or none that a family covers, and ValueError for a budget that it cannot keep.
     """
-    check_model(path_or_name, VLM_MARKER)
-    import transformers
+    from actors.model_hub import local_folder
+    from actors.model_weights import check_vlm_weights
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(path_or_name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the VLM {path_or_name} cannot be read: {error}") from error
-    if config.model_type not in VLMS:
-        raise ValueError(f"{path_or_name} is a {config.model_type}; EchoRay reads VLMs of the types {', '.join(VLMS)}")
-    family: Callable[[str, torch.dtype, torch.device, int | None], Vlm] = pkgutil.resolve_name(VLMS[config.model_type])
-    return family(path_or_name, dtype, device, image_pixels)
+    folder = local_folder(path_or_name, VLM_MARKER)
+    check_vlm(folder)
+    family = vlm_class(folder)
+    check_vlm_weights(folder, family.ignored_weights)
+    return family(str(folder), dtype, device, image_pixels)
+
+
+def vlm_class(folder: Path) -> Any:
+    """The class of the family of a VLM in a local folder that `check_vlm` has passed."""
+    return pkgutil.resolve_name(VLMS[read_object(folder / VLM_MARKER)["model_type"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class FrozenVlm:
     Left out: models on several devices.
     """
 
+    ignored_weights: ClassVar[tuple[str, ...]] = ()
+    """Patterns of names in the files that the model does not read."""
     lead = ""
     """What the model's template writes before an assistant's text, beyond what asks for it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from PIL import Image
-from transformers import AutoConfig
 
 from actors.vlm.frozen import FrozenVlm, Shown
 
@@ -12,16 +11,12 @@ from actors.vlm.frozen import FrozenVlm, Shown
 class Llava(FrozenVlm):
     """A frozen LlavaForConditionalGeneration: every image is one square, and a fixed number of tokens.
 
-    Left out: Pixtral vision towers, whose number of image tokens varies with the image.
+    Left out: Pixtral vision towers, whose number of image tokens varies with the image (refused in actors/model_folder.py).
     """
 
     def __init__(
         self, path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None
     ) -> None:
-        if AutoConfig.from_pretrained(path_or_name).vision_config.model_type == "pixtral":
-            raise ValueError(
-                f"{path_or_name} has a Pixtral vision tower: EchoRay's LLaVA reads CLIP and SigLIP towers only"
-            )
         super().__init__(path_or_name, dtype, device, image_pixels)
         self.num_image_tokens = self._count_image_tokens()
 

@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import shutil
 from pathlib import Path
 
-import numpy as np
+import diffusers
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from actors.mistake import Mistake
 from pipelines import architectures
 from pipelines.config import UserError
-from pipelines.memory_models import JUDGES, PIPELINES, image_model, judge, numel_of_files
+from pipelines.memory_models import JUDGES, PIPELINES, image_model, judge
+from tests.support.cases import TOY_MODELS
 
 
-def test_headers_of_one_file_and_of_several(tmp_path: Path) -> None:
-    one, many = tmp_path / "one", tmp_path / "many"
-    for folder in (one, many):
-        folder.mkdir()
-    save_file({"a": np.zeros((2, 3)), "b": np.zeros(5, np.float16)}, one / "model.safetensors")
-    save_file(
-        {"a": np.zeros((2, 3)), "b": np.zeros(5, np.float16)}, one / "model.fp16.safetensors"
-    )  # another precision
-    assert numel_of_files(one) == 11
-    save_file({"a": np.zeros((2, 3))}, many / "model-1-of-2.safetensors", metadata={"format": "pt"})
-    save_file({"b": np.zeros(())}, many / "model-2-of-2.safetensors")
-    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
-    (many / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert numel_of_files(many) == 7
-    (many / "model-2-of-2.safetensors").unlink()
-    with pytest.raises(UserError, match="not all of its"):
-        numel_of_files(many)
+def numbers(file: Path) -> int:
+    return sum(tensor.size for tensor in load_file(file).values())
+
+
+def test_the_numbers_of_a_part_are_those_of_its_files_whether_one_or_several(tmp_path: Path) -> None:
+    one, many = (shutil.copytree(TOY_MODELS / "judge", tmp_path / name) for name in ("one", "many"))
+    shutil.copy(one / "model.safetensors", one / "model.fp16.safetensors")  # another precision
+    tensors = load_file(one / "model.safetensors")
+    first = {name: tensors[name] for name in sorted(tensors)[:20]}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in first}
+    save_file(first, many / "model-1-of-2.safetensors", metadata={"format": "pt"})
+    save_file(rest, many / "model-2-of-2.safetensors")
+    where = {name: f"model-{1 if name in first else 2}-of-2.safetensors" for name in tensors}
+    (many / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (many / "model.safetensors").unlink()
+    assert (
+        judge(str(one)).model.numel == judge(str(many)).model.numel == numbers(TOY_MODELS / "judge/model.safetensors")
+    )
+
+
+def test_what_a_config_leaves_out_is_what_its_class_fills_in() -> None:
+    """The configs that people really have leave out much: LLaVA 1.5's says nothing of the width of its language model."""
+    for kind, fields in json.loads((TOY_MODELS.parents[1] / "pipelines" / "config_defaults.json").read_text()).items():
+        if hasattr(diffusers, kind):
+            signature = inspect.signature(getattr(diffusers, kind).__init__).parameters
+            found = {name: signature[name].default for name in fields}
+            found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        else:
+            config = CONFIG_MAPPING[kind]()
+            found = {name: getattr(config, name) for name in fields}
+        assert found == fields, kind
+
+
+def test_a_judge_of_few_words_is_estimated_with_what_its_class_fills_in(tmp_path: Path) -> None:
+    folder = shutil.copytree(TOY_MODELS / "judge", tmp_path / "judge")
+    full = json.loads((folder / "config.json").read_text())
+    text = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+    (folder / "config.json").write_text(json.dumps({**full, "text_config": text}))
+    found = judge(str(folder))
+    assert (found.text["hidden_size"], found.text["intermediate_size"], found.text["vocab_size"]) == (
+        4096,
+        11008,
+        32064,
+    )
+    (folder / "config.json").write_text(json.dumps({**full, "text_config": {"model_type": "unheard_of"}}))
+    with pytest.raises(Mistake, match=r"config\.json has no field 'hidden_size'"):
+        judge(str(folder)).text["hidden_size"]
 
 
 @pytest.mark.parametrize("name", PIPELINES)
