@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Literal
 
@@ -43,6 +43,7 @@ class Chart:
     note: str
     svg: Markup
     legend: list[tuple[str, int, str, str]] = field(default_factory=list)
+    x_scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def line_chart(
     parts = [_axes(x_scale, y_scale, ticks, unit)]
     parts += [_band(line, x_scale, y_scale) for line in lines if line.low is not None]
     parts += [_stroke(line, x_scale, y_scale) for line in lines]
-    return Chart(title, note, _svg(parts, lines, x_scale, unit), _legend(lines, unit))
+    return Chart(title, note, _svg(parts, lines, x_scale, unit), _legend(lines, unit), x_scale)
 
 
 def stacked_chart(title: str, note: str, lines: Sequence[Line], unit: str = "") -> Chart | None:
@@ -96,7 +97,20 @@ def stacked_chart(title: str, note: str, lines: Sequence[Line], unit: str = "") 
     x_scale, y_scale = _scales(lines[0].xs, ticks)
     parts = [_axes(x_scale, y_scale, ticks, unit)]
     parts += [_band(area, x_scale, y_scale, "area") for area in areas]
-    return Chart(title, note, _svg(parts, lines, x_scale, unit), _legend(lines, unit))
+    return Chart(title, note, _svg(parts, lines, x_scale, unit), _legend(lines, unit), x_scale)
+
+
+def marked(chart: Chart, steps: Iterable[int], words: str) -> Chart:
+    """The chart with an upright line at each of these steps, which says `words` and the step under the pointer."""
+    scale = chart.x_scale
+    seen = [step for step in steps if scale and scale.low <= step <= scale.high]
+    marks = "".join(
+        f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"><title>{escape(f"{words} {step}")}</title></line>'
+        for step in seen
+        if scale
+        for x in [scale(step)]
+    )
+    return replace(chart, svg=Markup(str(chart.svg).removesuffix("</svg>") + marks + "</svg>"))
 
 
 def thinned(line: Line, most: int = MOST_POINTS) -> Line:

@@ -197,7 +197,7 @@ def ordered(rows: Sequence[Sheet], prompts: int) -> list[Row]:
     """The grid's rows: for each prompt, the base and what was trained one below the other."""
     sheets = [rows[number] for prompt in range(prompts) for number in range(prompt, len(rows), prompts)]
     return [
-        (f"{label}: {caption}  (seeds {seeds[0]} to {seeds[-1]})", images) for label, caption, seeds, images in sheets
+        (f"{label}, seeds {seeds[0]} to {seeds[-1]}: {caption}", images) for label, caption, seeds, images in sheets
     ]
 
 

@@ -70,8 +70,8 @@ def export(options: argparse.Namespace, console: Console) -> int:
         trained = open_trained(absolute(options.run), options.checkpoint, Path(beside))
         made = Path(beside, "made")
         made.mkdir()
-        left_out = write(trained, made, options)
-        (made / CARD).write_text(card(trained, options.merge, left_out), encoding="utf-8")
+        told = write(trained, made, options)
+        (made / CARD).write_text(card(trained, options.merge, told), encoding="utf-8")
         if out.exists():
             out.rmdir()
         shutil.move(made, out)
@@ -80,13 +80,13 @@ def export(options: argparse.Namespace, console: Console) -> int:
 
 
 def write(trained: Trained, folder: Path, options: argparse.Namespace) -> tuple[str, ...]:
-    """The weights; returns the parts that diffusers asks for and the base does not have. Raises UserError if the base is not there."""
+    """The weights; returns what diffusers is told to open the pipeline. Raises UserError if the base is not there."""
     prepare(None)
     from actors.diffusion import export as exporting
 
     if not options.merge:
         exporting.write_lora(trained.adapter, folder, options.dtype)
-        return exporting.parts_to_leave_out(trained.base)
+        return exporting.arguments_to_open(trained.base)
     try:
         check_model(trained.base, PIPELINE_MARKER)
         exporting.write_merged(
@@ -94,15 +94,15 @@ def write(trained: Trained, folder: Path, options: argparse.Namespace) -> tuple[
         )
     except ValueError as error:
         raise UserError(f"the base of the run, {trained.base!r}: {error}") from error
-    return exporting.parts_to_leave_out(str(folder))
+    return exporting.arguments_to_open(str(folder))
 
 
-def card(trained: Trained, merged: bool, left_out: Sequence[str]) -> str:
+def card(trained: Trained, merged: bool, told: Sequence[str]) -> str:
     """README.md of what is exported: what it is, how to open it, what it came of."""
     manifest, recipe = trained.manifest, trained.recipe
     kind = "pipeline with a merged LoRA" if merged else "LoRA"
     model = "FOLDER" if merged else f'"{recipe.policy.model}"'
-    opening = f"DiffusionPipeline.from_pretrained({', '.join([model, *(f'{part}=None' for part in left_out)])})"
+    opening = f"DiffusionPipeline.from_pretrained({', '.join([model, *told])})"
     opening += "" if merged else "\npipeline.load_lora_weights(FOLDER)"
     return f"""---
 base_model: {recipe.policy.model}
@@ -116,6 +116,7 @@ tags: [text-to-image, {"" if merged else "lora, "}reinforcement-learning, echora
 Trained by EchoRay: `{recipe.objective.type}` on the reward `{recipe.reward.type}` of the judge `{recipe.reward.model}`.
 
 ```python
+import torch
 from diffusers import DiffusionPipeline
 
 pipeline = {opening}

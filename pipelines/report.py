@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cluster import speaking
-from pipelines.charts import number
+from pipelines.charts import Chart, marked, number
 from pipelines.config import UserError
 from pipelines.grids import GridRow, read_grid
 from pipelines.heldout import Comparison, compare, known, measure_words
@@ -85,8 +85,8 @@ def report_context(folder: RunFolder) -> Record:
         "others": _other_rows(comparison),
         "standard_error": _standard_error(comparison),
         "snapshots": _snapshots(folder.path / "samples"),
-        "learning": learning_charts(metrics, heldout, palette),
-        "machine": machine_charts(metrics),
+        "learning": _marked(learning_charts(metrics, heldout, palette), events),
+        "machine": _marked(machine_charts(metrics), events),
         "timelines": timelines(metrics),
         "groups": _groups(folder),
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
@@ -143,6 +143,10 @@ def _notes(
 def changes(events: Sequence[Record]) -> dict[int, Record]:
     """What resumes changed of the recipe: step -> key path -> [old, new]."""
     return {event["step"]: event["changed"] for event in events if event.get("kind") == "recipe_changed"}
+
+
+def _marked(charts: Sequence[Chart], events: Sequence[Record]) -> list[Chart]:
+    return [marked(chart, changes(events), "the recipe changed after step") for chart in charts]
 
 
 def _changed(change: Record) -> list[str]:

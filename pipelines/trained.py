@@ -63,7 +63,7 @@ def open_trained(place: str, which: str, folder: Path) -> Trained:
             raise UserError(f"{chosen} is no whole checkpoint: {error}. Name another one with --checkpoint") from error
     recipe_toml = files[RECIPE].tobytes().decode()
     adapter = folder / WEIGHTS
-    adapter.write_bytes(files[ADAPTER])
+    adapter.write_bytes(files[ADAPTER].tobytes())
     recipe = parse_recipe(tomllib.loads(recipe_toml), source=f"{chosen}/{RECIPE}")
     return Trained(chosen, manifest, adapter, recipe, recipe_toml)
 

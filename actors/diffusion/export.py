@@ -38,16 +38,17 @@ def write_merged(model: str, file: Path, folder: Path, dtype: str, max_sequence_
     family.pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def parts_to_leave_out(model: str) -> tuple[str, ...]:
-    """The parts that the model's folder does not have and diffusers asks for all the same, such as SD3's T5: given as None.
+def arguments_to_open(model: str) -> tuple[str, ...]:
+    """What `from_pretrained` is to be told: the type of number and, as None, parts that it asks for and the folder does not have.
 
-    None of them for a model that is not on this disk.
+    Without the type, diffusers' parts would be float32 and those of transformers as stored. Nothing for a model that is not on this disk.
     """
     if not Path(model, PIPELINE_MARKER).is_file():
         return ()
     index = DiffusionPipeline.load_config(model)
     optional = getattr(diffusers, index["_class_name"])._optional_components
-    return tuple(name for name, part in index.items() if part == [None, None] and name not in optional)
+    absent = [name for name, part in index.items() if part == [None, None] and name not in optional]
+    return f"dtype={_stored_type(model)}", *(f"{name}=None" for name in absent)
 
 
 def _stored_type(model: str) -> torch.dtype:

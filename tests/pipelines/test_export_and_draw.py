@@ -71,8 +71,10 @@ def pictures(run, tmp_path_factory) -> Path:
 
 def test_base_and_trained_stand_side_by_side_from_the_same_seeds(pictures):
     rows = read_grid(pictures / "grid.png")
-    assert [row.caption.partition(":")[0] for row in rows] == ["base", "trained (step 3)"] * 2
-    assert all("seeds 0 to 1" in row.caption for row in rows)
+    words = [
+        f"{who}, seeds 0 to 1: {prompt}" for prompt in (PROMPT, "a blue square") for who in ("base", "trained (step 3)")
+    ]
+    assert [row.caption for row in rows] == words
     assert len(list(pictures.glob("*.png"))) == 2 * 2 * 2 + 1
     assert np.abs(drawn(pictures, "base").astype(int) - drawn(pictures, "trained")).max() > 0
     np.testing.assert_array_equal(np.asarray(rows[1].images[0]), drawn(pictures, "trained")[0])

@@ -79,7 +79,10 @@ def test_a_longer_run_at_another_learning_rate_says_in_every_record_where_it_cha
     assert metrics[-1]["learning_rate"] == 0.005
     assert digests(longer_run)[:STEPS] == digests(run)
     assert summary["heldout"]["after"]["step"] == STEPS + 2
-    assert "policy.learning_rate 0.001 → 0.005" in (longer_run / "report.html").read_text()
+    report = (longer_run / "report.html").read_text()
+    assert "policy.learning_rate 0.001 → 0.005" in report
+    assert '<line class="mark"' in report
+    assert '<line class="mark"' not in (run / "report.html").read_text()
 
 
 def test_a_changed_run_resumes_to_the_digest_that_it_has_and_that_is_not_an_unchanged_ones(
