@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from actors.model_path import located
+from pipelines.recipe_errors import explain, toml
 from pipelines.tables import (
-    TAGGED,
     Awm,
     Cluster,
     Data,
@@ -32,6 +31,10 @@ from pipelines.tables import (
 )
 
 INPUTS = (("data", "train"), ("data", "heldout"), ("policy", "model"), ("policy", "init_adapter"), ("reward", "model"))
+
+
+PART = r"""\s*(?:"[^"]*"|'[^']*'|[^.="'\s][^.="']*)\s*"""  # of a key
+OVERRIDE = re.compile(rf"(?P<key>{PART}(?:\.{PART})*)=(?P<value>.*)", re.DOTALL)
 
 
 class UserError(ValueError):
@@ -130,12 +133,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     The recipe's own path and those in it lead from the current folder, else from the repository's root.
     """
     path = Path(located(str(path)))
-    if not os.path.isfile(path):
-        raise UserError(f"no recipe at {path}: give the path of a TOML file, such as recipes/toy.toml")
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+    tables = _read_toml(path)
     for override in overrides:
         apply_override(tables, override)
     for table, key in INPUTS:
@@ -146,25 +144,32 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def parse_recipe(tables: dict[str, Any], source: str) -> Recipe:
     """Checks the tables of a recipe. Raises UserError that lists every problem, each with the nearest valid key."""
+    if beyond := [f"  {key}: the integer is beyond 64 bits" for key, value in _leaves("", tables) if _is_beyond(value)]:
+        raise UserError(f"{source} cannot be run:\n" + "\n".join(beyond))
     try:
         return Recipe.model_validate(_lists_to_tuples(tables))
     except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in _explain(error))
+        problems = "\n".join(f"  {line}" for line in explain(error, Recipe))
         raise UserError(f"{source} cannot be run:\n{problems}") from error
 
 
 def apply_override(tables: dict[str, Any], override: str) -> None:
-    """Sets one `key.sub=value` in the tables. Raises UserError if the text has no `=` or runs through a value that is no table."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    """Sets one `key.sub=value` in the tables; of several for one key the last one counts. A name with a dot stands in quotes.
+
+    Raises UserError if the text has no `=` or is not UTF-8, or runs through a value that is no table.
+    """
+    found = OVERRIDE.match(override)
+    if not found:
         raise UserError(f"--set {override!r}: give key=value, such as --set rollout.size=2")
-    *parents, leaf = key.strip().split(".")
+    if not override.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in override):
+        raise UserError(f"--set {override!r}: not UTF-8; set the terminal to UTF-8, or put it into the recipe")
+    *parents, leaf = (part.strip().strip("\"'") for part in re.findall(PART, found["key"]))
     table = tables
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise UserError(f"--set {override!r}: {parent} is a value, not a table")
-    table[leaf] = _parse_value(text.strip())
+            raise UserError(f"--set {override!r}: {parent} is a value, not a table: {toml(table)}")
+    table[leaf] = _parse_value(found["value"].strip(), override)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -172,52 +177,59 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.model_dump(exclude_none=True))
 
 
-def _parse_value(text: str) -> Any:
+def _read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file. Raises UserError."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: give the path of a TOML file, such as recipes/toy.toml") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        raise UserError(f"no recipe at {path}: give the path of a TOML file, such as recipes/toy.toml") from None
+    except OSError as error:
+        raise UserError(f"the recipe {path} cannot be read: {error.strerror}") from None
+    try:
+        return tomllib.loads(data.decode().removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path} is not UTF-8, at byte {error.start}, in line {line}: save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not TOML: {_toml_problem(error)}") from error
+
+
+def _parse_value(text: str, override: str) -> Any:
+    try:
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--set {override[:80]!r}: {_toml_problem(error)}") from None
+    return found["value"] if found.keys() == {"value"} else text
+
+
+def _toml_problem(error: Exception) -> str:
+    """What tomllib lets Python say, in words."""
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return str(error)
+    return "nested too deeply" if isinstance(error, RecursionError) else "an integer beyond 64 bits"
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every value that is neither a table nor an array, with its key."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else key, item)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(f"{prefix}[{number}]", item)
+    else:
+        yield prefix, value
+
+
+def _is_beyond(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _lists_to_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists_to_tuples(item) for key, item in value.items()}
     return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        location = ".".join(str(part) for part in _without_tags(problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            yield f"{location}: no such key{_nearest(problem['loc'])}"
-        elif problem["type"] == "union_tag_invalid":
-            yield f"{location}.type = {problem['ctx']['tag']!r}: allowed are {problem['ctx']['expected_tags']}"
-        elif problem["type"] == "missing":
-            yield f"{location}: missing, and it has no default"
-        elif problem["type"] == "value_error":
-            yield f"{problem['ctx']['error']}"
-        else:
-            yield f"{location} = {problem['input']!r}: {problem['msg']}"
-
-
-def _nearest(location: tuple[int | str, ...]) -> str:
-    """A hint that names the nearest valid key of the table that holds `location`, or lists all of them."""
-    model: type[BaseModel] = Recipe
-    for part in location[:-1]:
-        model = TAGGED.get(str(part)) or _model_of(model.model_fields[str(part)].annotation)
-    names = list(model.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(names)}"
-
-
-def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a value stands in the file: pydantic also names which kind of a table it took."""
-    return tuple(
-        part for i, part in enumerate(location) if not (i and location[i - 1] == "objective" and part in TAGGED)
-    )
-
-
-def _model_of(annotation: Any) -> type[BaseModel]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(model for model in map(_model_of, get_args(annotation)))

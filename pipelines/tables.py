@@ -12,9 +12,9 @@ from cluster import places
 
 
 class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, values are not coerced from other types."""
+    """A table of a recipe: unknown keys are errors, values are not coerced from other types, and numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _read_by(read: Callable[[str], str]) -> AfterValidator:
@@ -33,8 +33,10 @@ Place = Annotated[str, _read_by(places.resolved)]  # a path or a URL
 PlaceOrNone = Annotated[str, _read_by(lambda text: text and places.resolved(text))]
 Model = Annotated[str, _read_by(places.home_resolved)]  # a path, or a hub's name
 Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Steps = Annotated[int, Field(ge=1, le=10**7)]
+Fraction = Annotated[float, Field(ge=0, le=1e6)]
+Seconds = Annotated[float, Field(gt=0, le=1e8)]  # three years: what clocks can still wait for
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU that has it, else float32
 
@@ -51,7 +53,7 @@ class Run(Table):
 class LoopTable(Table):
     """The asynchronous loop."""
 
-    steps: Count
+    steps: Steps
     staleness: Annotated[int, Field(ge=0)] = 1
     order: Literal["strict", "ready"] = "strict"
     retries: Annotated[int, Field(ge=0)] = 2  # of a task that raised
@@ -89,12 +91,12 @@ class Pool(Table):
 class Rollout(Pool):
     """How images are drawn for training."""
 
-    group_size: Annotated[int, Field(ge=2)] = 8
-    prompts_per_step: Count = 8
+    group_size: Annotated[int, Field(ge=2, le=10_000)] = 8
+    prompts_per_step: Annotated[int, Field(ge=1, le=10**6)] = 8
     chunk: Count | None = None  # images per task; None: a whole group
     steps: Count = 10
     noise: Literal["own", "group"] = "own"  # group: all images of a group start from the same noise
-    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    guidance_scale: Fraction = 1.0
     height: Count = 512
     width: Count = 512
     device: Device = "auto"
@@ -130,11 +132,11 @@ class Policy(Table):
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
     init_adapter: Model = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one
     lora_rank: Count = 32
-    lora_alpha: Annotated[float, Field(gt=0)] = 64.0
+    lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 64.0
     lora_targets: Literal["attention", "all"] = "attention"
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = (
         1.0  # as a share of learning_rate, reached linearly at the last step
@@ -211,8 +213,10 @@ class Nft(Matching):
     old_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
-def _objective_type(table: Any) -> str:
-    return table.get("type", "awm") if isinstance(table, dict) else table.type
+def _objective_type(table: Any) -> str | None:
+    """The type that a table names; None if it is no table, or the type no text."""
+    found = table.get("type", "awm") if isinstance(table, dict) else getattr(table, "type", None)
+    return found if isinstance(found, str) else None
 
 
 Objective = Annotated[

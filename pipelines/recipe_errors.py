@@ -1,0 +1,135 @@
+"""What is wrong with the tables of a recipe, in TOML's words: what was given, what is allowed, what to write."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from pipelines.tables import TAGGED
+
+Location = tuple[int | str, ...]
+
+SHOWN = 80  # characters of a value
+WANTED: dict[str, str] = {  # by pydantic's name for a problem
+    "int_type": "an integer is wanted, such as 8",
+    "int_from_float": "an integer is wanted, such as 8",
+    "float_type": "a number is wanted, such as 0.5",
+    "finite_number": "a finite number is wanted",
+    "bool_type": "true or false is wanted, without quotes",
+    "tuple_type": "an array is wanted",
+    "dict_type": "a table is wanted, such as {{name = 1}}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be greater than or equal to {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be less than or equal to {le}",
+    "too_short": "at least {min_length} are wanted",
+    "too_long": "at most {max_length} are wanted",
+    "literal_error": "allowed are {expected}",
+    "union_tag_invalid": "allowed are {expected_tags}",
+}
+TABLES = ("model_type", "model_attributes_type", "union_tag_not_found")
+
+
+def explain(error: ValidationError, recipe: type[BaseModel]) -> Iterator[str]:
+    """A line per problem. `recipe` is the model of all tables."""
+    for problem in error.errors():
+        where, kind, value = _path(problem["loc"]), problem["type"], problem.get("input")
+        if kind == "extra_forbidden":
+            yield f"{where}: no such key{_nearest(problem['loc'], recipe)}"
+        elif kind == "missing":
+            yield _missing(problem["loc"])
+        elif kind == "value_error":
+            yield f"{problem['ctx']['error']}"
+        elif kind in TABLES:
+            yield _no_table(where, value)
+        elif kind == "string_type":
+            yield f"{where} = {toml(value)}: text is wanted{_as_text(where, value)}"
+        elif kind == "union_tag_invalid":
+            yield f"{where}.type = {toml(value.get('type'))}: {_wanted(problem)}"
+        else:
+            array = f": {where} = [{toml(value)}]" if kind == "tuple_type" and not isinstance(value, dict) else ""
+            yield f"{where} = {toml(value)}: {_wanted(problem)}{array}"
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it, shortened."""
+    text = _written(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
+
+
+def _wanted(problem: Any) -> str:
+    """What is allowed; texts in TOML's quotes."""
+    words = {name: _plain(value) for name, value in problem.get("ctx", {}).items()}
+    return WANTED[problem["type"]].format(**words) if problem["type"] in WANTED else problem["msg"]
+
+
+def _plain(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value).replace("'", '"')
+
+
+def _missing(location: Location) -> str:
+    """A key that is not there, or an array that is too short."""
+    if isinstance(location[-1], int):
+        return f"{_path(location[:-1])}: {location[-1] + 1} values are wanted, in an array"
+    return f"{_path(location)}: missing, and it has no default"
+
+
+def _no_table(where: str, value: Any) -> str:
+    """Something that is no table, where one is wanted."""
+    if isinstance(value, dict):  # a table whose `type` is no text
+        return f"{where}.type = {toml(value.get('type'))}: allowed are {', '.join(map(toml, TAGGED))}"
+    if isinstance(value, tuple) and all(isinstance(item, dict) for item in value):
+        return f"{where}: tables are given, [[{where}]], but one is wanted: [{where}]"
+    told = f": {where}.type = {toml(value)}" if where == "objective" and value in TAGGED else f": [{where}]"
+    return f"{where} = {toml(value)}: a table is wanted{told}"
+
+
+def _as_text(where: str, value: Any) -> str:
+    """How to give as text what TOML takes for something else, such as a number or a date."""
+    return "" if isinstance(value, dict | tuple) else f", in quotes: {where} = {toml(_written(value))}"
+
+
+def _path(location: Location) -> str:
+    """Where a value stands in the file: pydantic also names which kind of a table it took."""
+    kept = [part for i, part in enumerate(location) if not (i and location[i - 1] == "objective" and part in TAGGED)]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in kept).removeprefix(".")
+
+
+def _nearest(location: Location, recipe: type[BaseModel]) -> str:
+    """A hint: the nearest key of the table that holds `location`, else the table that has such a key, else all keys."""
+    model: type[BaseModel] = recipe
+    for part in location[:-1]:
+        model = TAGGED.get(str(part)) or _model_of(model.model_fields[str(part)].annotation)
+    names, name = list(model.model_fields), str(location[-1])
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f"; did you mean {near[0]}?"
+    if elsewhere := _elsewhere(name, recipe):
+        return f"; there is {' and '.join(elsewhere)}"
+    return f"; allowed are {', '.join(names)}"
+
+
+def _elsewhere(name: str, recipe: type[BaseModel]) -> list[str]:
+    """The keys of this name in other tables."""
+    tables = {table: field.annotation for table, field in recipe.model_fields.items() if table != "objective"}
+    found = [f"{table}.{name}" for table, kind in tables.items() if name in _model_of(kind).model_fields]
+    kinds = [kind for kind, model in TAGGED.items() if name in model.model_fields]
+    return found + ([f"objective.{name} of {' and '.join(map(toml, kinds))}"] if kinds else [])
+
+
+def _model_of(annotation: Any) -> type[BaseModel]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(model for model in map(_model_of, get_args(annotation)))
