@@ -56,4 +56,9 @@ def train_parser(parser_class: type[argparse.ArgumentParser] = argparse.Argument
         metavar="CHECKPOINT",
         help="continue the run in --out from its newest checkpoint, if it has one, or from this one (a folder or a URL)",
     )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take the run folder from a run that still writes there; that one ends itself",
+    )
     return parser

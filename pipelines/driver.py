@@ -69,10 +69,12 @@ class Driver:
         watchers: Watchers,
         recovery: Recovery,
         samples_place: str = "",
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` is called at every turn, and raises if the run must end at once."""
         self.recipe, self.order, self.heldout = recipe, order, heldout
         self.executor, self.folder, self.watchers = executor, folder, watchers
-        self.recovery = recovery
+        self.recovery, self.check = recovery, check
         self.dispatch = Dispatch(executor, recipe.cluster)
         self.submit = self.dispatch.submit
         self.checkpointer = Checkpointer(recipe, recovery.inputs, folder, recovery.root, self.submit)
@@ -119,6 +121,7 @@ class Driver:
         """From a checkpoint, or the beginning, to the end. Returns "done", or "stopped" after `stop`. Raises RunFailed."""
         self.begin(self.recovery.start_from(found))
         while not self.finished():
+            self.check()
             if self.checkpointer.overdue and not (self.checkpointer.saving or self.training or self.samples.pending):
                 self.save()
             if self.stopping and self.ready_to_stop():

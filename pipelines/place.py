@@ -20,12 +20,14 @@ from cluster import places
 from cluster.places import StorageError
 from cluster.token import FILE_NAME as TOKEN
 from pipelines.config import UserError
+from pipelines.lease import FILE_NAME as LEASE
+from pipelines.lease import PlaceTaken
 
 PUSH_EVERY_S = 15.0
 CHECKPOINTS = "checkpoints/"
 SHARD = ".parquet"
 LEFT_BY_A_START = {TOKEN}  # in the folder of a run that could not begin
-STAYS = (".tmp", TOKEN)  # whoever may read the URL must not be able to call this run's Ray
+STAYS = (".tmp", TOKEN, LEASE)  # whoever may read the URL must not be able to call this run's Ray
 
 
 class Place:
@@ -84,6 +86,9 @@ class Place:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._copy:
+            return
+        if isinstance(error, PlaceTaken):
+            self._copy.let_go()
             return
         try:
             self._copy.close()
@@ -145,6 +150,10 @@ class Copy:
         """Takes changes to the URL from now on, in a thread."""
         self._thread = threading.Thread(target=self._push_again_and_again, args=(note,), name="run folder", daemon=True)
         self._thread.start()
+
+    def let_go(self) -> None:
+        """Takes nothing more: the URL is another run's. The copy stays."""
+        self._stop.set()
 
     def close(self) -> None:
         """Takes the last changes, if any were to be taken at all. Raises OSError."""

@@ -14,8 +14,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,7 @@ from pipelines.display import Display, heldout_table
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.heldout import summarise
+from pipelines.lease import Lease, PlaceTaken
 from pipelines.monitoring.monitors import check_monitors, monitors
 from pipelines.monitoring.watchers import Watchers
 from pipelines.place import Place, check_writable
@@ -61,7 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train(options, speaking.console())
     except (UserError, PlacementError, WorkerMistakeError) as error:
         return speaking.fail("error", error, 2)
-    except (WorkerStartError, RunFailed, OSError) as error:  # OSError: such as a full disk under the run folder
+    except (
+        WorkerStartError,
+        RunFailed,
+        PlaceTaken,
+        OSError,
+    ) as error:  # OSError: such as a full disk under the run folder
         return speaking.fail("failed", error, 1)
     except KeyboardInterrupt:
         return 130
@@ -76,8 +83,10 @@ def train(options: argparse.Namespace, console: Console) -> int:
     out = options.out
     if out is None:
         out = f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with Place(out) as place:
-        root = recipe.loop.checkpoints or place.checkpoints
+    place = Place(out)
+    root = recipe.loop.checkpoints or place.checkpoints
+    say = partial(speaking.say, console)
+    with leases(place, root, options.take_over, say) as held, place:
         check_writable(root, "loop.checkpoints")
         found, problems = choose_checkpoint(options.resume, place, root)
         changes = changes_since(found, recipe, inputs) if found else {}
@@ -98,12 +107,31 @@ def train(options: argparse.Namespace, console: Console) -> int:
                 place.watch(watchers.note)
                 report_damage(folder, watchers.note, problems)
                 recovery = Recovery(recipe, executor, folder, root, watchers.note, inputs)
-                driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, place.final)
+                driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, place.final, held)
                 status = run(driver, found, folder)
         finally:
             executor.close()
         show_end(status, place, folder, options, console)
     return {"done": 0, "stopped": 130}.get(status, 1)
+
+
+@contextmanager
+def leases(place: Place, root: str, take_over: bool, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Within it this run alone writes in its folder and its place of checkpoints; what it gives raises PlaceTaken once it does not."""
+    places = {place.final: (place.shown, place.key)}
+    if not f"{root}/".startswith(f"{place.final}/"):
+        places[root] = (root, "loop.checkpoints")
+    with ExitStack() as stack:
+        held = []
+        for at, (shown, key) in places.items():
+            check_writable(at, key)
+            held.append(stack.enter_context(Lease(at, shown, take_over, say)))
+
+        def check() -> None:
+            for lease in held:
+                lease.check()
+
+        yield check
 
 
 def load_data(recipe: Recipe, executor: str) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
@@ -180,7 +208,7 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     if found:
         folder.event("resumed", step=found.manifest.step, checkpoint=found.place)
     previous = {number: signal.signal(number, lambda *_: interrupt(driver)) for number in SIGNALS}
-    status = "failed"
+    status, ours = "failed", True
     try:
         status = driver.run(found)
         if status == "done" and (problem := driver.nothing_done()):
@@ -191,14 +219,18 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
         status = "failed"
         folder.event("run_failed", message=str(error))
         driver.watchers.note(f"the run failed: {error}")
+    except PlaceTaken:
+        ours = False
+        raise
     except BaseException as error:
         folder.event("run_failed", message=repr(error))
         raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        write_summary(driver, folder, status)
-        folder.state(status)
+        if ours:
+            write_summary(driver, folder, status)
+            folder.state(status)
     return status
 
 
