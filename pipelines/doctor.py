@@ -106,6 +106,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
     """The prompts of training, or the first of very many, checked as `pipelines.train` checks all prompts. Raises UserError."""
     check_checker(recipe)
+    checks.init_adapter(recipe)
     prompts, _ = load_prompt_sets(recipe.data)
     PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
     return prompts.sample()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 AT_ONCE = 4  # images in a batch
 SEQUENCE_LENGTH = 256  # tokens of a caption that a model without a recipe reads
 SLUG = 40  # characters of a prompt in a file's name
-Row = tuple[str, np.ndarray]
+Sheet = tuple[str, str, tuple[int, ...], np.ndarray]  # who drew, the prompt, the seeds, the images
 
 
 @speaking.program
@@ -117,20 +117,20 @@ def draw(options: argparse.Namespace, folder: Path, console: Console) -> int:
     drawing = way(painter, trained, options)
     with Progress(console=console, transient=True) as progress:
         rows = list(sheets(painter, trained, drawing, options, progress))
-    out.mkdir(parents=True, exist_ok=True)
-    for number, (label, caption, seeds, images_KHWC) in enumerate(rows):
-        for seed, image in zip(seeds, images_KHWC, strict=True):
-            number_of = number % len(options.prompts) + 1
-            Image.fromarray(image).save(
-                out / f"{number_of:02d}-{slug(caption)}-seed-{seed}-{label.partition(' ')[0]}.png"
-            )
-    picture, text = draw_grid(ordered(rows, len(options.prompts)))
-    picture.save(out / "grid.png", pnginfo=text)
+    write(out, rows, len(options.prompts))
     speaking.say(console, f"{out}/grid.png  {sum(len(row[2]) for row in rows)} pictures")
     return 0
 
 
-Sheet = tuple[str, str, tuple[int, ...], np.ndarray]  # who drew, the prompt, the seeds, the images
+def write(out: Path, rows: Sequence[Sheet], prompts: int) -> None:
+    """Every picture under its prompt's number and its seed, and the grid of all. Raises OSError."""
+    out.mkdir(parents=True, exist_ok=True)
+    for number, (label, caption, seeds, images_KHWC) in enumerate(rows):
+        name = f"{number % prompts + 1:02d}-{slug(caption)}"
+        for seed, image in zip(seeds, images_KHWC, strict=True):
+            Image.fromarray(image).save(out / f"{name}-seed-{seed}-{label.partition(' ')[0]}.png")
+    picture, text = draw_grid(ordered(rows, prompts))
+    picture.save(out / "grid.png", pnginfo=text)
 
 
 def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
@@ -193,7 +193,7 @@ def sheets(
             yield label, caption, seeds, np.concatenate(images)
 
 
-def ordered(rows: Sequence[Sheet], prompts: int) -> list[Row]:
+def ordered(rows: Sequence[Sheet], prompts: int) -> list[tuple[str, np.ndarray]]:
     """The grid's rows: for each prompt, the base and what was trained one below the other."""
     sheets = [rows[number] for prompt in range(prompts) for number in range(prompt, len(rows), prompts)]
     return [
