@@ -155,7 +155,7 @@ def load_prompts(path: str, key: str, fields: Fields | None = None) -> PromptLis
 
 
 def _are_parquet(files: Sequence[str]) -> bool:
-    return files[0].endswith(".parquet")
+    return files[0].lower().endswith(".parquet")
 
 
 def _opened(files: Sequence[str], key: str, fields: Fields) -> list[ParquetFile]:
