@@ -107,6 +107,11 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
     _check_checker(recipe.heldout.checker, files, root)
 
 
+def takes_prompts(recipe: Recipe, files: Mapping[str, int]) -> bool:
+    """Whether the job takes its prompt files along, so that they can be read here as well."""
+    return all(_is_shipped(place, files) for place in (recipe.data.train, recipe.data.heldout) if place)
+
+
 def pack(files: Mapping[str, int], package: Path, root: Path = ROOT) -> None:
     """Writes the files to a zip, which Ray unpacks into the job's working folder."""
     with ZipFile(package, "w", ZIP_DEFLATED, strict_timestamps=False) as archive:

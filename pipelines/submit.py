@@ -29,6 +29,7 @@ from cluster.speaking import fail
 from pipelines import shipping
 from pipelines.arguments import path_of
 from pipelines.config import UserError, load_recipe
+from pipelines.doctor import load_all_prompts
 from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
 from pipelines.startup import check_packages
 
@@ -104,6 +105,8 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     shipping.check_size(files)
     name = shipping.name_in(options.recipe, files)
     shipping.check_paths(recipe, files)
+    if shipping.takes_prompts(recipe, files):
+        load_all_prompts(recipe)
     run = recipe.run.name or out.rpartition("/")[2]
     run_id = options.run_id
     if run_id is None:

@@ -8,9 +8,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
@@ -18,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.messages import Prompt
+from actors.messages import Prompt, Scores
+from actors.reward.actor import RewardActor
 from cluster import places
-from pipelines import parquet_prompts, prompt_files
+from pipelines import parquet_prompts, prompt_files, workers
 from pipelines.checkpoints import sha256_of
 from pipelines.config import UserError, load_recipe
 from pipelines.doctor import load_all_prompts
@@ -363,15 +365,45 @@ def test_lines_at_a_url_are_those_of_the_disk(s3: str, tiny_world: Path) -> None
     assert load_prompts(f"{s3}/lines/train.jsonl", "data.train") == load_prompts(str(path), "data.train")
 
 
+class Listening(RewardActor):
+    """Keeps what it was told of the prompts that it scored."""
+
+    heard: ClassVar[list[Prompt]] = []
+
+    def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
+        self.heard.append(prompt)
+        return super().score(prompt, images_KHWC)
+
+
 @pytest.fixture(scope="module")
-def runs(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def runs(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The setting of a run that trains on Parquet files, and its folder."""
     lines = (tiny_world.parent / "train.jsonl").read_text().splitlines()
     folder = tmp_path_factory.mktemp("parquet")
     pq.write_table(pa.Table.from_pylist([json.loads(line) for line in lines]), folder / "train.parquet")
     setting = f"data.train={folder / 'train.parquet'}"
-    train(tiny_world, folder / "run", setting)
-    return setting, folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "RewardActor", Listening)
+        train(tiny_world, folder / "run", setting)
+    yield setting, folder / "run"
+
+
+@pytest.mark.usefixtures("runs")
+def test_all_columns_of_a_row_reach_the_reward_in_training_as_on_held_out_prompts(tiny_world: Path) -> None:
+    lines = {
+        fields["id"]: fields
+        for name in ("train", "heldout")
+        for fields in map(json.loads, (tiny_world.parent / f"{name}.jsonl").read_text().splitlines())
+    }
+    assert {prompt.id.partition("-")[0] for prompt in Listening.heard} == {"train", "heldout"}
+    for prompt in Listening.heard:
+        told = {"id": prompt.id, "caption": prompt.caption, "category": prompt.category, **prompt.extra}
+        wanted = lines[prompt.id]
+        assert told == (wanted if prompt.id.startswith("heldout") else without_null(wanted))
+
+
+def without_null(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def train(recipe: Path, out: Path, setting: str, *options: str) -> str:

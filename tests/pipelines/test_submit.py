@@ -50,6 +50,11 @@ def send(server: JobServer, *options: str) -> int:
         ([RECIPE, "--out", "/data/run", "--retries", "-1"], "--retries -1"),
         ([RECIPE, "--out", "/data/run", "--run-id", "a b/c"], "--run-id 'a b/c'"),
         ([RECIPE, "--out", "/data/run", "--set", "data.train=nowhere.jsonl"], "there is no such file"),
+        (
+            [RECIPE, "--out", "/data/run", "--set", "data.train=toy/checker.py"],
+            "what kind of file is it? Give it a name",
+        ),
+        ([RECIPE, "--out", "/data/run", "--set", "data.mix={nothing = 32}"], "data.mix names categories that"),
         (["recipes/none.toml", "--out", "/data/run"], "no recipe at recipes/none.toml"),
     ],
 )
