@@ -22,7 +22,7 @@ from actors.messages import Prompt
 from actors.seeds import seed_of
 from cluster import speaking
 from pipelines.config import UserError
-from pipelines.prompt_blocks import Block, Span, categories_of, counted, prompt_at, read_block, usable
+from pipelines.prompt_blocks import Block, Span, categories_of, of_category, prompt_at, read_block, unrepeated, usable
 from pipelines.prompt_fields import ROLES, repeats_said, two_captions
 from pipelines.prompt_files import ParquetFile, bytes_of
 from pipelines.repeats import Repeated, Rows
@@ -80,28 +80,22 @@ class ParquetPrompts:
             bar = progress.add_task(f"reading the captions of {key}", total=int(self.starts[-1]))
             for file, offset in zip(self.files, self.starts[:-1], strict=True):
                 for start, table in file.tables(roles, most):
-                    spans.append(self._measure(file, start, table))
-                    rows.note(*self._numbered(table, int(offset) + start))
-                    self._note_blank(file, start, np.flatnonzero(pc.invert(usable(table))))
+                    found = usable(table)
+                    spans.append(self._measure(file, start, table, found))
+                    rows.note(*_numbered(table, found, int(offset) + start))
+                    self._note_blank(file, start, np.flatnonzero(pc.invert(found)))
                     if len(heldout):
                         self.shared |= set(table["caption"].filter(pc.is_in(table["caption"], heldout)).to_pylist())
                     progress.advance(bar, len(table))
         return spans, rows.repeated()
 
-    def _measure(self, file: ParquetFile, start: int, table: pa.Table, repeats: np.ndarray | None = None) -> Span:
-        found = counted(table, start, None, repeats)
-        captions_C = [table["caption"].filter(counted(table, start, name, repeats)) for name in self.mix or (None,)]
+    def _measure(self, file: ParquetFile, start: int, table: pa.Table, found: pa.ChunkedArray) -> Span:
+        """The span of these rows, of which the `found` ones count."""
+        captions_C = [table["caption"].filter(of_category(table, found, name)) for name in self.mix or (None,)]
         if self.mix:
             self.categories |= set(pc.unique(categories_of(table).filter(found)).to_pylist())
         rows_C, bytes_C = np.array([(len(captions), bytes_of(captions)) for captions in captions_C]).T
-        span = Span(file, start, start + len(table), rows_C, bytes_C)
-        return span if repeats is None else replace(span, repeats=repeats)
-
-    def _numbered(self, table: pa.Table, first: int) -> tuple[np.ndarray, pa.ChunkedArray, pa.ChunkedArray | None]:
-        """The rows that have a caption: their numbers in the set, their captions and ids."""
-        found = usable(table)
-        kept = table.filter(found)
-        return first + np.flatnonzero(found), kept["caption"], kept["id"] if "id" in kept.column_names else None
+        return Span(file, start, start + len(table), rows_C, bytes_C)
 
     def _without_repeats(self, spans: list[Span], repeated: Repeated, key: str) -> list[Span]:
         """The spans, measured anew where rows do not count. Raises UserError for an id with two captions."""
@@ -123,7 +117,8 @@ class ParquetPrompts:
         if first == last:
             return span
         table = pa.concat_tables(table for _, table, _ in span.file.rows([(span.start, span.stop)]))
-        return self._measure(span.file, span.start, table, repeats[first:last])
+        found = unrepeated(usable(table), span.start, repeats[first:last])
+        return replace(self._measure(span.file, span.start, table, found), repeats=repeats[first:last])
 
     def _at(self, row: int) -> tuple[str, Prompt]:
         """Where a row of the set stands, and its prompt."""
@@ -151,6 +146,14 @@ class ParquetPrompts:
                 "warning",
                 "yellow",
             )
+
+
+def _numbered(
+    table: pa.Table, found: pa.ChunkedArray, first: int
+) -> tuple[np.ndarray, pa.ChunkedArray, pa.ChunkedArray | None]:
+    """The numbers in the set of the `found` rows, their captions and ids."""
+    kept = table.filter(found)
+    return first + np.flatnonzero(found), kept["caption"], kept["id"] if "id" in kept.column_names else None
 
 
 class ShuffledRows:

@@ -66,7 +66,7 @@ def _counted_rows(
     """The other columns of the rows that count; those with a role go to `tables`."""
     repeats = np.concatenate([span.repeats for span in spans])
     for row, table, others in file.rows([(span.start, span.stop) for span in spans], file.others):
-        kept = counted(table, row, category, repeats)
+        kept = of_category(table, unrepeated(usable(table), row, repeats), category)
         tables.append(table.filter(kept))
         if file.others:
             yield others.filter(kept)
@@ -94,14 +94,15 @@ def usable(table: pa.Table) -> pa.ChunkedArray:
     return pc.fill_null(pc.match_substring_regex(table["caption"], SEEN), False)
 
 
-def counted(table: pa.Table, first: int, category: str | None, repeats: np.ndarray | None) -> pa.ChunkedArray:
-    """Which rows have a caption, are of a category (None: of any) and not among the `repeats`, `[rows]`; `first`: the row they begin at."""
-    found = usable(table)
-    if category is not None:
-        found = pc.and_(found, pc.equal(categories_of(table), category))
-    if repeats is not None and len(repeats):
-        found = pc.and_(found, pa.array(~np.isin(np.arange(first, first + len(table)), repeats)))
-    return found
+def unrepeated(found: pa.ChunkedArray, first: int, repeats: np.ndarray) -> pa.ChunkedArray:
+    """Which of the `found` rows, which begin at row `first`, are none of the `repeats`, `[rows]`."""
+    rows = np.arange(first, first + len(found))
+    return pc.and_(found, pa.array(~np.isin(rows, repeats))) if len(repeats) else found
+
+
+def of_category(table: pa.Table, found: pa.ChunkedArray, category: str | None) -> pa.ChunkedArray:
+    """Which of the `found` rows are of a category (None: of any), `[rows]`."""
+    return found if category is None else pc.and_(found, pc.equal(categories_of(table), category))
 
 
 def categories_of(table: pa.Table) -> pa.ChunkedArray:

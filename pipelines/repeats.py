@@ -79,5 +79,6 @@ class Rows:
 
 def hashes(texts: pa.ChunkedArray) -> np.ndarray:
     """A hash of each text, the same within this process."""
-    found = [map(hash, chunk.cast(pa.binary()).to_numpy(zero_copy_only=False)) for chunk in texts.chunks]
-    return np.fromiter((value for piece in found for value in piece), np.int64, len(texts))
+    pieces = (chunk.cast(pa.binary()).to_numpy(zero_copy_only=False) for chunk in texts.chunks)
+    found = [np.fromiter(map(hash, piece), np.int64, len(piece)) for piece in pieces]
+    return np.concatenate([np.empty(0, np.int64), *found])

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -376,7 +375,7 @@ class Listening(RewardActor):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def runs(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The setting of a run that trains on Parquet files, and its folder."""
     lines = (tiny_world.parent / "train.jsonl").read_text().splitlines()
     folder = tmp_path_factory.mktemp("parquet")
@@ -385,7 +384,7 @@ def runs(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "RewardActor", Listening)
         train(tiny_world, folder / "run", setting)
-    yield setting, folder / "run"
+    return setting, folder / "run"
 
 
 @pytest.mark.usefixtures("runs")

@@ -54,7 +54,7 @@ def send(server: JobServer, *options: str) -> int:
             [RECIPE, "--out", "/data/run", "--set", "data.train=toy/checker.py"],
             "what kind of file is it? Give it a name",
         ),
-        ([RECIPE, "--out", "/data/run", "--set", "data.mix={nothing = 32}"], "data.mix names categories that"),
+        ([RECIPE, "--out", "/data/run", "--set", "data.mix={nothing = 12}"], "data.mix names categories that"),
         (["recipes/none.toml", "--out", "/data/run"], "no recipe at recipes/none.toml"),
     ],
 )
