@@ -32,6 +32,7 @@ class Flux(Family):
     }
 
     encoder_parts = ("text_encoder", "text_encoder_2")
+    ignored_weights = (r"^text_projection\.weight$",)  # CLIP is read below its projection
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         pipeline = FluxPipeline.from_pretrained(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +59,14 @@ def test_training_and_the_doctor_say_the_same_and_exit_with_2(
     assert capsys.readouterr().err == of_training
     assert "Traceback" not in of_training
     assert not out.exists()
+
+
+def test_a_process_without_torch_asks_another_one(tmp_path: Path) -> None:
+    folder = MODELS["judge_tensor_missing"].make(tmp_path / "judge")
+    command = [sys.executable, "-m", "pipelines.doctor", str(TOY_RECIPE), "--set", f"reward.model={folder}"]
+    ran = subprocess.run(command, cwd=TOY_RECIPE.parents[1], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "model.safetensors are not those of a LlavaForConditionalGeneration: 1 missing" in ran.stderr
 
 
 @pytest.mark.parametrize("name", ["judge_shape", "vae_tensor_missing", "tokenizer_missing", "scheduler_heun"])

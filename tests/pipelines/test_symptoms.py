@@ -11,7 +11,7 @@ from actors.messages import Prompt
 from pipelines.config import Recipe, load_recipe
 from pipelines.memory import Models
 from pipelines.memory_models import image_model, judge
-from pipelines.symptoms import obstacles, warnings
+from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PROMPTS = (Prompt("1", "a red circle"), Prompt("2", " ".join(["word"] * 300)))
@@ -35,7 +35,8 @@ def load(name: str, *changes: str) -> tuple[Recipe, Models]:
     ],
 )  # fmt: skip
 def test_what_cannot_start(name: str, change: str, told: str) -> None:
-    [found] = obstacles(*load(name, change))
+    recipe, models = load(name, change)
+    [found] = [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]
     assert told in found
 
 
