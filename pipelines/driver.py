@@ -121,7 +121,6 @@ class Driver:
         """From a checkpoint, or the beginning, to the end. Returns "done", or "stopped" after `stop`. Raises RunFailed."""
         self.begin(self.recovery.start_from(found))
         while not self.finished():
-            self.check()
             if self.checkpointer.overdue and not (self.checkpointer.saving or self.training or self.samples.pending):
                 self.save()
             if self.stopping and self.ready_to_stop():
@@ -133,6 +132,7 @@ class Driver:
                     self.carry_out(decision)
             began = time.monotonic()
             outcomes = self.executor.wait(timeout_s=1.0)
+            self.check()
             progress = self.loop.progress()
             if progress.admission_paused:
                 self.log.paused(time.monotonic() - began)

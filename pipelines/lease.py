@@ -74,15 +74,19 @@ class Lease:
         self._me = Holder(
             uuid.uuid4().hex, socket.gethostname(), machine(), os.getpid(), process_began(os.getpid()), time.time()
         )
-        self._taken_by: Holder | None = None
+        self._taken_by = ""  # who has taken the place over, in words
+        self._seen_at = time.monotonic()  # when the place was seen to be this run's
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def check(self) -> None:
-        """Raises PlaceTaken if the place is no longer this run's."""
+        """Raises PlaceTaken if the place is no longer this run's. After a long sleep of this process it looks before it answers."""
+        if not self._taken_by and time.monotonic() > self._seen_at + STALE_S / 2:
+            with suppress(OSError):
+                self._look()
         if self._taken_by:
             raise PlaceTaken(
-                f"{self.shown} was taken over by {self._taken_by.words}: this run ends, and writes nothing more there"
+                f"{self.shown} was taken over by {self._taken_by}: this run ends, and writes nothing more there"
             )
 
     def __enter__(self) -> Lease:
@@ -104,7 +108,7 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if self._taken_by is None:
+        if not self._taken_by:
             with suppress(OSError):
                 remove(self.file, self._me)
 
@@ -131,13 +135,21 @@ class Lease:
         """Counts up, and notices who has taken the place over. A place that does not answer is asked again."""
         while not self._stop.wait(BEAT_S):
             with suppress(OSError):
-                found = read(self.file)
-                if found and found.owner != self._me.owner:
-                    self._taken_by = found
+                found = self._look()
+                if self._taken_by:
                     return
                 after = replace(self._me, beat=self._me.beat + 1)
                 if replaced(self.file, found, after):
                     self._me = after
+
+    def _look(self) -> Holder | None:
+        now, found = time.monotonic(), read(self.file)
+        if found is None:
+            self._taken_by = "a run that has ended since, or its lease was removed by hand"
+        elif found.owner != self._me.owner:
+            self._taken_by = found.words
+        self._seen_at = now
+        return found
 
 
 def read(file: str) -> Holder | None:

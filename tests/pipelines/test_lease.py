@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -136,7 +136,7 @@ def test_a_place_is_taken_over_from_a_run_that_lives_and_that_one_hears_of_it(at
     with lease_of(at) as first:
         with lease_of(at, take_over=True) as second:
             give_up = time.monotonic() + 30
-            while first._taken_by is None and time.monotonic() < give_up:
+            while not first._taken_by and time.monotonic() < give_up:
                 time.sleep(0.05)
             with pytest.raises(PlaceTaken, match=r"was taken over by a run on .*: this run ends"):
                 first.check()
@@ -169,33 +169,34 @@ def test_a_folder_in_which_nothing_came_to_lie_is_gone_again(tmp_path: Path) -> 
     assert not (tmp_path / "a" / "run").exists()
 
 
-def test_two_runs_in_one_folder_the_second_is_refused_or_takes_over_and_the_first_ends(
+def test_two_runs_in_one_folder_the_second_is_refused_or_takes_over_and_the_first_writes_nothing_more(
     tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one process each; the digest is that of a run which nobody disturbed."""
-    out, steps = tmp_path / "run", ["--executor", "local", "--set", "heldout.every=1000"]
-    endless = [*steps, "--set", "loop.steps=100000", "--set", "loop.checkpoint_every=2"]
-    command = [sys.executable, "-m", "pipelines.train", str(tiny_world), "--out", str(out), *endless]
+    """The first is stopped for a while, as a machine that sleeps, and wakes up after the second has taken over and ended."""
+    out, given = (
+        tmp_path / "run",
+        ["--executor", "local", "--set", "heldout.every=1000", "--set", "loop.checkpoint_every=2"],
+    )
+    command = [sys.executable, "-m", "pipelines.train", str(tiny_world), "--out", str(out), *given]
     with (tmp_path / "first.log").open("w") as log:
-        first = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        first = subprocess.Popen([*command, "--set", "loop.steps=100000"], cwd=ROOT, stdout=log, stderr=log)
     try:
         while not list(out.glob("checkpoints/*/manifest.json")):
             assert first.poll() is None, (tmp_path / "first.log").read_text()
             time.sleep(0.1)
-        assert main([str(tiny_world), "--out", str(out), *endless, "--resume"]) == 2
-        assert "in use by a run on" in (said := capsys.readouterr().err)
-        assert f"process {first.pid}" in said
-        assert first.poll() is None
-        step = len(RunFolder(out).read_metrics()) + 3
-        options = [*steps, "--set", f"loop.steps={step + 3}", "--set", "loop.checkpoint_every=1000"]
-        assert main([str(tiny_world), "--out", str(out), *options, "--resume", "--take-over"]) == 0
+        os.kill(first.pid, signal.SIGSTOP)
+        steps = len(RunFolder(out).read_metrics()) + 2
+        again = [str(tiny_world), "--out", str(out), *given, "--set", f"loop.steps={steps}", "--resume"]
+        assert main(again) == 2
+        assert f"in use by a run on {socket.gethostname()} (process {first.pid}" in capsys.readouterr().err
+        assert main([*again, "--take-over"]) == 0
+        files = {path: path.read_bytes() for path in out.glob("*") if path.is_file()}
+        os.kill(first.pid, signal.SIGCONT)
         assert first.wait(60) == 1
     finally:
-        if first.poll() is None:
-            os.kill(first.pid, signal.SIGKILL)
+        first.kill()
     assert "was taken over by" in (tmp_path / "first.log").read_text()
+    assert {path: path.read_bytes() for path in out.glob("*") if path.is_file()} == files
     folder = RunFolder(out)
-    assert (folder.read_state()["status"], folder.read_summary()["steps"]) == ("done", step + 3)
-    assert [record["step"] for record in folder.read_metrics()] == list(range(1, step + 4))
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    assert all(json.loads(line) for line in lines)
+    assert (folder.read_state()["status"], folder.read_summary()["steps"]) == ("done", steps)
+    assert [record["step"] for record in folder.read_metrics()] == list(range(1, steps + 1))
