@@ -24,6 +24,7 @@ from cluster import speaking
 from pipelines import checks
 from pipelines.advice import first_change, least_need
 from pipelines.arguments import path_of
+from pipelines.captions import check_captions
 from pipelines.checkers import check_checker
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
@@ -107,9 +108,11 @@ def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
     """The prompts of training, or the first of very many, checked as `pipelines.train` checks all prompts. Raises UserError."""
     check_checker(recipe)
     checks.init_adapter(recipe)
-    prompts, _ = load_prompt_sets(recipe.data)
+    prompts, heldout = load_prompt_sets(recipe.data)
     PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
-    return prompts.sample()
+    sample = prompts.sample()
+    check_captions(recipe, sample, heldout)
+    return sample
 
 
 def tell_mistakes(found: Sequence[str]) -> int:

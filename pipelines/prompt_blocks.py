@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.messages import Prompt
-from pipelines.prompt_fields import EMPTY, id_of
+from pipelines.prompt_fields import id_of
 from pipelines.prompt_files import ParquetFile
 
-SEEN = "[^" + "".join(rf"\p{{{kind}}}" for kind in EMPTY) + "]"
+SEEN = r"[^\p{Z}\p{M}\p{C}]"  # a character that can be seen
 
 
 @dataclass(frozen=True)

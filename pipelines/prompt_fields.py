@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -16,7 +15,6 @@ ROLES = ("caption", "id", "category")
 CAPTIONS = ("caption", "captions", "prompt", "prompts", "text")  # in any case
 CATEGORIES = ("category", "tag")
 SHOWN = 12  # names in a message
-EMPTY = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what is not seen
 
 
 class Fields:
@@ -87,7 +85,7 @@ def prompt_of(record: Any, where: str, fields: Fields) -> Prompt:
     caption = given["caption"]
     if not isinstance(caption, str):
         raise UserError(f"{where}: `{found['caption']}` is {kind_of(caption)}, but the caption is text")
-    if not visible(caption):
+    if not caption.strip():
         raise UserError(f"{where}: the caption is empty; remove the {where.split()[-2]} or write a caption")
     extra = {name: value for name, value in record.items() if name not in ROLES}
     identity = _label(given.get("id"), found.get("id", ""), where) or id_of(caption)
@@ -97,11 +95,6 @@ def prompt_of(record: Any, where: str, fields: Fields) -> Prompt:
 def id_of(caption: str) -> str:
     """The id of a prompt that was given none."""
     return hashlib.sha256(caption.encode()).hexdigest()[:16]
-
-
-def visible(text: str) -> bool:
-    """Whether anything of a text is seen."""
-    return any(unicodedata.category(sign) not in EMPTY for sign in text)
 
 
 def shown(names: Iterable[str]) -> str:
