@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 
 from actors.diffusion.family import Conditions, Family, LoadOptions, load_family
 from actors.reward.promptecho import PromptEcho
-from actors.seeds import seed_of
+from actors.seeds import seed_of, stream_of
 from pipelines.architectures import load
 from tests.tiny_families import MAKERS
 from tests.tiny_models import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer
@@ -172,8 +173,8 @@ class Captions:
         return Conditions(tensors)
 
     def _normal_of(self, caption: str) -> Callable[..., Tensor]:
-        generator = torch.Generator().manual_seed(seed_of("caption", caption))
-        return lambda *shape: torch.randn(shape, generator=generator).to(self.device, self.dtype)
+        stream = stream_of(seed_of("caption", caption))
+        return lambda *shape: torch.from_numpy(stream.standard_normal(shape, np.float32)).to(self.device, self.dtype)
 
 
 def judge(name: str, device: torch.device, dtype: torch.dtype, tiny: bool, folder: Path) -> PromptEcho:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from rich.progress import Progress
 
 from actors.messages import Prompt
-from actors.seeds import seed_of
+from actors.seeds import seed_of, stream_of
 from cluster import speaking
 from pipelines.config import UserError
 from pipelines.prompt_blocks import Block, Span, categories_of, of_category, prompt_at, read_block, unrepeated, usable
@@ -200,7 +200,7 @@ class ShuffledRows:
 
     def _permutation(self, length: int, *purpose: str | int) -> np.ndarray:
         seed = seed_of(self.seed, "order", self.category or "", *purpose)
-        return np.random.Generator(np.random.PCG64(seed)).permutation(length)
+        return stream_of(seed).permutation(length)
 
 
 def tried_again(read: Callable[[], Block]) -> Block:

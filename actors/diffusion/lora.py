@@ -13,6 +13,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from actors.diffusion.sample import noise_of
 from actors.messages import Adapter
 from actors.seeds import seed_of
 
@@ -50,8 +51,7 @@ def attach(transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, 
     with torch.no_grad():
         for name, parameter in tensors(transformer, TRAINED).items():
             if name.endswith(A):
-                generator = torch.Generator().manual_seed(seed_of(seed, "lora", name))
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / rank)
+                parameter.copy_(noise_of(seed_of(seed, "lora", name), tuple(parameter.shape)) / rank)
         for name, parameter in tensors(transformer, EMA).items():
             parameter.copy_(tensors(transformer, TRAINED)[name])
     train(transformer)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actors.diffusion.family import Family, Prompted
+from actors.seeds import stream_of
 
 
 def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 noise from one seed, drawn on the CPU so that every device sees the same."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.from_numpy(stream_of(seed).standard_normal(shape, dtype=np.float32))
 
 
 @torch.no_grad()

@@ -50,11 +50,11 @@ class SleepingRollout(Stage):
     said_bytes: int = 0
 
     def draw(self, request: DrawRequest, adapter: Any) -> tuple[DrawReport, np.ndarray, Latents]:
-        seed = request.noise_seeds[0] % 2**32
+        seed = request.noise_seeds[0]
         seconds = self.work("draw", seed)
-        half = max(4, self.payload_bytes // 2)
+        half = max(8, self.payload_bytes // 2)
         images = np.zeros(half, np.uint8)
-        images[:4] = np.frombuffer(seed.to_bytes(4, "little"), np.uint8)
+        images[:8] = np.frombuffer(seed.to_bytes(8, "little"), np.uint8)
         latents = Latents(np.zeros((1, 1, 1, half // 4), np.float32))
         report = DrawReport(
             caption=request.caption,
@@ -74,7 +74,7 @@ class SleepingReward(Stage):
     images: int = 2
 
     def score(self, prompt: Prompt, images: np.ndarray) -> Scores:
-        seed = int.from_bytes(images[:4].tobytes(), "little")
+        seed = int.from_bytes(images[:8].tobytes(), "little")
         seconds = self.work("score", seed)
         rng = random.Random(seed)
         return Scores(tuple(rng.random() for _ in range(self.images)), seconds=seconds)

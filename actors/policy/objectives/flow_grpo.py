@@ -13,6 +13,7 @@ from torch import Tensor
 
 from actors.device import to_device
 from actors.diffusion.family import Family, Prompted
+from actors.diffusion.sample import noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy, clipped_objective
 from actors.seeds import seed_of
@@ -113,5 +114,4 @@ class FlowGrpo:
 
 def _step_noise(sample_seeds: tuple[int, ...], window: int, shape: tuple[int, ...]) -> Tensor:
     """[B, N, C, H, W] standard normal, float32 on the CPU, each sample's from its own seed."""
-    generators = [torch.Generator().manual_seed(seed_of(seed, "steps")) for seed in sample_seeds]
-    return torch.stack([torch.randn((window, *shape), generator=generator) for generator in generators])
+    return torch.stack([noise_of(seed_of(seed, "steps"), (window, *shape)) for seed in sample_seeds])

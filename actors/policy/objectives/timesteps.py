@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actors.device import to_device
 from actors.diffusion.family import Conditions
-from actors.seeds import seed_of
+from actors.seeds import seed_of, stream_of
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def stratified(count: int, generator: torch.Generator) -> Tensor:
+def stratified(count: int, generator: np.random.Generator) -> Tensor:
     """One uniform number in each of `count` equal parts of [0, 1), ascending, float32 [count]."""
-    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    return torch.from_numpy((np.arange(count) + generator.random(count)) / count).float()
 
 
 def draw_sigmas(
-    kind: str, count: int, sigmas: Tensor, shift: float, lowest: float, fraction: float, generator: torch.Generator
+    kind: str, count: int, sigmas: Tensor, shift: float, lowest: float, fraction: float, generator: np.random.Generator
 ) -> Tensor:
     """`count` sigmas in (0, 1], one per stratum, float32 [count].
 
@@ -83,11 +84,11 @@ def draw_sigmas(
     return sigmas.cpu()[bucket_indices(1 if kind == "discrete_wo_init" else 0, end, count, generator)]
 
 
-def bucket_indices(start: int, end: int, count: int, generator: torch.Generator) -> Tensor:
+def bucket_indices(start: int, end: int, count: int, generator: np.random.Generator) -> Tensor:
     """One random index in each of `count` buckets cut from [start, end) by linspace; an empty bucket gives its left edge, int64 [count]."""
     edges = torch.linspace(start, end, count + 1).long()
     width = (edges[1:] - edges[:-1]).clamp(min=1)
-    return edges[:-1] + (torch.rand(count, generator=generator) * width).long()
+    return edges[:-1] + torch.from_numpy(generator.integers(width.numpy()))
 
 
 def training_pairs(
@@ -96,7 +97,7 @@ def training_pairs(
     """(sigma_BN, noise_BNCHW) of each sample, float32 on the CPU: the same wherever and whenever they are asked for."""
     sigma_rows, noise_rows = [], []
     for seed in sample_seeds:
-        generator = torch.Generator().manual_seed(seed_of(seed, "pairs"))
+        generator = stream_of(seed_of(seed, "pairs"))
         sigma_rows.append(draw_sigmas(sigmas=sigmas, generator=generator, **draw))  # type: ignore[arg-type]
-        noise_rows.append(torch.randn((len(sigma_rows[-1]), *shape), generator=generator))
+        noise_rows.append(torch.from_numpy(generator.standard_normal((len(sigma_rows[-1]), *shape), np.float32)))
     return torch.stack(sigma_rows), torch.stack(noise_rows)

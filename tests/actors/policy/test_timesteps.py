@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from actors.policy.objectives.timesteps import bucket_indices, draw_sigmas, shift_sigma, stratified, training_pairs
+from actors.seeds import stream_of
 
 SIGMAS = torch.linspace(1, 0, 15)
 DRAW = {"shift": 3.0, "lowest": 0.2, "fraction": 0.9}
@@ -11,7 +12,7 @@ KINDS = ["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_wi
 
 
 def draw(kind, count, seed):
-    return draw_sigmas(kind, count, SIGMAS, generator=torch.Generator().manual_seed(seed), **DRAW)
+    return draw_sigmas(kind, count, SIGMAS, generator=stream_of(seed), **DRAW)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +37,7 @@ def test_the_first_index_is_drawn_only_where_the_name_says_so():
 def test_no_index_beyond_the_fraction_of_the_path():
     last = int(14 * 0.9)
     for seed in range(300):
-        assert bucket_indices(1, last, 4, torch.Generator().manual_seed(seed)).max() < last
+        assert bucket_indices(1, last, 4, stream_of(seed)).max() < last
 
 
 def test_uniform_is_shifted_from_the_lowest():
@@ -46,7 +47,7 @@ def test_uniform_is_shifted_from_the_lowest():
 
 
 def test_stratified_has_one_in_each_part():
-    values = stratified(8, torch.Generator().manual_seed(0))
+    values = stratified(8, stream_of(0))
     assert ((values * 8).floor() == torch.arange(8)).all()
 
 
