@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line of a prompt set; `extra` holds the line's other fields, which only a held-out checker reads."""
+    """One prompt of a set; `extra` holds its other fields, which rewards and a held-out checker may read."""
 
     id: str
     caption: str

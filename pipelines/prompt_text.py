@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import places
 from pipelines.config import UserError
-from pipelines.strict_json import JsonError, kind_of, parse
+from pipelines.strict_json import JsonError, NotJson, kind_of, parse
 
 Records = Iterator[tuple[str, Any]]  # where each stands, and its fields, or whatever else stands there
 
@@ -113,16 +113,15 @@ def _json(text: str, place: str, whole: bool) -> Records:
         try:
             yield f"{place}, line {number}", parse(line.strip("\r \t"))
         except JsonError as error:
-            raise UserError(
-                f'{place}, line {number}: {error}; each line must be an object such as {{"caption": "a red circle"}}'
-            ) from None
+            wanted = '; each line must be an object such as {"caption": "a red circle"}'
+            raise UserError(f"{place}, line {number}: {error}{wanted if isinstance(error, NotJson) else ''}") from None
 
 
 def _array(text: str, place: str) -> Records:
     try:
         entries = parse(text)
     except JsonError as error:
-        raise UserError(f'{place}: {error}; an array such as [{{"caption": "a red circle"}}] is read') from None
+        raise UserError(f"{place}: {error}") from None
     for number, entry in enumerate(entries, start=1):
         yield f"{place}, entry {number}", entry
 

@@ -15,7 +15,11 @@ NAMES = {dict: "an object", list: "a list", str: "text", bool: "true or false", 
 
 
 class JsonError(ValueError):
-    """What is wrong with a text, in words that follow on a place: "not JSON (...)"."""
+    """What is wrong with a text, in words that follow on a place."""
+
+
+class NotJson(JsonError):
+    """The text is no JSON at all: "not JSON (...)"."""
 
 
 def parse(text: str) -> Any:
@@ -29,7 +33,7 @@ def parse(text: str) -> Any:
             text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
         )
     except json.JSONDecodeError as error:
-        raise JsonError(f"not JSON ({error})") from None
+        raise NotJson(f"not JSON ({error})") from None
     except RecursionError:
         raise JsonError(f"nested deeper than {MAX_DEPTH} levels") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
