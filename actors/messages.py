@@ -48,7 +48,7 @@ class DrawRequest:
 
 @dataclass(frozen=True)
 class DrawTrial:
-    """What a rollout worker tries when it starts: an image of this size of this model, and schedules of so many steps."""
+    """What a worker with an image model tries when it starts: an image of this size of this model, and schedules of so many steps."""
 
     model: str
     height: int

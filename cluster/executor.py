@@ -57,7 +57,8 @@ class RayExecutor:
     """Executor on a Ray cluster that this process has joined (cluster/connect.py). `run` names the actors.
 
     A pool without a ready worker gives up after `max_start_failures` starts in a row that failed; a start fails after
-    `start_timeout_s`. A pool of which no worker was ever ready gives up at the first constructor that raises. So does a gang.
+    `start_timeout_s`. A pool of which no worker was ever ready gives up at the first constructor that raises. So does a gang. A process
+    that dies while it starts is replaced, the first time too.
 
     Workers are asked for a sign of life every `heartbeat_s`, during `wait`; one that gives none within `heartbeat_timeout_s`
     is ended.

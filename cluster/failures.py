@@ -15,7 +15,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from cluster.tasks import Failure
+from cluster.tasks import Failure, WorkerMistakeError, WorkerStartError
 
 MESSAGE_CHARS = 4000
 FETCH_S = 60.0  # a first return value is small and exists already: if it does not come, its node is gone
@@ -40,6 +40,8 @@ def failure_of(error: Exception) -> Failure:
         cause = innermost(error)
         if isinstance(cause, (ObjectLostError, *_WORKER_LOST)):
             return Failure("object_lost", tail(str(cause)))
+        if isinstance(cause, WorkerStartError):
+            return Failure("mistake" if isinstance(cause, WorkerMistakeError) else "raised", str(cause))
         return Failure("raised", tail(error.traceback_str if hasattr(error, "traceback_str") else str(error)))
     if isinstance(error, ObjectLostError):
         return Failure("object_lost", tail(str(error)))

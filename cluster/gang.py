@@ -111,22 +111,24 @@ class Gang:
         """The ranks did not come up, or one of them is lost."""
         if self._ready:
             self._lose(failure)
-        elif failure.cause == "mistake":
+        elif failure.cause == "mistake" and not self._was_ready:
             self._end(failure.message)
             self._lost = failure.message
             raise WorkerMistakeError(failure.message)
         else:
-            self._not_started(failure.message)
+            self._not_started(failure)
 
     def _lose(self, failure: Failure) -> None:
         self._lost = f"the gang {self.spec.name} was ended: {failure.message}"
         self._end(self._lost, failure)
 
-    def _not_started(self, message: str) -> None:
-        """Try again, ever more slowly. Give up at once if the ranks were never ready, else after a few times."""
+    def _not_started(self, failure: Failure) -> None:
+        """Try again, ever more slowly. Give up after a few times; at once if the ranks were never ready and none of them died."""
+        message = failure.message
         self._end(message)
         self._start_failures += 1
-        if not self._was_ready or self._start_failures >= self._site.max_start_failures:
+        hopeless = failure.cause != "worker_lost" and not self._was_ready
+        if hopeless or self._start_failures >= self._site.max_start_failures:
             self._lost = message
             raise WorkerStartError(
                 f"the gang {self.spec.name} of {self.spec.size} ranks does not start"

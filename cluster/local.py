@@ -30,6 +30,7 @@ from cluster.tasks import (
     rank_args,
     spec_named,
 )
+from cluster.tracebacks import last_lines
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class LocalExecutor(InProcess):
             except spec.mistakes as error:
                 raise WorkerMistakeError(str(error)) from error
             except Exception as error:
-                raise WorkerStartError(f"worker {name} could not start: {traceback.format_exc()}") from error
+                raise WorkerStartError(f"worker {name} could not start:\n{last_lines(error)}") from error
 
     def _join(self, gang: str) -> None:
         ranks = [rank for _, rank in self._workers[gang]]
@@ -135,7 +136,7 @@ class LocalExecutor(InProcess):
             for rank in ranks:
                 rank.join(address)
         except Exception as error:
-            raise WorkerStartError(f"the gang {gang} could not join: {traceback.format_exc()}") from error
+            raise WorkerStartError(f"the gang {gang} could not join:\n{last_lines(error)}") from error
 
     def _run(self, task: Task) -> Outcome:
         began = time.monotonic()

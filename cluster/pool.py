@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import ray
-from ray.exceptions import ActorDiedError
 
-from cluster.failures import FETCH_S, result_of, tail
+from cluster.failures import result_of
 from cluster.heartbeat import Pulse
 from cluster.site import Site, backoff_s, call
 from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerMistakeError, WorkerStartError
@@ -41,7 +40,8 @@ class Pool:
         self._num_started = 0
         self._restarts = 0
         self._start_failures = 0  # in a row
-        self._was_ready = False
+        self._failed_at = 0.0  # when the last of them was counted
+        self._was_ready = self._was_complete = False  # any worker, and all of them
         self._heal_at = 0.0
 
     # -- what the executor calls
@@ -102,7 +102,7 @@ class Pool:
         name = f"{self.spec.name}-{self._num_started}"
         self._num_started += 1
         actor = self._site.start_actor(self.spec, name)
-        worker = _Worker(name, actor, actor.mistake.remote(), began=time.monotonic())
+        worker = _Worker(name, actor, actor.started.remote(), began=time.monotonic())
         self._workers[name] = worker
         self._starting.add(name)
         self._site.waits.add(
@@ -113,26 +113,31 @@ class Pool:
         )
 
     def _started(self, worker: _Worker) -> None:
-        try:
-            mistake = ray.get(worker.ref, timeout=FETCH_S)
-        except Exception as error:
-            own_error = isinstance(error, ActorDiedError) and error.actor_init_failed
-            self._not_started(worker, tail(str(error)), hopeless=own_error and not self._was_ready)
+        _, failure = result_of(worker.ref)
+        if failure:
+            self._refused(worker, failure)
             return
-        if mistake is not None:
-            self._end(worker)
-            raise WorkerMistakeError(mistake)
         self._start_failures = 0
         self._was_ready = True
         self._starting.discard(worker.name)
         self._idle[worker.name] = worker
+        self._was_complete = self._was_complete or self.ready
         worker.pulse = self._site.heartbeats.watch(worker.actor, partial(self._lost, worker))
         self._dispatch()
+
+    def _refused(self, worker: _Worker, failure: Failure) -> None:
+        """It died, or its constructor raised. A mistake ends the start; once all were ready, its node may be to blame as well."""
+        if failure.cause == "mistake" and not self._was_complete:
+            self._end(worker)
+            raise WorkerMistakeError(failure.message)
+        self._not_started(worker, failure.message, hopeless=failure.cause == "raised" and not self._was_ready)
 
     def _not_started(self, worker: _Worker, message: str, hopeless: bool = False) -> None:
         """Try again, ever more slowly. With no other worker, give up: if `hopeless` at once, else after a few times."""
         self._end(worker)
-        self._start_failures += 1
+        if worker.began >= self._failed_at:  # those that were started together, and fail with their node, count once
+            self._start_failures += 1
+            self._failed_at = time.monotonic()
         alone = self.status().ready == 0
         if alone and (hopeless or self._start_failures >= self._site.max_start_failures):
             raise WorkerStartError(

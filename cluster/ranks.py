@@ -50,7 +50,7 @@ class Ranks:
             site.start_actor(spec, f"{spec.name}-{rank}{suffix}", strategy, rank=rank, ranks=spec.size)
             for rank in range(spec.size)
         ]
-        self._step("the start", [actor.mistake.remote() for actor in self.actors], self._meet)
+        self._step("the start", [actor.started.remote() for actor in self.actors], self._meet)
 
     def end(self) -> None:
         """End all processes and give their places back. No call-back comes any more."""
@@ -72,9 +72,7 @@ class Ranks:
 
         self._round = Round(self._site.waits, what, refs, self._site.start_timeout_s, done)
 
-    def _meet(self, mistakes: list[str | None]) -> None:
-        if told := [mistake for mistake in mistakes if mistake is not None]:
-            return self._on_lost(Failure("mistake", told[0]))
+    def _meet(self, _: list[Any]) -> None:
         self._step("address()", [self.actors[0].address.remote()], self._join)
 
     def _join(self, addresses: list[str]) -> None:

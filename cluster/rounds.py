@@ -54,7 +54,8 @@ class Round:
         del self._left[rank]
         self._values[rank], failure = result_of(ref)
         if failure:
-            self._failures.append(Failure(failure.cause, f"rank {rank}: {failure.message}"))
+            prefix = "" if failure.cause == "mistake" else f"rank {rank}: "
+            self._failures.append(Failure(failure.cause, prefix + failure.message))
         if not self._left or (failure and failure.cause == "worker_lost"):
             self._finish()
         elif failure and len(self._failures) == 1:

@@ -11,7 +11,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.heartbeat import HEALTH, Heartbeats
-from cluster.tasks import Outcome, PoolSpec, Task
+from cluster.tasks import Outcome, PoolSpec, Task, WorkerMistakeError, WorkerStartError
+from cluster.tracebacks import last_lines
 from cluster.waiting import WaitSet
 
 MAX_BACKOFF_S = 30.0
@@ -71,20 +72,23 @@ def _remote(actor: type, mistakes: tuple[type[Exception], ...]) -> Any:
     """The class as Ray knows it: made once, since Ray sends each one that is made to the cluster.
 
     Its first argument is the worker's name, which Ray puts before the lines of its log, and into its errors and its tasks.
-    A mistake is kept for `mistake()` and not raised: Ray would print the traceback, and the stack of a process that it aborts.
+    What its constructor raises is kept for `started()`: else Ray aborts the process, and prints its stack as well.
     """
 
     class Worker(actor):
         def __init__(self, worker_name: str, **kwargs: Any) -> None:
             self._worker_name = worker_name
-            self._mistake: str | None = None
+            self._problem: WorkerStartError | None = None
             try:
                 super().__init__(**kwargs)
             except mistakes as error:
-                self._mistake = str(error)
+                self._problem = WorkerMistakeError(str(error))
+            except Exception as error:
+                self._problem = WorkerStartError(last_lines(error))
 
-        def mistake(self) -> str | None:
-            return self._mistake
+        def started(self) -> None:
+            if self._problem is not None:
+                raise self._problem
 
         def __repr__(self) -> str:
             return self._worker_name

@@ -62,12 +62,17 @@ class PolicyLosses:
         if self._in_row > self.max_in_row:
             raise RunFailed(
                 f"the policy was lost {self._in_row} times without a new step, at last in the {doing} of step {step}: "
-                f"{failure.message}"
+                f"{_said(failure)}"
             )
         if failure.cause == "raised":
             if step in self._raised_at:
-                raise RunFailed(f"the {doing} of step {step} failed twice: {failure.message}")
+                raise RunFailed(f"the {doing} of step {step} failed twice: {_said(failure)}")
             self._raised_at.add(step)
+
+
+def _said(failure: Failure) -> str:
+    """What was raised, without the calls that led to it: the event `policy_lost` has them."""
+    return failure.message.strip().splitlines()[-1] if failure.cause == "raised" else failure.message
 
 
 class CallFailed(Exception):

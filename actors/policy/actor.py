@@ -19,12 +19,14 @@ class PolicyActor:
 
     def __init__(self, rank: int, ranks: int, num_threads: int | None, settings: dict, gpu_share: float = 0.0) -> None:
         prepare(num_threads, gpu_share)
+        from actors.diffusion.trial import try_network
         from actors.policy.learner import LearnerSettings, load_model
         from actors.policy.meeting import Meeting
 
         self.meeting = Meeting(rank, ranks)
         self.settings = LearnerSettings(**settings)
         self.family = load_model(self.settings)
+        try_network(self.family, self.settings.trial)
 
     def address(self) -> str:
         """Where this rank can be met, "host:port"; nowhere in stage 0, where there is no other."""

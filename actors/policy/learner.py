@@ -19,7 +19,7 @@ from actors.diffusion import lora
 from actors.diffusion.adapter_file import find_adapter
 from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
 from actors.diffusion.foreign_lora import start_from
-from actors.messages import Adapter, Latents, UpdateGroup
+from actors.messages import Adapter, DrawTrial, Latents, UpdateGroup
 from actors.mistake import Mistake
 from actors.policy.engine import Engine
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
@@ -45,6 +45,11 @@ class LearnerSettings:
     seed: int
     total_steps: int
     init_adapter: tuple[str, str] | None = None
+
+    @property
+    def trial(self) -> DrawTrial:
+        """What is tried before the first step."""
+        return DrawTrial(self.policy["model"], self.height, self.width, (self.num_steps,), self.guidance_scale)
 
 
 def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: float) -> float:
@@ -166,12 +171,17 @@ class Learner:
         return parts
 
     def export(self, policy_version: int) -> Adapter:
-        """The adapter that draws, as numpy."""
+        """The adapter that draws, as numpy. Raises FloatingPointError as `adapter`."""
         return self.adapter(policy_version, lora.as_numpy(self.engine.whole(self.objective.drawn_by)))
 
     def adapter(self, policy_version: int, tensors: dict[str, np.ndarray]) -> Adapter:
-        """The message that carries these tensors, with their hash."""
+        """The message that carries these tensors, with their hash. Raises FloatingPointError if they are not finite."""
         policy = self.settings.policy
+        if bad := next((name for name, tensor in tensors.items() if not np.isfinite(tensor).all()), None):
+            raise FloatingPointError(
+                f"version {policy_version}: {bad} of the adapter is not finite, so nothing can be drawn with it. Lower "
+                "policy.learning_rate, and go on with --resume"
+            )
         return Adapter(
             policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, lora.sha256_of(tensors), tensors
         )

@@ -1,4 +1,4 @@
-"""Reward workers that cannot start end the run at once, with their own error."""
+"""Workers that cannot use what they were given end the run at once, with one sentence."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from tests.faults.conftest import Start
 
 
 def test_a_judge_that_only_the_worker_finds_broken(start: Start, tiny_world: Path, tmp_path: Path) -> None:
-    """The driver's check looks for a config.json and finds it; the weights are cut."""
-    judge = tmp_path / "judge"
-    shutil.copytree(tiny_world.parent / "judge", judge)
-    weights = judge / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
+    """The driver's checks find all files whole; its template asks for what no one sends."""
+    judge = Path(shutil.copytree(tiny_world.parent / "judge", tmp_path / "judge"))
+    (judge / "chat_template.jinja").write_text("{{ raise_exception('a system message comes first') }}")
     deadline_s = 120.0
     run = start(reward__model=judge, loop__steps=2, cluster__start_timeout_s=deadline_s)
-    assert run.end(seconds=deadline_s) == 1
+    assert run.end(seconds=deadline_s) == 2
     said = " ".join(run.output().split())
-    assert "workers of the pool reward do not start" in said
-    assert "SafetensorError" in said
+    assert "a system message comes first" in said
+    assert "Traceback" not in said, "neither Python's"
+    assert "Stack trace" not in said, "nor that of Ray's own process"
     assert not RunFolder.holds_run(run.out)

@@ -183,8 +183,10 @@ def test_a_nan_reward_quarantines_its_group_and_says_so(tiny_world, tmp_path):
 
 
 def test_too_many_failures_in_a_row_end_the_run(tiny_world, tmp_path, capsys):
-    judge = blind_to(tiny_world.parent / "judge", "a", tmp_path / "judge")
-    options = overrides(reward__model=judge, loop__max_failures_in_row=3)
+    judge = blind_to(tiny_world.parent / "judge", "green", tmp_path / "judge")
+    prompts = tmp_path / "green.jsonl"
+    prompts.write_text("".join(json.dumps({"caption": f"a green {shape}"}) + "\n" for shape in ("circle", "square")))
+    options = overrides(reward__model=judge, data__train=prompts, loop__max_failures_in_row=3)
     assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local", *options]) == 1
     assert "in a row" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
@@ -299,24 +301,16 @@ def test_a_users_mistake_ends_with_2_before_any_worker_starts(tiny_world, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(tiny_world, tmp_path, capsys):
-    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-    assert (
-        main(
-            [
-                str(tiny_world),
-                "--out",
-                str(tmp_path / "run"),
-                "--executor",
-                "local",
-                "--set",
-                f"reward.model={tmp_path}",
-            ]
-        )
-        == 1
-    )
-    assert "worker reward-0 could not start" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "run").exists()
+def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(tiny_world, tmp_path, capsys, monkeypatch):
+    def load_reward(settings):
+        raise OSError("the disk does not answer")
+
+    monkeypatch.setattr("actors.reward.reward.load_reward", load_reward)
+    assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "worker reward-0 could not start" in said
+    assert said.endswith("OSError: the disk does not answer")
+    assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
 def test_training_on_held_out_captions_is_refused(tiny_world, tmp_path, capsys):
