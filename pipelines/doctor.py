@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from actors.messages import Prompt
 from actors.mistake import Mistake
@@ -169,12 +170,11 @@ def memory_table(found: Estimate) -> Table:
     return table
 
 
-def _phase(actor: Actor, name: str) -> str:
+def _phase(actor: Actor, name: str) -> Text:
     """The widest phase of an actor is set off: it alone counts."""
     if name not in actor.phases:
-        return ""
-    text = f"+ {_size(actor.phases[name])}"
-    return f"[bold not dim]{text}[/]" if name == actor.widest else text
+        return Text()
+    return Text(f"+ {_size(actor.phases[name])}", style="bold not dim" if name == actor.widest else "")
 
 
 def _size(size: float) -> str:
