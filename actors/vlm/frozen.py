@@ -155,8 +155,12 @@ def plain_head(model: Any, path_or_name: str) -> Tensor:
     head: Any = model.get_output_embeddings()
     config = model.config.get_text_config()
     more = [name for name in HEAD_SCALES if getattr(config, name, None) not in (None, 1, 1.0)]
-    if any((type(head) is not nn.Linear, head.bias is not None, more)):
-        what = f"has {more[0]} = {getattr(config, more[0])}" if more else f"is a {type(head).__name__}, or has a bias"
+    what = f"has {more[0]} = {getattr(config, more[0])}" if more else ""
+    if type(head) is not nn.Linear:
+        what = f"is a {type(head).__module__}.{type(head).__qualname__}"
+    elif head.bias is not None:
+        what = "has a bias"
+    if what:
         raise Mistake(
             f"reward.model = {path_or_name!r}: its output head {what}, but EchoRay reads a plain matrix. If it is an adapter of peft, "
             "merge it into the weights (merge_and_unload) and save the model"
