@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from actors.model_path import located
 from pipelines.recipe_errors import explain, toml
 from pipelines.tables import (
+    OF_THE_SAMPLER,
     Awm,
     Cluster,
     Data,
@@ -103,10 +104,13 @@ class Recipe(Table):
                     f"objective.window = {objective.window} steps are to be trained, but rollout.steps = {steps} and "
                     f"objective.timestep_fraction leave {usable}: lower the first or raise rollout.steps"
                 )
-        elif objective.timesteps.startswith("discrete") and objective.timesteps_per_sample > usable:
+            return
+        usable = {"discrete_wo_init": usable - 1, "subset": steps}.get(objective.timesteps, usable)
+        if objective.timesteps in OF_THE_SAMPLER and objective.timesteps_per_sample > usable:
             raise ValueError(
-                f"objective.timesteps_per_sample = {objective.timesteps_per_sample} buckets need as many sampling steps, but "
-                f"rollout.steps * timestep_fraction leaves {usable}: lower the first or raise rollout.steps"
+                f"objective.timesteps_per_sample = {objective.timesteps_per_sample} needs as many sampling steps, but "
+                f'rollout.steps and timestep_fraction leave {usable} for objective.timesteps = "{objective.timesteps}": '
+                "lower the first or raise rollout.steps"
             )
 
     def _check_ranks(self) -> None:

@@ -38,6 +38,8 @@ Fraction = Annotated[float, Field(ge=0, le=1e6)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]  # three years: what clocks can still wait for
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["auto", "cpu", "cuda"]
+Timesteps = Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init", "subset"]
+OF_THE_SAMPLER = ("discrete", "discrete_wo_init", "discrete_with_init", "subset")  # take some of its own sigmas
 DType = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU that has it, else float32
 
 
@@ -163,9 +165,7 @@ class ObjectiveTable(Table):
 class Matching(ObjectiveTable):
     """What objectives that match flows at random sigmas have: where these lie."""
 
-    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = (
-        "discrete_wo_init"
-    )
+    timesteps: Timesteps = "discrete_wo_init"
     timesteps_per_sample: Count = 6
     timestep_shift: Annotated[float, Field(gt=0)] = 3.0
     timestep_min: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -203,7 +203,7 @@ class Nft(Matching):
     """DiffusionNFT (docs/objectives/nft.md)."""
 
     type: Literal["nft"] = "nft"
-    timesteps: Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"] = "discrete"
+    timesteps: Timesteps = "discrete"
     timesteps_per_sample: Count = 9
     timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
     beta: Annotated[float, Field(gt=0)] = 1.0

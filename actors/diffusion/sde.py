@@ -1,6 +1,8 @@
-"""Stochastic sampling steps that keep the marginals of the flow's ODE: their mean, their noise, and the log-probability of a step.
+"""Stochastic steps in the place of the ODE's: their mean, their noise, and the log-probability of a step.
 
 With x_sigma = (1 - sigma) * clean + sigma * noise and velocity v = noise - clean, a step goes from sigma to sigma_next < sigma.
+In the limit of small steps `sde` keeps the marginals of the flow's ODE. `cps` does not: it keeps the shares of clean and noise in x,
+and what the model takes for noise is only approximately that.
 """
 
 from __future__ import annotations

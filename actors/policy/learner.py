@@ -53,7 +53,10 @@ class LearnerSettings:
 
 
 def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: float) -> float:
-    """The share of the peak learning rate at a step (1-based): linear warm-up, then linear to `final` at the last step."""
+    """The share of the peak learning rate at a step (1-based): linear warm-up, then linear to `final` at the last step.
+
+    A run that is no longer than its warm-up ends within it, on its way to the peak.
+    """
     if step <= warmup_steps:
         return step / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

@@ -73,6 +73,11 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
         ("rollout.chunk=3", "rollout.chunk = 3 does not divide rollout.group_size = 8: choose one of [1, 2, 4, 8]"),
         ("data.mix={a = 3}", "data.mix takes 3 prompts a step but rollout.prompts_per_step = 8"),
         ("objective.timesteps_per_sample=12", "lower the first or raise rollout.steps"),
+        ("objective.timesteps_per_sample=9", 'leave 8 for objective.timesteps = "discrete_wo_init"'),
+        (
+            "objective={type = 'nft', timesteps = 'subset', timesteps_per_sample = 11}",
+            "leave 10 for objective.timesteps",
+        ),
         ("reward={model = 'm', transform = 'exp', reduction = 'sum'}", 'use reward.reduction = "mean"'),
         ("heldout.guidance_scales=[]", "heldout.guidance_scales = []: at least 1 are wanted"),
         ("run.seed", "give key=value"),

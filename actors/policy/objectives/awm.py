@@ -25,7 +25,8 @@ def log_prob(error: Tensor, sigma: Tensor, weighting: str, power: float) -> Tens
     """-g(m, t), the stand-in for a log-probability; error m >= 0 and sigma t of one shape, in float64.
 
     uniform m; t m t; t2 m t^2; huber (sqrt(m + 1e-10) - 1e-5) t; ghuber ((m + 1e-10)^p - 1e-10^p) t / p;
-    elbo m / (2 s^2) with s = 0.7 sqrt(t / (1 - min(t, 0.99))).
+    elbo m / (2 s^2) with s = 0.7 sqrt(t / (1 - min(t, 0.99))), where t is at least
+    0.001: at t = 0 it would be infinite.
     """
     tiny = 1e-10
     sigma = sigma.double()
@@ -41,6 +42,7 @@ def log_prob(error: Tensor, sigma: Tensor, weighting: str, power: float) -> Tens
         case "ghuber":
             return -((error + tiny) ** power - tiny**power) * sigma / power
         case "elbo":
+            sigma = sigma.clamp(min=1e-3)
             return -error / (2 * 0.49 * sigma / (1 - sigma.clamp(max=0.99)))
     raise ValueError(f"unknown weighting {weighting!r}")
 

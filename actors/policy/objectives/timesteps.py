@@ -67,7 +67,8 @@ def draw_sigmas(
 ) -> Tensor:
     """`count` sigmas in (0, 1], one per stratum, float32 [count].
 
-    uniform: [lowest, 1] stratified, then shifted. logit_normal: sigmoid of a normal by strata of its quantiles, at least 0.01.
+    uniform: [lowest, 1] stratified, then shifted. logit_normal: sigmoid of a normal by strata of its quantiles, shifted
+    likewise, at least 0.01. subset: `count` different ones of all the sampler's own sigmas but the last, which is 0.
     discrete*: indices into the sampler's own sigmas (descending), one drawn in each of `count` buckets of the first `fraction` of
     the path; `discrete` begins at index 0, `discrete_wo_init` at 1, `discrete_with_init` always has 0 and buckets the rest.
     Follows the official AWM code (arXiv 2509.25050), which shares one draw among a micro-batch; here each sample has its own.
@@ -76,7 +77,9 @@ def draw_sigmas(
         return shift_sigma(lowest + (1 - lowest) * stratified(count, generator), shift)
     if kind == "logit_normal":
         quantiles = stratified(count, generator).clamp(1e-6, 1 - 1e-6)
-        return torch.sigmoid(torch.special.ndtri(quantiles)).clamp(min=0.01)
+        return shift_sigma(torch.sigmoid(torch.special.ndtri(quantiles)), shift).clamp(min=0.01)
+    if kind == "subset":
+        return sigmas.cpu()[np.sort(generator.permutation(len(sigmas) - 1)[:count])]
     end = int((len(sigmas) - 1) * fraction)
     if kind == "discrete_with_init":
         rest = bucket_indices(1, end, count - 1, generator) if count > 1 else torch.empty(0, dtype=torch.long)

@@ -233,5 +233,6 @@ def test_it_learns_which_of_two_images_was_better(tiny_sd3):
 
 
 def test_learning_rate_warms_up_and_falls_to_its_share():
+    assert learning_rate_share(3, 5, 3, 0.1) == 0.6  # a run shorter than its warm-up
     share = [learning_rate_share(step, 5, 25, 0.1) for step in (1, 5, 15, 25)]
     assert share == pytest.approx([0.2, 1.0, 0.55, 0.1])

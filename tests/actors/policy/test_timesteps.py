@@ -1,14 +1,18 @@
 """Where samples are trained: strata, bounds, and that a seed decides all."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
 
 from actors.policy.objectives.timesteps import bucket_indices, draw_sigmas, shift_sigma, stratified, training_pairs
 from actors.seeds import stream_of
+from tests import kolmogorov
 
 SIGMAS = torch.linspace(1, 0, 15)
 DRAW = {"shift": 3.0, "lowest": 0.2, "fraction": 0.9}
-KINDS = ["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init"]
+KINDS = ["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init", "subset"]
 
 
 def draw(kind, count, seed):
@@ -60,3 +64,24 @@ def test_a_samples_pairs_do_not_depend_on_its_neighbours():
     assert torch.equal(sigma[1:2], alone_sigma)
     assert torch.equal(noise[1:2], alone_noise)
     assert not torch.equal(noise[0], noise[1])
+
+
+def test_logit_normal_is_the_sigmoid_of_a_normal_after_the_shift():
+    """P(t < x) of t = 3 u / (1 + 2 u), u = sigmoid(normal), is Phi(logit(x) - log 3)."""
+    drawn = torch.cat([draw("logit_normal", 1, seed) for seed in range(4000)]).numpy()
+
+    def distribution(t):
+        return torch.special.ndtr(torch.logit(torch.from_numpy(t)) - np.log(3)).numpy()
+
+    assert kolmogorov.distance(drawn, distribution) < kolmogorov.LIMIT
+
+
+def test_a_subset_of_nine_of_ten_steps_trains_each_of_them_for_nine_samples_of_ten():
+    sigmas = torch.linspace(1, 0, 11)
+    times = Counter()
+    for seed in range(2000):
+        chosen = draw_sigmas("subset", 9, sigmas, generator=stream_of(seed), **DRAW)
+        assert chosen.tolist() == sorted(set(chosen.tolist()), reverse=True)
+        times.update(chosen.tolist())
+    assert sorted(times, reverse=True) == sigmas[:-1].tolist()
+    assert all(abs(count / 2000 - 0.9) < 0.03 for count in times.values())
