@@ -102,14 +102,16 @@ def with_lora(head: nn.Linear) -> nn.Module:
     return LoraLinear(head, "default", LoraConfig(r=2), r=2, lora_alpha=4)
 
 
-@pytest.mark.parametrize("change", [with_bias, with_lora])
+@pytest.mark.parametrize(
+    ("change", "told"), [(with_bias, "has a bias, but"), (with_lora, r"is a peft\.tuners\.lora\.layer\.Linear, but")]
+)
 def test_a_head_that_is_more_than_a_matrix_is_refused(
-    tiny_vlms: dict[str, Path], change: Callable[[nn.Linear], nn.Module]
+    tiny_vlms: dict[str, Path], change: Callable[[nn.Linear], nn.Module], told: str
 ) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny_vlms["qwen3_vl"])
     assert plain_head(model, "its/judge") is model.lm_head.weight
     model.lm_head = change(model.lm_head)
-    with pytest.raises(Mistake, match=r"reward\.model = 'its/judge': its output head is a Linear"):
+    with pytest.raises(Mistake, match=rf"reward\.model = 'its/judge': its output head {told}"):
         plain_head(model, "its/judge")
 
 
