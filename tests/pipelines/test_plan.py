@@ -32,7 +32,7 @@ def test_without_gpus_the_recipes_own_sizes_are_planned(capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "Staleness" in printed
     assert "Splits" not in printed
-    assert "--set policy.ranks=2 --set rollout.size=4 --set reward.size=2" in printed
+    assert "--set policy.ranks=4 --set rollout.size=3 --set reward.size=1" in printed
 
 
 def test_a_measured_run_is_compared_with_its_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

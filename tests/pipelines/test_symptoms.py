@@ -56,7 +56,7 @@ def test_models_that_no_family_covers() -> None:
         ("z_image_qwen3vl32b_64gpu", ["rollout.guidance_scale=0.5"], "guidance_scale = 0 draws without"),
         ("sd35m_8gpu", ["rollout.guidance_scale=4.5", "objective={type='flow_grpo'}"], "collapse"),
         ("flux_dev_8gpu", ["rollout.guidance_scale=1.0"], "distilled for scales around 3.5"),
-        ("sd35m_8gpu", ["rollout.chunk=24", "rollout.prompts_per_step=8"], "rollout.size = 4 workers share 8 tasks"),
+        ("sd35m_8gpu", ["rollout.chunk=24", "rollout.prompts_per_step=8"], "rollout.size = 3 workers share 8 tasks"),
         ("sd35m_8gpu", ["reward.image_pixels=1000000"], "reward.image_pixels = 1000000 is without effect"),
         ("sd35m_8gpu", ["reward.num_gpus=2.0"], "a worker uses one GPU"),
         ("sd35m_8gpu", ["rollout.num_gpus=0.0"], "rollout.num_gpus = 0: 2.5 billion parameters would run on a CPU"),

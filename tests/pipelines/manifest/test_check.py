@@ -114,8 +114,8 @@ PROBLEMS: dict[str, tuple[Change, str]] = {
         put("spec", "shutdownAfterJobFinishes", value=False),
         "spec.ttlSecondsAfterFinished = 600 needs spec.shutdownAfterJobFinishes: true",
     ),
-    "min above max": (put(*REWARD, "minReplicas", value=5), "reward: minReplicas = 5 is above maxReplicas = 4"),
-    "replicas outside": (put(*REWARD, "replicas", value=1), "reward: replicas = 1 lies outside of minReplicas = 2"),
+    "min above max": (put(*REWARD, "minReplicas", value=5), "reward: minReplicas = 5 is above maxReplicas = 3"),
+    "replicas outside": (put(*REWARD, "replicas", value=0), "reward: replicas = 0 lies outside of minReplicas = 1"),
     "no quantity": (
         put(*HEAD_POD, "containers", 0, "resources", "limits", "memory", value="16GB"),
         'limits.memory = "16GB": it must be a quantity, such as 500m, 4 or 16Gi; write "16G"',
@@ -138,28 +138,30 @@ PROBLEMS: dict[str, tuple[Change, str]] = {
         "label: no node has pool=reward, which the pool reward asks for",
     ),
     "too few GPUs": (
-        both(*(put(*WORKERS, 1, key, value=3) for key in ("replicas", "minReplicas", "maxReplicas"))),
-        "but not on the right nodes: rollout 4 x (CPU 1, GPU 1) with pool=rollout",
+        both(*(put(*WORKERS, 1, key, value=2) for key in ("replicas", "minReplicas", "maxReplicas"))),
+        "but not on the right nodes: rollout 3 x (CPU 1, GPU 1) with pool=rollout",
     ),
     "fewer GPUs than are asked for in all": (
         both(
             put(*WORKERS, 1, "maxReplicas", value=1),
+            put(*REWARD, "maxReplicas", value=2),
             *(put(*WORKERS, 1, key, value=1) for key in ("replicas", "minReplicas")),
         ),
-        "GPU: asked 8 (rollout 4 x 1, reward 2 x 1, policy 2 x 1), the cluster has 7",
+        "GPU: asked 8 (rollout 3 x 1, reward 1 x 1, policy 4 x 1), the cluster has 7",
     ),
     "GPUs of which no node has enough": (
         both(
+            put(*WORKERS, 1, "maxReplicas", value=6),
             *(
                 put(*WORKERS, 0, "template", "spec", "containers", 0, "resources", kind, "nvidia.com/gpu", value=0)
                 for kind in ("limits", "requests")
-            )
+            ),
         ),
         "a worker of the pool policy does not fit on any node with pool=policy: it asks for CPU 1, GPU 1",
     ),
     "a start that does not wait for nodes": (
         both(
-            *(put(*REWARD, key, value=1) for key in ("replicas", "minReplicas")),
+            *(put(*WORKERS, 1, key, value=2) for key in ("replicas", "minReplicas")),
             command("--set cluster.node_timeout_s=1800", ""),
         ),
         "before the autoscaler has added nodes",
@@ -254,8 +256,8 @@ WARNINGS: dict[str, tuple[Change, str]] = {
     ),
     "a head with a GPU": (put(*CLUSTER, "headGroupSpec", "rayStartParams", "num-gpus", value="1"), "head: it has GPUs"),
     "a pool that cannot reach its max": (
-        put(*REWARD, "maxReplicas", value=3),
-        "reward.max = 4: the cluster cannot have room",
+        put(*REWARD, "maxReplicas", value=2),
+        "reward.max = 3: the cluster cannot have room",
     ),
 }
 
@@ -274,7 +276,7 @@ def test_object_stores_that_are_too_small_for_the_images_in_flight_are_a_warning
     assert found.recipe
     assert warnings_of_job(found, found.recipe, bytes_in_flight=int(0.6 * found.store_bytes)) == []
     [told] = warnings_of_job(found, found.recipe, bytes_in_flight=int(0.7 * found.store_bytes))
-    assert "the object stores hold 58.0 GiB in all" in told
+    assert "the object stores hold 42.0 GiB in all" in told
 
 
 def test_all_mistakes_are_told_at_once(broken: Callable[[Change], Path], capsys: pytest.CaptureFixture[str]) -> None:
