@@ -24,6 +24,7 @@ from cluster import speaking
 from cluster.runs import Run, RunEnded, RunGone, UserError, find_run
 from cluster.speaking import fail
 from cluster.table import show
+from cluster.tasks import STARTING
 
 LOOK_EVERY_S = 1.0
 
@@ -86,7 +87,7 @@ def status(run: Run, options: argparse.Namespace, console: Console) -> int:
 def scale(run: Run, options: argparse.Namespace, console: Console) -> int:
     """Asks for another size of a pool, if the run's last status allows it."""
     known, _ = run.view()
-    if known:
+    if known and known["state"] != STARTING:
         check_scale(known["pools"], options.pool, options.size)
     return ask(run, console, "scale", options.pool, options.size)
 

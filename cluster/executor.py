@@ -18,6 +18,7 @@ from cluster.placement import PlacementError, check_nodes
 from cluster.pool import Pool
 from cluster.site import Site
 from cluster.tasks import (
+    STARTING,
     Command,
     Executor,
     Failure,
@@ -63,7 +64,8 @@ class RayExecutor:
     Workers are asked for a sign of life every `heartbeat_s`, during `wait`; one that gives none within `heartbeat_timeout_s`
     is ended.
 
-    The start waits up to `node_timeout_s` for nodes that are missing; `say` hears what it waits for.
+    The start waits up to `node_timeout_s` for nodes that are missing; `say` hears what it waits for. From its beginning the run
+    is found by others; one who tells it to stop meanwhile ends it, as Ctrl-C does.
     """
 
     def __init__(
@@ -92,11 +94,12 @@ class RayExecutor:
 
     def start(self) -> None:
         try:
-            with room_for(list(self._specs.values()), self._node_timeout_s, self._say):
+            self._tell("looking for room for its workers")
+            with room_for(list(self._specs.values()), self._node_timeout_s, self._tell):
                 since = time.strftime("%H:%M:%S")
                 while not all(pool.ready for pool in self._pools.values()):
                     self._waits.poll(min(1.0, self._heal(), self._heartbeats.beat()))
-                    self._say(f"starting workers since {since}, ready so far: {self._ready_so_far()}")
+                    self._tell(f"starting workers since {since}, ready so far: {self._ready_so_far()}")
         except BaseException:
             self.close()
             raise
@@ -165,6 +168,14 @@ class RayExecutor:
         give_up = time.monotonic() + CLOSE_S
         while ended and time.monotonic() < give_up:
             ended = [actor for actor in ended if not _is_dead(actor)]
+
+    def _tell(self, waiting_for: str) -> None:
+        """Tells what the start waits for, here and to those who look from outside. Raises KeyboardInterrupt if they want it to stop."""
+        self._say(waiting_for)
+        for command in self._link.exchange({"state": STARTING, "waiting_for": waiting_for}):
+            if command.kind == "stop":
+                raise KeyboardInterrupt
+            self._link.answer(command.id, "refused: the run is still starting; ask again when it trains")
 
     def _heal(self) -> float:
         return min(pool.heal() for pool in self._pools.values())

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cluster.tasks import STARTING
+
 SILENT_S = 10.0
 BAR_WIDTH = 8
 
@@ -22,6 +24,8 @@ def show(run: str, status: dict[str, Any] | None, age_s: float) -> RenderableTyp
     heading.append(f"  {state}", style="green" if state == "running" else "yellow")
     if age_s > SILENT_S:
         heading.append(f"  silent for {clock(age_s)}", style="red")
+    if state == STARTING:
+        return Group(heading, Text(status["waiting_for"]))
     return Group(
         heading, progress(status), "", pool_table(status["pools"]), *starting(status["pools"]), "", troubles(status)
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 Handle = Any  # an opaque name of a payload; what it is depends on the executor
 Cause = Literal["worker_lost", "deadline", "raised", "object_lost", "mistake"]
+STARTING = "starting"  # the state in the status of a run that has no workers yet, only words for what it waits for
 
 
 class WorkerStartError(RuntimeError):

@@ -203,6 +203,10 @@ def what_became(details: JobDetails | None, code: int) -> str:
     """How a job ended, to be read by people."""
     if details is None:
         return "is unknown to the cluster, which must have been restarted"
+    if code == STOPPED:
+        return "was stopped on request" + (
+            " (Ray says FAILED of every exit code but 0)" if details.status == JobStatus.FAILED else ""
+        )
     if details.status == JobStatus.FAILED:
         why = f"exit code {code}" if details.driver_exit_code is not None else (details.message or "no reason is known")
         return f"has failed ({why})"

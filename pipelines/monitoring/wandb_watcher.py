@@ -19,7 +19,8 @@ def check_wandb(project: str) -> None:
     """Raises UserError if the extra is missing, or nobody is logged in. At a terminal wandb asks for the key."""
     if find_spec("wandb") is None:
         raise UserError(
-            f"monitor.wandb = {project!r}, but wandb is not installed: pip install 'echoray[wandb]', or leave monitor.wandb empty"
+            f"monitor.wandb = {project!r}, but wandb is not installed: in the repository's root, pip install --editable '.[wandb]', or "
+            "leave monitor.wandb empty"
         )
     import wandb
 

@@ -1,6 +1,7 @@
 """A run as small as can be, in a process of its own: `python -m tests.cluster.small_run NAME` joins or starts Ray as all runs do.
 
-It publishes its status, does what it is told, and prints a line for each thing that happens.
+With "slowly" behind the name its workers never become ready. It publishes its status, does what it is told, and prints a line for
+each thing that happens.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import ray
 
 from cluster.connect import connect
 from cluster.executor import Executor, PlacementError, PoolSpec, RayExecutor
-from tests.cluster.plain_actors import Plain, Rank
+from tests.cluster.plain_actors import Plain, Rank, RanksWait
 
 SPECS = [
     PoolSpec("reward", Plain, num_cpus=0, min_size=1, max_size=3),
@@ -72,7 +73,10 @@ def drive(run: str, executor: Executor) -> None:
 if __name__ == "__main__":
     connect(num_cpus=4, object_store_bytes=100_000_000)
     name = sys.argv[1]
-    executor = RayExecutor(SPECS, run=name)
+    specs = (
+        [*SPECS, PoolSpec("slow", RanksWait, size=2, num_cpus=0, gang=True)] if sys.argv[2:] == ["slowly"] else SPECS
+    )
+    executor = RayExecutor(specs, run=name, say=lambda text: print(text, flush=True))
     try:
         executor.start()
         print("ready", ray.get_runtime_context().gcs_address, flush=True)

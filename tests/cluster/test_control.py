@@ -28,9 +28,9 @@ def start_run(ray_cluster: str) -> Iterator[Callable[..., Started]]:
     """Start small runs, by default on the tests' cluster; (process, address of its cluster) once it is ready."""
     processes: list[subprocess.Popen] = []
 
-    def start(name: str, address: str = ray_cluster) -> Started:
+    def start(name: str, address: str = ray_cluster, *more: str, until: str = "ready") -> Started:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.small_run", name],
+            [sys.executable, "-m", "tests.cluster.small_run", name, *more],
             cwd=ROOT,
             env={**environment(address), "RAY_ADDRESS": address},
             stdout=subprocess.PIPE,
@@ -39,7 +39,7 @@ def start_run(ray_cluster: str) -> Iterator[Callable[..., Started]]:
         processes.append(process)
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("ready"):
+            if line.startswith(until):
                 return process, line.split()[1]
         raise AssertionError("the run did not start")
 
@@ -100,8 +100,10 @@ def test_a_run_is_shown_scaled_and_stopped(start_run: Callable[..., Started]) ->
     assert f"there is no run on the cluster at {address}" in text
 
 
-def test_several_runs_on_one_cluster_are_told_apart(start_run: Callable[..., Started]) -> None:
-    (one, address), (other, _) = start_run("one"), start_run("other")
+def test_several_runs_on_one_cluster_are_told_apart_also_while_one_starts(
+    start_run: Callable[..., Started], ray_cluster: str
+) -> None:
+    (one, address), (starts, _) = start_run("one"), start_run("other", ray_cluster, "slowly", until="starting")
     code, text = cluster(address, "stop")
     assert code == 2
     assert f"--run one --address {address}" in text
@@ -109,8 +111,15 @@ def test_several_runs_on_one_cluster_are_told_apart(start_run: Callable[..., Sta
     code, text = cluster(address, "stop", "--run", "third")
     assert code == 2
     assert "there is no run third, only one, other" in text
-    assert cluster(address, "stop", "--run", "other")[0] == 0
-    assert other.wait(PATIENCE_S) == 0
+    code, text = cluster(address, "status", "--once", "--run", "other")
+    assert code == 0
+    assert "other  starting" in text
+    assert "slow 0 of" in text
+    code, text = cluster(address, "scale", "reward", "2", "--run", "other")
+    assert code == 2
+    assert "the run is still starting" in text
+    assert cluster(address, "stop", "--run", "other") == (0, "the run other has ended\n")
+    assert starts.wait(PATIENCE_S) != 0
     assert one.poll() is None
     one.kill()
     one.wait()

@@ -35,7 +35,7 @@ def test_without_the_extra_the_run_does_not_begin(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main([str(tiny_world), "--out", str(tmp_path / "run"), *OPTIONS]) == 2
-    assert "pip install 'echoray[wandb]'" in capsys.readouterr().err
+    assert "pip install --editable '.[wandb]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
