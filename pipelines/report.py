@@ -8,7 +8,6 @@ import re
 import sys
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from pipelines.grids import GridRow, read_grid
 from pipelines.heldout import Comparison, compare, known, measure_words
 from pipelines.place import Place
 from pipelines.report_charts import Palette, learning_charts, machine_charts
+from pipelines.report_facts import STATUS_WORDS, changes, duration, header, notes, seconds_of, starts, what_happened
 from pipelines.report_timeline import timelines
 from pipelines.report_words import echo_style, picture, scored_group
 from pipelines.run_folder import RunFolder
 
 Record = dict[str, Any]
 MOST_SNAPSHOTS = 5  # columns of sample images
-MOST_EVENTS = 200
 SNAPSHOT_WORDS = {"before": "before", "during": "step {}", "after": "after"}  # in the order of time
 SNAPSHOT = re.compile(rf"(?P<tag>{'|'.join(SNAPSHOT_WORDS)})(-(?P<step>\d+))?")
 NOTHING = "–"
@@ -44,7 +43,6 @@ CONTENTS = (  # anchor, title, the part of the context that must be there
     ("events", "Events", "events"),
     ("recipe", "Recipe", "recipe"),
 )
-STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -76,8 +74,8 @@ def report_context(folder: RunFolder) -> Record:
         "title": recipe.get("run", {}).get("name") or folder.path.resolve().name,
         "status": state.get("status", "running"),
         "status_words": STATUS_WORDS.get(state.get("status", ""), "unknown state"),
-        "header": _header(metrics, summary, state, recipe),
-        "notes": _notes(summary, state, recipe, metrics, events),
+        "header": header(metrics, summary, state, recipe),
+        "notes": notes(summary, state, recipe, metrics, events),
         "cards": _cards(comparison, metrics, summary, state),
         "comparison": comparison if comparison.columns else None,
         "measure": measure_words(comparison.measure),
@@ -90,67 +88,16 @@ def report_context(folder: RunFolder) -> Record:
         "timelines": timelines(metrics),
         "groups": _groups(folder),
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
-        "starts": _starts(events),
-        "events": _events([event for event in events if event.get("kind") != "started"], state.get("started")),
+        "starts": starts(events),
+        "events": what_happened([event for event in events if event.get("kind") != "started"], state.get("started")),
         "recipe": highlighted(recipe_toml),
         "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
     return {**context, "contents": [(anchor, title) for anchor, title, part in CONTENTS if context[part]]}
 
 
-def _header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Record) -> list[tuple[str, str]]:
-    """The facts beside the title: (name, value)."""
-    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
-    digest = summary.get("digest") or (metrics[-1].get("digest") if metrics else None)
-    started = state.get("started")
-    facts = [
-        ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else None),
-        ("steps", f"{done:,} of {steps:,}" if steps else f"{done:,}"),
-        ("time", duration(_seconds(summary, state))),
-        ("model", recipe.get("policy", {}).get("model")),
-        ("reward", " · ".join(filter(None, (recipe.get("reward", {}).get(key) for key in ("type", "model"))))),
-        ("seed", str(recipe.get("run", {}).get("seed", "")) or None),
-        ("digest", digest),
-    ]
-    return [(name, str(value)) for name, value in facts if value]
-
-
-def _notes(
-    summary: Record, state: Record, recipe: Record, metrics: Sequence[Record], events: Sequence[Record]
-) -> list[str]:
-    """What a reader must know before the figures."""
-    notes = list(summary.get("notes") or recipe.get("run", {}).get("notes") or [])
-    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
-    if state.get("status") in ("stopped", "failed"):
-        causes = [event.get("message", "") for event in events if event.get("kind") == "run_failed"]
-        cause = f" {causes[-1]}." if causes and state["status"] == "failed" else ""
-        remedy = " Go on with --resume." if state["status"] == "stopped" else ""
-        notes.insert(
-            0, f"This run {STATUS_WORDS[state['status']]}, after {done} of {steps or '?'} steps.{cause}{remedy}"
-        )
-    notes += [f"Warning: {event['message']}." for event in events if event.get("kind") == "equal_groups"][-1:]
-    if recipe.get("loop", {}).get("order") == "ready":
-        notes.append(
-            'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'
-            ' loop.order = "strict" for a result that can be repeated to the bit.'
-        )
-    return notes + [
-        f"After step {step} the recipe changed: {', '.join(_changed(change))}."
-        for step, change in changes(events).items()
-    ]
-
-
-def changes(events: Sequence[Record]) -> dict[int, Record]:
-    """What resumes changed of the recipe: step -> key path -> [old, new]."""
-    return {event["step"]: event["changed"] for event in events if event.get("kind") == "recipe_changed"}
-
-
 def _marked(charts: Sequence[Chart], events: Sequence[Record]) -> list[Chart]:
     return [marked(chart, changes(events), "the recipe changed after step") for chart in charts]
-
-
-def _changed(change: Record) -> list[str]:
-    return [f"{path} {old} → {new}" for path, (old, new) in change.items()]
 
 
 def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, state: Record) -> list[Record]:
@@ -175,7 +122,7 @@ def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, s
         first, last = sum(rewards[:share]) / share, sum(rewards[-share:]) / share
         note = f"mean of the first and last {share} steps" if share > 1 else "first and last step"
         cards.append(_card("Training reward", number(first), number(last), note))
-    seconds = _seconds(summary, state)
+    seconds = seconds_of(summary, state)
     if seconds and metrics:
         speeds = [record["images_per_s"] for record in metrics if known(record.get("images_per_s"))]
         speed = summary.get("images_per_s") or (sum(speeds) / len(speeds) if speeds else None)
@@ -186,10 +133,6 @@ def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, s
 
 def _card(title: str, before: str, after: str, note: str) -> Record:
     return {"title": title, "before": before, "after": after, "note": note}
-
-
-def _seconds(summary: Record, state: Record) -> float:
-    return summary.get("seconds") or max(0.0, state.get("changed", 0.0) - state.get("started", 0.0))
 
 
 def _interval_words(comparison: Comparison) -> str:
@@ -275,52 +218,12 @@ def _groups(folder: RunFolder) -> list[list[Record]]:
     return [[scored_group(folder.path, record) for record in column] for column in columns if column]
 
 
-def _starts(events: Sequence[Record]) -> list[list[tuple[str, str]]]:
-    """Of each start, the latest first: what was run, where and with what, as (name, value)."""
-    return [_start(event) for event in reversed(events) if event.get("kind") == "started"]
-
-
-def _start(event: Record) -> list[tuple[str, str]]:
-    workers = (f"{pool}: {said.get('device', '?')}" for pool, said in (event.get("workers") or {}).items())
-    facts = [
-        ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(event["time"]))),
-        ("command", event.get("command")),
-        ("host", ", ".join(filter(None, (event.get("host"), event.get("machine"))))),
-        ("devices", " · ".join(workers)),
-        ("git revision", event.get("git_revision")),
-        ("versions", " · ".join(f"{name} {version}" for name, version in (event.get("versions") or {}).items())),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
-def _events(events: Sequence[Record], started: float | None) -> Record | None:
-    """What happened besides training: how often, and the latest ones with their fields."""
-    if not events:
-        return None
-    rows = []
-    for event in events[-MOST_EVENTS:]:
-        fields = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
-        after = duration(event["time"] - started) if started and event.get("time") else ""
-        rows.append((after, event.get("kind", ""), fields))
-    counts = Counter(str(event.get("kind", "")) for event in events)
-    return {"counts": counts.most_common(), "rows": rows, "left_out": len(events) - len(rows)}
-
-
 def gain_words(after: float | None, before: float | None, share: bool) -> str:
     """A difference in words: points for shares."""
     if not (known(after) and known(before)):
         return NOTHING
     text = f"{100 * (after - before):+.1f} points" if share else f"{after - before:+.3f}"
     return text.replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 4 min 10 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, second = divmod(whole, 60)
-    return f"{minutes} min {second:02d} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
 def highlighted(toml: str) -> Markup:

@@ -1,0 +1,68 @@
+"""After a run's last step: its summary, its report, and the last words at the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from contextlib import suppress
+
+from rich.console import Console
+
+from cluster import speaking
+from pipelines.display import heldout_table
+from pipelines.driver import Driver
+from pipelines.heldout import summarise
+from pipelines.place import Place
+from pipelines.report import write_report
+from pipelines.run_folder import RunFolder
+
+
+def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
+    """summary.json: the digest, how far and how fast, and the held-out figures."""
+    log = driver.log
+    seconds = log.seconds()
+    folder.summary(
+        {
+            "status": status,
+            "digest": log.digest,
+            "reproducible": driver.recipe.loop.order == "strict",
+            "digest_since": log.digest_since,
+            "changes": log.changes,
+            "steps": log.step,
+            "seconds": seconds,
+            "images": log.images,
+            "images_per_s": log.images / seconds,
+            "quarantined": log.quarantined,
+            "retries": dict(log.retries),
+            "policy_restarts": log.policy_restarts,
+            "checkpoint": driver.checkpointer.saved_step,
+            "best_checkpoint": driver.checkpointer.best_step(),
+            "heldout": summarise(folder.read_heldout()),
+            "notes": list(driver.recipe.run.notes),
+        }
+    )
+
+
+def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
+    """The last words of a run: its figures, where they are, and how to go on."""
+    try:
+        report = f"{place.shown}/{write_report(folder.path).name}"
+        if status == "done":
+            console.print(heldout_table(folder.read_heldout()))
+    except Exception as error:  # the run has ended as it has, whatever cannot be shown of it
+        with suppress(OSError):
+            folder.event("report_failed", message=repr(error))
+        report = f"could not be written: {error!r}; python -m pipelines.report {shlex.quote(place.shown)} tries again"
+    speaking.say(console, f"report   {report}\nsummary  {place.shown}/summary.json\nfolder   {place.shown}  ({status})")
+    if status == "stopped":
+        speaking.say(console, f"continue with: {command_to_continue(options, place)}")
+
+
+def command_to_continue(options: argparse.Namespace, place: Place) -> str:
+    """What to paste into a shell to go on with a run that was stopped."""
+    given = [word for override in options.set for word in ("--set", override)]
+    if options.executor != "ray":
+        given += ["--executor", options.executor]
+    return shlex.join(
+        ["python", "-m", "pipelines.train", str(options.recipe), "--out", place.shown, *given, "--resume"]
+    )
