@@ -11,14 +11,12 @@ from pathlib import Path
 from cluster.storage import folders
 from pipelines import checks
 from pipelines.arguments import AUTO
-from pipelines.captions import check_captions
-from pipelines.checkers import check_checker
 from pipelines.checkpoints import Found, Inputs, named, newest, sha256_of, step_of
 from pipelines.config import Recipe, UserError, dump_recipe
 from pipelines.evaluation import HeldoutPlan
 from pipelines.lease import Lease
 from pipelines.place import Place, check_writable
-from pipelines.prompts import PromptOrder, load_prompt_sets
+from pipelines.prompts import PromptOrder
 from pipelines.recipe_changes import Changes
 from pipelines.run_folder import RunFolder
 
@@ -53,10 +51,7 @@ def load_data(recipe: Recipe, executor: str) -> tuple[PromptOrder, HeldoutPlan, 
     """The prompts in their order, the held-out ones, and the hashes of what the recipe names; all of it checked. Raises UserError."""
     checks.check_models(recipe)
     checks.check_start(recipe, executor)
-    check_checker(recipe)
-    prompts, heldout_prompts = load_prompt_sets(recipe.data)
-    check_captions(recipe, prompts.sample(), heldout_prompts)
-    order = PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
+    prompts, heldout_prompts, order = checks.prompts_of(recipe)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
     begin = checks.init_adapter(recipe)
     return order, heldout, Inputs(sha256_of(prompts), sha256_of(heldout_prompts), begin.sha256 if begin else "")

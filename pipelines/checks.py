@@ -1,4 +1,4 @@
-"""What is found wrong before any worker starts: a model or LoRA that is not there, a checker that cannot be found."""
+"""What a recipe names, looked at before any worker starts: its models, LoRA, prompts, checker and GPUs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from actors.diffusion.adapter_file import AdapterFile, find_adapter
 from actors.mistake import Mistake
 from actors.model_folder import check_pipeline, check_vlm
 from actors.model_path import PIPELINE_MARKER, VLM_MARKER, check_model
+from pipelines.captions import check_captions
+from pipelines.checkers import check_checker
 from pipelines.config import Recipe, UserError
 from pipelines.memory import Models
 from pipelines.memory_models import image_model, judge
+from pipelines.prompts import PromptList, PromptOrder, PromptSet, load_prompt_sets
 from pipelines.symptoms import gpus_not_asked_for, obstacles
 from pipelines.weights import find_misfits
 
@@ -53,6 +56,14 @@ def init_adapter(recipe: Recipe) -> AdapterFile | None:
     if wrong:
         raise UserError(f"{key}: {found.path} does not fit the recipe: set {', '.join(wrong)}")
     return found
+
+
+def prompts_of(recipe: Recipe) -> tuple[PromptSet, PromptList, PromptOrder]:
+    """The prompts to train on, the held-out ones, and the order of the first. Raises UserError if they, or the checker, cannot be used."""
+    check_checker(recipe)
+    prompts, heldout = load_prompt_sets(recipe.data)
+    check_captions(recipe, prompts.sample(), heldout)
+    return prompts, heldout, PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
 
 
 def check_start(recipe: Recipe, executor: str) -> None:

@@ -25,13 +25,10 @@ from cluster import speaking
 from pipelines import checks
 from pipelines.advice import first_change, least_need
 from pipelines.arguments import path_of
-from pipelines.captions import check_captions
-from pipelines.checkers import check_checker
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
-from pipelines.prompts import PromptOrder, load_prompt_sets
 from pipelines.startup import check_packages
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
@@ -107,13 +104,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
     """The prompts of training, or the first of very many, checked as `pipelines.train` checks all prompts. Raises UserError."""
-    check_checker(recipe)
     checks.init_adapter(recipe)
-    prompts, heldout = load_prompt_sets(recipe.data)
-    PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
-    sample = prompts.sample()
-    check_captions(recipe, sample, heldout)
-    return sample
+    prompts, _, _ = checks.prompts_of(recipe)
+    return prompts.sample()
 
 
 def tell_mistakes(found: Sequence[str]) -> int:
