@@ -152,21 +152,6 @@ class Driver:
         checkpointer = self.checkpointer
         return self.loop.done and not (checkpointer.saving or checkpointer.overdue or self.showcase.waiting)
 
-    def nothing_done(self) -> str | None:
-        """Why a run that came to its end has nothing to show: no image was trained on, or an evaluation has none. None if it has."""
-        if self.log.images == 0:
-            return "no image was trained on: every group was quarantined. events.jsonl has each with its reason (quarantine)"
-        evaluated = {record["step"] for record in self.folder.read_heldout()}
-        empty = [
-            version for version in self.heldout.versions() if version in self.evaluated and version not in evaluated
-        ]
-        if empty:
-            return (
-                f"no held-out image of step {empty[0]} could be judged: every group was quarantined. events.jsonl has each with its "
-                "reason (quarantine)"
-            )
-        return None
-
     def stop(self) -> None:
         """Asks the run to end: no new work; the update in flight finishes and a checkpoint is written."""
         self.stopping = True

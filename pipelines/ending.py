@@ -1,4 +1,4 @@
-"""After a run's last step: its summary, its report, and the last words at the terminal."""
+"""After a run's last step: has it anything to show, its summary, its report, and the last words at the terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ from pipelines.heldout import summarise
 from pipelines.place import Place
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
+
+REASONS = "every group was quarantined. events.jsonl has each with its reason (quarantine)"
+
+
+def nothing_done(driver: Driver) -> str | None:
+    """Why a run that came to its end has nothing to show: no image was trained on, or an evaluation has none. None if it has."""
+    if driver.log.images == 0:
+        return f"no image was trained on: {REASONS}"
+    evaluated = {record["step"] for record in driver.folder.read_heldout()}
+    for version in driver.heldout.versions():
+        if version in driver.evaluated and version not in evaluated:
+            return f"no held-out image of step {version} could be judged: {REASONS}"
+    return None
 
 
 def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:

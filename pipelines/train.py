@@ -29,7 +29,7 @@ from pipelines.checkpoints import Found, changes_since
 from pipelines.config import UserError, load_recipe
 from pipelines.display import Display
 from pipelines.driver import Driver
-from pipelines.ending import show_end, write_summary
+from pipelines.ending import nothing_done, show_end, write_summary
 from pipelines.lease import PlaceTaken
 from pipelines.monitoring.monitors import check_monitors, monitors
 from pipelines.monitoring.watchers import Watchers
@@ -107,7 +107,7 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     status, ours = "failed", True
     try:
         status = driver.run(found)
-        if status == "done" and (problem := driver.nothing_done()):
+        if status == "done" and (problem := nothing_done(driver)):
             raise RunFailed(problem)
     except KeyboardInterrupt:
         status = "stopped"
