@@ -84,7 +84,7 @@ def workers(title: str) -> list[Process]:
 
 
 class Run:
-    """One start of the main job, in a process of its own. Its Ray, or the cluster at `address`, runs below this process.
+    """One start of the main job, in a process group of its own. Its Ray, or the cluster at `address`, runs below this process.
 
     options: words of the command line. said: a file for what the run says, by default beside its folder. program: the module
     to start in place of the main job, with the same command line.
@@ -106,7 +106,7 @@ class Run:
         environment = {**(os.environ if address else without_ray()), "RAY_ADDRESS": address, "COLUMNS": "200"}
         command = [sys.executable, "-m", program, str(recipe), "--out", str(out), *options]
         with self.said.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
 
     def resume(self, *more: str) -> Run:
         """The same run once more, with --resume, after this process has ended."""
@@ -181,6 +181,11 @@ class Run:
     def interrupt(self) -> None:
         """What Ctrl-C does to the driver."""
         self.process.send_signal(signal.SIGINT)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """What `timeout`, Slurm and a terminal do: to the driver, and to its process group."""
+        self.process.send_signal(number)
+        os.killpg(self.process.pid, number)
 
     def _glances(self, class_name: str, give_up: float) -> Iterator[Process]:
         """The workers of a class as they are at this moment, again and again."""

@@ -41,8 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail("error", error, 2)
     except (RunGone, ConnectionError, ray.exceptions.RayError) as error:
         return fail("failed", error, 1)
-    except KeyboardInterrupt:
-        return 130
     finally:
         ray.shutdown()
 

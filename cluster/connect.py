@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError
 from cluster.address import CannotJoin, check_address, lets_in, speaks_plainly
 from cluster.here import clusters_here
 from cluster.machine import check_machine
+from cluster.session import session_of_its_own
 from cluster.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,13 +51,14 @@ def connect(
         return join(_only_one_here() if address == "auto" else address, "RAY_ADDRESS", access={})
     store_bytes = check_machine(object_store_bytes)
     who = _guard(token_file)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        object_store_memory=store_bytes,
-        include_dashboard=dashboard,
-        logging_level=logging.WARNING,
-    )
+    with session_of_its_own():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=store_bytes,
+            include_dashboard=dashboard,
+            logging_level=logging.WARNING,
+        )
     return who
 
 
@@ -75,7 +77,8 @@ def join(address: str, source: str, access: Mapping[str, str], log_to_driver: bo
     check_address(address, source)
     who = "" if address.startswith(CLIENT) or not speaks_plainly() else _show_token(address, source, access)
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
+        with session_of_its_own():
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
     except (ConnectionError, AuthenticationError, RuntimeError, ValueError) as error:
         raise CannotJoin(f"the Ray cluster at {address} ({source}) cannot be joined: {error}") from error
     return who

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from cluster.stops import STOPPED, stops
+
 STANDARD_FILES = (0, 1, 2)
 
 
@@ -64,12 +66,18 @@ class Outlet:
 
 
 def program(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Decorates a program's `main(arguments)`: while it runs, standard output and standard error are outlets."""
+    """Decorates a program's `main(arguments)`: while it runs, standard output and standard error are outlets.
+
+    It ends with exit code 130 when it is asked to stop and does not hear of it by itself.
+    """
 
     @wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
-        with outlets():
-            return main(arguments)
+        with outlets(), stops.heard():
+            try:
+                return main(arguments)
+            except KeyboardInterrupt:
+                return STOPPED
 
     return run
 

@@ -52,8 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return speaking.fail("error", error, 2)
     except OSError as error:
         return speaking.fail("failed", error, 1)
-    except KeyboardInterrupt:
-        return 130
 
 
 def make_parser() -> argparse.ArgumentParser:

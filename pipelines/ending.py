@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
 
 from cluster import speaking
+from pipelines.beginning import open_folder
+from pipelines.checkpoints import Found
+from pipelines.config import Recipe
 from pipelines.display import heldout_table
 from pipelines.driver import Driver
 from pipelines.heldout import summarise
@@ -16,6 +20,7 @@ from pipelines.place import Place
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
 
+STOPPED_AT_THE_START = "stopped before the first step"
 REASONS = "every group was quarantined. events.jsonl has each with its reason (quarantine)"
 
 
@@ -56,6 +61,14 @@ def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
     )
 
 
+def stopped_at_the_start(path: Path, recipe: Recipe, found: Found | None) -> RunFolder:
+    """The run folder of a run that was stopped while its workers started. One that was there keeps the recipe that it had."""
+    folder = RunFolder(path) if RunFolder.holds_run(path) else open_folder(path, recipe, found, {})
+    folder.event("stopped", message=STOPPED_AT_THE_START)
+    folder.state("stopped", STOPPED_AT_THE_START)
+    return folder
+
+
 def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
     """The last words of a run: its figures, where they are, and how to go on."""
     try:
@@ -66,8 +79,9 @@ def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Nam
         with suppress(OSError):
             folder.event("report_failed", message=repr(error))
         report = f"could not be written: {error!r}; python -m pipelines.report {shlex.quote(place.shown)} tries again"
-    speaking.say(console, f"report   {report}\nsummary  {place.shown}/summary.json\nfolder   {place.shown}  ({status})")
-    if status == "stopped":
+    summary = f"\nsummary  {place.shown}/summary.json" if folder.read_summary() else ""
+    speaking.say(console, f"report   {report}{summary}\nfolder   {place.shown}  ({status})")
+    if status in ("stopped", STOPPED_AT_THE_START):
         speaking.say(console, f"continue with: {command_to_continue(options, place)}")
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from pipelines.json_files import Damaged
+
 TEXT_KEY = "echoray-grid"
 SHOWN_MIN, SHOWN_MAX = 96, 256  # pixels of an image's longer side in a grid
 GAP, MARGIN, CAPTION_HEIGHT, FONT_SIZE = 6, 16, 24, 14
@@ -68,10 +70,13 @@ def draw_grid(rows: Sequence[tuple[str, np.ndarray]]) -> tuple[Image.Image, PngI
 
 
 def read_grid(path: Path) -> list[GridRow]:
-    """The rows of a PNG that `draw_grid` made, enlarged images at their own size again; empty for another picture."""
-    with Image.open(path) as opened:
-        text = opened.info.get(TEXT_KEY)
-        picture = opened.convert("RGB")
+    """The rows of a PNG that `draw_grid` made, enlarged images at their own size again; empty for another picture. Raises Damaged."""
+    try:
+        with Image.open(path) as opened:
+            text = opened.info.get(TEXT_KEY)
+            picture = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # as PIL has it
+        raise Damaged(path, str(error)) from None
     if text is None:
         return []
     geometry = json.loads(text)

@@ -147,9 +147,11 @@ class Copy:
             self._pushed[name] = self._state(name)
 
     def watch(self, note: Callable[[str], None]) -> None:
-        """Takes changes to the URL from now on, in a thread."""
-        self._thread = threading.Thread(target=self._push_again_and_again, args=(note,), name="run folder", daemon=True)
-        self._thread.start()
+        """Takes changes to the URL from now on, in a thread, if it does not yet."""
+        if self._thread is None:
+            push = self._push_again_and_again
+            self._thread = threading.Thread(target=push, args=(note,), name="run folder", daemon=True)
+            self._thread.start()
 
     def let_go(self) -> None:
         """Takes nothing more: the URL is another run's. The copy stays."""

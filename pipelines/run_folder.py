@@ -6,11 +6,10 @@ tools read a folder anywhere.
 
 from __future__ import annotations
 
-import json
-import math
+import io
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,23 @@ import numpy as np
 
 from pipelines.config import UserError
 from pipelines.grids import draw_grid
+from pipelines.json_files import (
+    Damaged,
+    Record,
+    is_whole,
+    parse_lines,
+    read_json,
+    read_lines,
+    read_toml,
+    replace,
+    to_json,
+    write_json,
+)
 
-Record = dict[str, Any]
-RECIPE, METRICS, HELDOUT = "recipe.toml", "metrics.jsonl", "heldout.jsonl"
+__all__ = ["HELDOUT", "METRICS", "RECIPE", "Record", "RunFolder"]
+
+RECIPE, METRICS, HELDOUT, EVENTS = "recipe.toml", "metrics.jsonl", "heldout.jsonl", "events.jsonl"
+STATUS, SUMMARY, TOKENS = "status.json", "summary.json", "tokens.json"
 RECORDS = (METRICS, HELDOUT)
 
 
@@ -39,7 +52,7 @@ class RunFolder:
         cls.check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
-        _replace(path / RECIPE, recipe_toml)
+        replace(path / RECIPE, recipe_toml.encode())
         folder.state("running")
         return folder
 
@@ -55,9 +68,8 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {shown} is a file; give a folder")
         if cls.holds_run(path):
-            state = read_json(path / "status.json") or {}
             raise UserError(
-                f"--out {shown} already holds a run (status: {state.get('status', 'unknown')})."
+                f"--out {shown} already holds a run (status: {cls(path).status()})."
                 f" Continue it with --resume, give another --out, or delete the folder"
             )
 
@@ -74,7 +86,7 @@ class RunFolder:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Add an event (a retry, a restart, a quarantine, a pool's new size) with its Unix time to events.jsonl."""
-        self._append("events.jsonl", {"time": round(time.time(), 3), "kind": kind, **fields})
+        self._append(EVENTS, {"time": round(time.time(), 3), "kind": kind, **fields})
 
     def heldout(self, record: Record) -> None:
         """Add a held-out evaluation to heldout.jsonl."""
@@ -86,20 +98,37 @@ class RunFolder:
         return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
     def restore(self, records: Mapping[str, bytes]) -> None:
-        """Makes the folder go on from `records`: what came later is dropped, events stay (but for a line that was cut)."""
-        _drop_cut_line(self.path / "events.jsonl")
+        """Makes the folder go on from `records`: what came later is dropped, events stay."""
         for name in RECORDS:
-            _replace(self.path / name, records.get(name, b"").decode())
+            replace(self.path / name, records.get(name, b""))
+
+    def mend(self) -> list[str]:
+        """Makes damaged files (a power cut, half a line) such that a run can go on from them; says what it did, and adds events.
+
+        Each is kept as NAME.damaged. Records keep the lines that can be read, of which `restore` goes back to a checkpoint's; what
+        else is damaged is left out, since a run writes it anew.
+        """
+        readers = {
+            RECIPE: self.read_recipe,
+            STATUS: self.read_state,
+            SUMMARY: self.read_summary,
+            TOKENS: self.read_tokens,
+        }
+        mended = [self._mend_lines(name) for name in (EVENTS, *RECORDS)]
+        mended += [self._mend_whole(name, read) for name, read in readers.items()]
+        for text in filter(None, mended):
+            self.event("mended", message=text)
+        return [text for text in mended if text]
 
     def begin_heldout(self, earlier: str) -> None:
         """Held-out evaluations begin anew; those so far, which do not compare with what follows, are kept as the file `earlier`."""
         (self.path / HELDOUT).replace(self.path / earlier)
-        _replace(self.path / HELDOUT, "")
+        replace(self.path / HELDOUT, b"")
 
     def retag_heldout(self, old: str, new: str) -> None:
         """Held-out evaluations with the tag `old` get the tag `new`."""
         records = [record | {"tag": new if record["tag"] == old else record["tag"]} for record in self.read_heldout()]
-        _replace(self.path / HELDOUT, "".join(to_json(record) + "\n" for record in records))
+        replace(self.path / HELDOUT, "".join(to_json(record) + "\n" for record in records).encode())
 
     def follow(self, recipe_toml: str) -> str:
         """Makes this the run's recipe. Returns the name under which the earlier one is kept, empty if it is the same."""
@@ -107,25 +136,24 @@ class RunFolder:
         if earlier == recipe_toml:
             return ""
         name = f"recipe-{len(list(self.path.glob('recipe-*.toml'))) + 1}.toml"
-        _replace(self.path / name, earlier)
-        _replace(self.path / RECIPE, recipe_toml)
+        replace(self.path / name, earlier.encode())
+        replace(self.path / RECIPE, recipe_toml.encode())
         return name
 
     def tokens(self, records: Sequence[Record]) -> None:
         """Write tokens.json: per-token log-probs of the groups that the report shows."""
-        write_json(self.path / "tokens.json", list(records))
+        write_json(self.path / TOKENS, list(records))
 
     def summary(self, record: Record) -> None:
         """Write summary.json."""
-        write_json(self.path / "summary.json", record)
+        write_json(self.path / SUMMARY, record)
 
-    def state(self, status: str) -> None:
-        """Write status.json: "running", "done", "stopped" or "failed", with the Unix times of start and change."""
+    def state(self, status: str, message: str = "") -> None:
+        """Write status.json: "running", "done", "stopped" or "failed", with the Unix times of start and change, and what more is to say."""
         now = round(time.time(), 3)
-        started = (read_json(self.path / "status.json") or {}).get("started", now)
-        write_json(
-            self.path / "status.json", {"status": status, "started": started, "changed": now, "pid": os.getpid()}
-        )
+        started = self.read_state().get("started", now)
+        state = {"status": status, "started": started, "changed": now, "pid": os.getpid()}
+        write_json(self.path / STATUS, state | ({"message": message} if message else {}))
 
     def grid_path(self, name: str) -> Path:
         """Where `save_grid` puts a grid."""
@@ -136,9 +164,9 @@ class RunFolder:
         path = self.grid_path(name)
         image, text = draw_grid(rows)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".png.tmp")
-        image.save(temporary, format="PNG", pnginfo=text)
-        temporary.replace(path)
+        content = io.BytesIO()
+        image.save(content, format="PNG", pnginfo=text)
+        replace(path, content.getvalue())
         return path
 
     def read_metrics(self) -> list[Record]:
@@ -147,7 +175,7 @@ class RunFolder:
 
     def read_events(self) -> list[Record]:
         """The events, in the order of writing."""
-        return read_lines(self.path / "events.jsonl")
+        return read_lines(self.path / EVENTS)
 
     def read_heldout(self) -> list[Record]:
         """The held-out evaluations, in the order of writing."""
@@ -155,79 +183,53 @@ class RunFolder:
 
     def read_tokens(self) -> list[Record]:
         """The groups with per-token log-probs; empty if the run did not come so far."""
-        return read_json(self.path / "tokens.json") or []
+        return read_json(self.path / TOKENS, list) or []
 
     def read_summary(self) -> Record:
         """The summary; empty if the run did not come so far."""
-        return read_json(self.path / "summary.json") or {}
+        return read_json(self.path / SUMMARY, dict) or {}
 
     def read_state(self) -> Record:
         """The status record; empty for a folder without one."""
-        return read_json(self.path / "status.json") or {}
+        return read_json(self.path / STATUS, dict) or {}
+
+    def status(self) -> str:
+        """How the run ended, as far as that can be known."""
+        try:
+            return str(self.read_state().get("status", "unknown"))
+        except Damaged:
+            return "unknown"
 
     def read_recipe(self) -> str:
         """The resolved recipe, TOML."""
-        return (self.path / RECIPE).read_text(encoding="utf-8")
+        return read_toml(self.path / RECIPE)
+
+    def _mend_lines(self, name: str) -> str:
+        path = self.path / name
+        if path.is_dir():
+            return self._set_aside(name, "it is a folder")
+        content = path.read_bytes() if path.exists() else b""
+        if is_whole(content):
+            return ""
+        records, problem = parse_lines(content)
+        said = self._set_aside(name, problem or "its last line was cut")
+        replace(path, "".join(to_json(record) + "\n" for record in records).encode())
+        return f"{said}; its {len(records)} whole lines stay"
+
+    def _mend_whole(self, name: str, read: Callable[[], object]) -> str:
+        try:
+            if (self.path / name).exists():
+                read()
+        except Damaged as error:
+            return self._set_aside(name, error.problem)
+        return ""
+
+    def _set_aside(self, name: str, problem: str) -> str:
+        kept = f"{name}.damaged"
+        (self.path / name).replace(self.path / kept)
+        return f"{name} was damaged ({problem}) and is kept as {kept}"
 
     def _append(self, name: str, record: Record) -> None:
         # One write of one line: a reader beside the run sees whole lines.
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that any parser reads: numpy becomes plain, and NaN and infinities become null."""
-    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
-
-
-def read_lines(path: Path) -> list[Record]:
-    """The records of a .jsonl file; a last line that was cut is left out, a missing file is empty.
-
-    Raises UserError for a line inside the file that is not JSON: that is damage, not an interrupted write.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    complete = lines[:-1]  # what follows the last newline is empty, or a line that was cut
-    try:
-        return [json.loads(line) for line in complete if line.strip()]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error}. Restore it, or move it away to read the rest") from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None if it is missing."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole."""
-    _replace(path, to_json(value, indent=1) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _drop_cut_line(path: Path) -> None:
-    content = path.read_bytes() if path.is_file() else b""
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        with path.open("r+b") as file:
-            file.truncate(end)

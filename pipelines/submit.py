@@ -26,6 +26,7 @@ from ray.job_submission import JobDetails, JobStatus
 
 from cluster import speaking
 from cluster.speaking import fail
+from cluster.stops import STOPPED
 from pipelines import shipping
 from pipelines.arguments import path_of
 from pipelines.config import UserError, load_recipe
@@ -34,7 +35,6 @@ from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
 from pipelines.startup import check_packages
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
-STOPPED = 130
 FINAL = (0, 2, STOPPED)  # exit codes after which another try would change nothing, or is not wanted
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -65,8 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail("error", error, 2)
     except (ClusterLost, Refused, RayError, OSError) as error:
         return fail("failed", error, 1)
-    except KeyboardInterrupt:
-        return STOPPED
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,8 +3,8 @@
     python -m pipelines.train RECIPE [--out DIR] [--set key=value ...] [--executor ray|local]
         [--resume [CHECKPOINT]] [--take-over]
 
-Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped (Ctrl-C, SIGTERM, `python -m cluster stop`) with a
-checkpoint that --resume continues.
+Exit codes: 0 done, 2 a user's mistake, 1 anything else, 130 stopped (Ctrl-C, SIGTERM, SIGHUP, `python -m cluster stop`) with
+what --resume continues.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from rich.console import Console
 
 from cluster import speaking
 from cluster.placement import PlacementError
+from cluster.stops import STOPPED, nothing, stops
 from cluster.tasks import WorkerMistakeError, WorkerStartError
 from pipelines import workers
 from pipelines.arguments import AUTO, parse_train
@@ -29,7 +29,7 @@ from pipelines.checkpoints import Found, changes_since
 from pipelines.config import UserError, load_recipe
 from pipelines.display import Display
 from pipelines.driver import Driver
-from pipelines.ending import nothing_done, show_end, write_summary
+from pipelines.ending import STOPPED_AT_THE_START, nothing_done, show_end, stopped_at_the_start, write_summary
 from pipelines.lease import PlaceTaken
 from pipelines.monitoring.monitors import check_monitors, monitors
 from pipelines.monitoring.watchers import Watchers
@@ -40,8 +40,6 @@ from pipelines.run_folder import RunFolder
 from pipelines.shipping import check_out_of_job
 from pipelines.starting import Starting
 from pipelines.startup import check_packages
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @speaking.program
@@ -57,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return speaking.fail("error", error, 2)
     except (WorkerStartError, RunFailed, PlaceTaken, OSError) as error:  # OSError: a full disk under the run folder
         return speaking.fail("failed", error, 1)
-    except KeyboardInterrupt:
-        return 130
 
 
 def train(options: argparse.Namespace, console: Console) -> int:
@@ -74,28 +70,36 @@ def train(options: argparse.Namespace, console: Console) -> int:
         check_writable(root, "loop.checkpoints")
         found, problems = choose_checkpoint(options.resume, place, root)
         changes = changes_since(found, recipe, inputs) if found else {}
+        for text in RunFolder(place.path).mend():
+            say(f"warning: {text}")
         if options.resume == AUTO and not found:
             say(f"no checkpoint in {root} to go on from: the run begins at step 0")
-        with Starting(console) as starting:
-            name, example = f"{place.name}-{os.getpid()}", heldout.example()
-            executor = workers.make_executor(recipe, options.executor, name, place.path, starting, example)
-            executor.start()
         try:
-            folder = open_folder(place.path, recipe, found, changes)
-            folder.event("started", **provenance(options.command, executor))
-            display = Display(recipe.loop.steps, recipe.run.name or place.name)
-            step = found.manifest.step if found else 0
-            chosen = monitors(recipe, folder, options.executor == "ray", step)
-            with Watchers(display, *chosen, event=folder.event) as watchers:
-                place.watch(watchers.note)
-                report_damage(folder, watchers.note, problems)
-                recovery = Recovery(recipe, executor, folder, root, watchers.note, inputs)
-                driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, place.final, held)
-                status = run(driver, found, folder)
-        finally:
-            executor.close()
+            with Starting(console) as starting:
+                name, example = f"{place.name}-{os.getpid()}", heldout.example()
+                executor = workers.make_executor(recipe, options.executor, name, place.path, starting, example)
+                executor.start()
+            try:
+                folder = open_folder(place.path, recipe, found, changes)
+                folder.event("started", **provenance(options.command, executor))
+                display = Display(recipe.loop.steps, recipe.run.name or place.name)
+                step = found.manifest.step if found else 0
+                chosen = monitors(recipe, folder, options.executor == "ray", step)
+                with Watchers(display, *chosen, event=folder.event) as watchers:
+                    place.watch(watchers.note)
+                    report_damage(folder, watchers.note, problems)
+                    recovery = Recovery(recipe, executor, folder, root, watchers.note, inputs)
+                    driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, place.final, held)
+                    status = run(driver, found, folder)
+            finally:
+                executor.close()
+        except KeyboardInterrupt:  # while workers started: `run` hears of it otherwise
+            stops.tell(nothing)
+            held()
+            place.watch(say)
+            status, folder = STOPPED_AT_THE_START, stopped_at_the_start(place.path, recipe, found)
         show_end(status, place, folder, options, console)
-    return {"done": 0, "stopped": 130}.get(status, 1)
+    return {"done": 0, "stopped": STOPPED, STOPPED_AT_THE_START: STOPPED}.get(status, 1)
 
 
 def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
@@ -103,9 +107,9 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     folder.state("running")
     if found:
         folder.event("resumed", step=found.manifest.step, checkpoint=found.place)
-    previous = {number: signal.signal(number, lambda *_: interrupt(driver)) for number in SIGNALS}
     status, ours = "failed", True
     try:
+        stops.tell(partial(stop, driver))
         status = driver.run(found)
         if status == "done" and (problem := nothing_done(driver)):
             raise RunFailed(problem)
@@ -122,16 +126,15 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
         folder.event("run_failed", message=repr(error))
         raise
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        stops.tell(nothing)
         if ours:
             write_summary(driver, folder, status)
             folder.state(status)
     return status
 
 
-def interrupt(driver: Driver) -> None:
-    """The first Ctrl-C (or SIGTERM) stops the run cleanly, the second at once."""
+def stop(driver: Driver) -> None:
+    """The first request stops the run cleanly, the second at once."""
     if driver.stopping:
         raise KeyboardInterrupt
     driver.stop()

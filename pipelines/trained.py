@@ -13,8 +13,9 @@ from cluster.storage import DamagedError, Storage
 from pipelines.checkpoints import RECIPE, Manifest, place_of, step_of
 from pipelines.config import Recipe, UserError, parse_recipe
 from pipelines.heldout import best
+from pipelines.json_files import checked_toml, read_lines
 from pipelines.place import CHECKPOINTS, given_by_user, resolved
-from pipelines.run_folder import HELDOUT, read_lines
+from pipelines.run_folder import HELDOUT
 from pipelines.run_folder import RECIPE as RUN_RECIPE
 
 ADAPTER = f"adapter/{WEIGHTS}"
@@ -74,7 +75,7 @@ def _of_run(place: str, which: str, folder: Path) -> str:
         raise UserError(
             f"{place} holds neither a run nor a checkpoint: give a folder or URL that --out named, or one of a checkpoint"
         )
-    text = places.read(f"{place}/{RUN_RECIPE}").decode()
+    text = checked_toml(places.read(f"{place}/{RUN_RECIPE}"), f"{place}/{RUN_RECIPE}")
     recipe = parse_recipe(tomllib.loads(text), source=f"{place}/{RUN_RECIPE}")
     root = recipe.loop.checkpoints.rstrip("/") or f"{place}/{CHECKPOINTS.rstrip('/')}"
     steps = {

@@ -80,8 +80,9 @@ def read_run(place: str) -> Run:
             raise UserError(
                 f"--measured {place}: no run lies there; give a run folder, which holds {RECIPE} and {METRICS}"
             )
-        recipe = load_recipe(folder / RECIPE)
-        records = RunFolder(folder).read_metrics()
+        run = RunFolder(folder)
+        run.read_recipe()  # says what is damaged, where it is
+        recipe, records = load_recipe(folder / RECIPE), run.read_metrics()
     last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
     inner = [record for record in records[recipe.loop.staleness + 2 :] if record["step"] <= last]
     steady = [record for record in inner if _only_trained(record)]

@@ -1,4 +1,4 @@
-"""Nothing of a run outlives it, however it ended: no process, no actor, no placement group."""
+"""Nothing of a run outlives it, however it ended: no process, no actor, no placement group; test_stops.py has more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,10 @@ def agents() -> Iterator[list[Process]]:
     assert eventually_nothing(lambda: still_alive(processes), seconds=AGENTS_S) == []
 
 
-@pytest.mark.parametrize("whose_ray", ["own", "shared"])
-@pytest.mark.parametrize("ending", ["killed", "done", "interrupted", "interrupted at the start", "failed"])
+ENDINGS = [*product(["killed", "done", "failed"], ["own", "shared"]), ("interrupted", "shared")]
+
+
+@pytest.mark.parametrize(("ending", "whose_ray"), [*ENDINGS, ("interrupted at the start", "shared")])
 def test_nothing_is_left(
     start: Start, agents: list[Process], tiny_world: Path, tmp_path: Path, ending: str, whose_ray: str
 ) -> None:

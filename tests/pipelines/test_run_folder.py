@@ -113,13 +113,13 @@ def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Pat
         with (tmp_path / "run" / name).open("a") as file:
             file.write('{"step": 2, "kin')
     assert folder.read_metrics() == [{"step": 1}]
-    folder.restore({"metrics.jsonl": b'{"step": 1}\n'})
+    assert len(folder.mend()) == 3
     folder.metric({"step": 2})
     folder.heldout({"step": 2})
     folder.event("resumed")
     assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
     assert folder.read_heldout() == [{"step": 2}]
-    assert [event["kind"] for event in folder.read_events()] == ["failure", "resumed"]
+    assert [event["kind"] for event in folder.read_events()] == ["failure", *["mended"] * 3, "resumed"]
 
 
 def test_reading_a_folder_leaves_the_line_that_is_being_written(tmp_path: Path) -> None:
