@@ -66,11 +66,11 @@ OTHERS: dict[str, str | bytes] = {
     "lines.ndjson": LINES,
     "LINES.JSONL": LINES,
     "no_ending": LINES,
-    "plain.txt.gz": gzip.compress("\n".join(CAPTIONS).encode()),
+    "plain.txt.gz": gzip.compress("\n".join(CAPTIONS).encode(), mtime=0),
     "table.csv.gz": gzip.compress(b"\xef\xbb\xbf" + ("text\n" + "\n".join(CAPTIONS)).encode()),
-    "array.json.gz": gzip.compress(json.dumps(CAPTIONS).encode()),
+    "array.json.gz": gzip.compress(json.dumps(CAPTIONS).encode(), mtime=0),
     "unpacked_by_the_browser.jsonl.gz": LINES,
-    "packed_under_a_plain_name.jsonl": gzip.compress(LINES.encode()),
+    "packed_under_a_plain_name.jsonl": gzip.compress(LINES.encode(), mtime=0),
 }
 
 
@@ -156,8 +156,8 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("p.csv", "prompt\n", "holds no prompts"),
     ("p.txt", "\n \n", "holds no prompts"),
     ("p.json", "[]", "holds no prompts"),
-    ("p.jsonl.gz", gzip.compress(LINES.encode())[:30], "cannot be unpacked .*: it was cut or damaged"),
-    ("p.jsonl.gz", gzip.compress(b""), "holds no prompts"),
+    ("p.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:30], "cannot be unpacked .*: it was cut or damaged"),
+    ("p.jsonl.gz", gzip.compress(b"", mtime=0), "holds no prompts"),
     ("p.txt", files.CAPTIONS[0].encode() + b"\0", "holds NUL bytes"),
     ("p.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "is a Git LFS pointer"),
     ("p.csv", "<!DOCTYPE html>\n<html></html>", "is a web page"),
