@@ -14,7 +14,7 @@ ROWS = [("a red circle", np.full((2, 8, 8, 3), 200, np.uint8))]
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(tmp_path / "run", "")
+    return RunFolder.create(tmp_path / "run", "[run]\n")
 
 
 def test_all_grids_are_there_when_it_is_finished(folder):

@@ -242,7 +242,7 @@ def test_without_a_checker_rewards_are_compared(tmp_path: Path) -> None:
 
 
 def test_records_with_nothing_but_their_step_are_shown(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run", "")
+    folder = RunFolder.create(tmp_path / "run", "[run]\n")
     folder.metric({"step": 1})
     folder.metric({"step": 2, "reward_mean": None, "staleness": [], "seconds": None, "busy": {}})
     folder.heldout({"step": 0, "tag": "before"})

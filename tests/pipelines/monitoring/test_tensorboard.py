@@ -61,7 +61,7 @@ def record(step: int) -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run", "")
+    return RunFolder.create(tmp_path / "run", "[run]\n")
 
 
 def test_a_run_is_drawn_by_step_and_its_grids_are_shown(tiny_world: Path, tmp_path: Path) -> None:
