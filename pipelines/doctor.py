@@ -29,6 +29,7 @@ from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
+from pipelines.planning.sureness import split_warnings
 from pipelines.startup import check_packages
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
@@ -66,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         prompts, mistakes = (), [str(error)]
     in_flight = estimate(recipe, models).bytes_in_flight
-    for text in [*warnings(recipe, models, prompts), *(warnings_of_job(job, recipe, in_flight) if job else [])]:
+    own = [*warnings(recipe, models, prompts), *split_warnings(recipe, models, options.gpu_memory * USABLE)]
+    for text in [*own, *(warnings_of_job(job, recipe, in_flight) if job else [])]:
         speaking.say(console, text, "warning", "yellow")
     return tell_mistakes(mistakes) if mistakes else 0 if fits else 1
 

@@ -12,7 +12,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,11 +31,24 @@ from pipelines.place import check_writable
 from pipelines.planning.gpus import DRIVER_S, gpu_named
 from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import STEADY, WAITING, simulate
-from pipelines.planning.splits import Fits, Plan, best_of, candidates, check_gpus, own_split, plans, scaled, splits
+from pipelines.planning.splits import (
+    Fits,
+    Plan,
+    Split,
+    best_of,
+    candidates,
+    check_gpus,
+    own_split,
+    plans,
+    scaled,
+    splits,
+)
+from pipelines.planning.sureness import OFF, least_share
 from pipelines.planning.times import Estimated, Source
 from pipelines.symptoms import obstacles
 
 STEADY_AT_SCALE = 2
+WIDTH = 140  # of a table: a pipe has no width of its own
 POOLS = ("rollout", "reward", "policy", "driver")
 
 
@@ -43,7 +56,7 @@ POOLS = ("rollout", "reward", "policy", "driver")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    console = speaking.console(width=max(120, speaking.console().width))
+    console = speaking.console(width=max(WIDTH, speaking.console().width))
     try:
         if options.json:
             check_writable(str(options.json.parent), "--json")
@@ -113,7 +126,10 @@ def report_plans(
     """Simulates the splits that are worth it, prints them, and the best as options to paste. Raises UserError if none fits."""
     chosen = [own_split(recipe)]
     if options.gpus:
+        own = chosen[0] if fits(recipe) else None
         chosen = candidates(recipe, splits(recipe, options.gpus, options.gpus_per_node), source, fits)
+        if own and own not in chosen:
+            chosen.append(own)
         if not chosen:
             raise UserError(
                 f"--gpus {options.gpus}: no split fits cards of kind {options.gpu} ({fits.card / GIB:.0f} GiB); "
@@ -125,7 +141,8 @@ def report_plans(
     by_split = [best_of([each for each in found if own_split(each.recipe) == split]) for split in chosen]
     of_best = [each for each in found if own_split(each.recipe) == own_split(best.recipe)]
     if len(chosen) > 1:
-        console.print(table("Splits", by_split, best))
+        shares = {split: least_share(recipe, split, chosen, source) for split in chosen}
+        console.print(table("Splits", by_split, best, own_split(recipe), shares))
     console.print(table("Staleness" if len(chosen) == 1 else "Staleness, for the best split", of_best, best))
     pasted = " ".join(f"--set {shlex.quote(text)}" for text in best.overrides(recipe))
     speaking.say(console, f" {pasted}", "best", "bold")
@@ -147,23 +164,37 @@ def report_scale(recipe: Recipe, workers: int, source: Source, steady: int, cons
     return {"scale": _plain(Plan(large, figures), recipe)}
 
 
-def table(title: str, shown: Sequence[Plan], best: Plan | None) -> Table:
-    """A line per plan, the best set off."""
-    columns = ("ranks", "rollout", "reward", "GPUs", "S", "images/s", "step s", "busy %: rollout/\nreward/policy/driver",
-               "stale-\nness", "GiB in\nflight", "limited by")  # fmt: skip
+def table(
+    title: str,
+    shown: Sequence[Plan],
+    best: Plan | None,
+    own: Split | None = None,
+    shares: Mapping[Split, float] | None = None,
+) -> Table:
+    """A line per plan, the best set off, and the recipe's own marked. `shares`: what a split keeps of the best speed if a time is off."""
+    columns = ("", "ranks", "rollout", "reward", "GPUs", "S", "images/s", "GPU-hours", "step s", "busy %: rollout/\nreward/policy/driver",
+               "stale-\nness", "GiB in\nflight", "limited by", *(["at\n±25 %"] if shares else []))  # fmt: skip
     made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in columns:
         made.add_column(column, justify="right", no_wrap=True)
     for each in shown:
         recipe, figures = each.recipe, each.figures
+        split = own_split(recipe)
         made.add_row(
-            *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.reward.size)),
-            f"{each.gpus:g}", str(recipe.loop.staleness), f"{figures.images_per_s:.4g}", f"{figures.step_s:.4g}",
+            "own" if split == own else "", *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.reward.size)),
+            f"{each.gpus:g}", str(recipe.loop.staleness), f"{figures.images_per_s:.4g}", f"{each.gpu_hours:.4g}", f"{figures.step_s:.4g}",
             "/".join(f"{100 * figures.busy[pool]:.0f}" for pool in POOLS), f"{figures.staleness:.2f}",
-            f"{figures.bytes_peak / GIB:.2f}", figures.bottleneck, style="bold" if each is best else "",
+            f"{figures.bytes_peak / GIB:.2f}", figures.bottleneck,
+            *([f"{shares[split]:.0%}"] if shares else []), style="bold" if each is best else "",
         )  # fmt: skip
+    captions = ["GPU-hours: for all of loop.steps"]
+    if shares:
+        captions.append(
+            f"at ±25 %: the least share of the best speed if draws, scores or updates take {OFF:.0%} more or less"
+        )
     if any(each.figures.bottleneck == WAITING for each in shown):
-        made.caption = f"{WAITING}: no pool is busy all the time, the stages wait for each other"
+        captions.append(f"{WAITING}: no pool is busy all the time, the stages wait for each other")
+    made.caption = "; ".join(captions)
     return made
 
 
@@ -171,6 +202,7 @@ def _plain(each: Plan, given: Recipe) -> dict[str, Any]:
     return {
         "set": each.overrides(given),
         "gpus": each.gpus,
+        "gpu_hours": each.gpu_hours,
         "bottleneck": each.figures.bottleneck,
         **asdict(each.figures),
     }

@@ -50,6 +50,11 @@ class Plan:
         """GPUs that its workers hold."""
         return sum(count * share for count, share in workers_of(self.recipe).values())
 
+    @property
+    def gpu_hours(self) -> float:
+        """For all steps of the recipe at this speed, evaluations and the start left out."""
+        return self.recipe.loop.steps * self.figures.step_s * self.gpus / 3600
+
     def overrides(self, given: Recipe) -> list[str]:
         """What to change in a recipe to have this plan, as the texts of --set."""
         sizes = ("policy.ranks", "rollout.size", "reward.size", "loop.staleness")

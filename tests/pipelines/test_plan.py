@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,10 @@ def test_a_split_is_found_and_said_as_options_to_paste(tmp_path: Path, capsys: p
     assert "best  " + " ".join(f"--set {text}" for text in results["best"]["set"]) in printed
     assert results["best"]["gpus"] == 8
     assert max(plan["images_per_s"] for plan in results["plans"]) <= results["best"]["images_per_s"] / 0.97
+    assert re.search(r"own +4 +3 +1 +8", printed), "the recipe's own split has a row"
+    steps, best = load_recipe(Path(SD35)).loop.steps, results["best"]
+    assert best["gpu_hours"] == pytest.approx(steps * best["step_s"] * 8 / 3600)
+    assert "at ±25 %: the least share of the best speed" in printed
     load_recipe(Path(SD35), ["rollout.prompts_per_step=4", *results["best"]["set"]])
 
 

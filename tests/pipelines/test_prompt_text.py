@@ -67,7 +67,7 @@ OTHERS: dict[str, str | bytes] = {
     "LINES.JSONL": LINES,
     "no_ending": LINES,
     "plain.txt.gz": gzip.compress("\n".join(CAPTIONS).encode(), mtime=0),
-    "table.csv.gz": gzip.compress(b"\xef\xbb\xbf" + ("text\n" + "\n".join(CAPTIONS)).encode()),
+    "table.csv.gz": gzip.compress(b"\xef\xbb\xbf" + ("text\n" + "\n".join(CAPTIONS)).encode(), mtime=0),
     "array.json.gz": gzip.compress(json.dumps(CAPTIONS).encode(), mtime=0),
     "unpacked_by_the_browser.jsonl.gz": LINES,
     "packed_under_a_plain_name.jsonl": gzip.compress(LINES.encode(), mtime=0),
