@@ -11,10 +11,11 @@ from tests.faults.harness import digest_of
 CLASSES = ("RolloutActor", "RewardActor", "PolicyActor", "Storage")
 PAIRS = 10  # of kills; a step is trained between two of them, since workers that never come up rightly end a run
 STEPS = 50
+SEED = 23  # with it the policy and a rollout worker die in their first start
 
 
 def test_twenty_workers_are_killed_at_random(start: Start, reference: Reference) -> None:
-    rng = random.Random(11)
+    rng = random.Random(SEED)
     run = start(loop__steps=STEPS, loop__checkpoint_every=2)
     killed: list[int] = []
     for pair in range(PAIRS):
