@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
@@ -26,7 +27,7 @@ GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 def check_models(recipe: Recipe) -> bool:
     """Whether the weights of local models could be compared with their classes. Raises UserError for a model that cannot be used."""
     models = {"policy.model": recipe.policy.model, "reward.model": recipe.reward.model}
-    local = {key: Path(model) for key, model in models.items() if (Path(model) / MARKERS[key]).is_file()}
+    local = {key: Path(model) for key, model in models.items() if isfile(join(model, MARKERS[key]))}
     try:
         for key, model in models.items():
             check_model(model, MARKERS[key])
