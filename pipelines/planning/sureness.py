@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pipelines.config import Recipe
 from pipelines.memory import GIB, Models
@@ -36,7 +37,8 @@ def perturbations() -> Iterator[tuple[str, float]]:
 def changed(times: Times, which: str, factor: float) -> Times:
     """The times with one of them longer or shorter."""
     duration: Duration = getattr(times, which)
-    return replace(times, **{which: replace(duration, seconds=factor * duration.seconds)})
+    other: dict[str, Any] = {which: replace(duration, seconds=factor * duration.seconds)}
+    return replace(times, **other)
 
 
 def step_seconds(recipe: Recipe, split: Split, times: Times) -> float:
