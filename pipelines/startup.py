@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from pipelines.config import UserError
@@ -19,7 +19,8 @@ def check_packages(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> Non
     Packages are looked up, not imported. Left out: `toy`, which only the miniature world's recipe names.
     """
     for name in packages:
-        found = _location(importlib.util.find_spec(name))
+        # what lies on the path first, whatever was imported already; else what an editable installation knows
+        found = _location(PathFinder.find_spec(name) or importlib.util.find_spec(name))
         wanted = root / name
         if found is None:
             raise UserError(f"The package {name!r} is not found. Start EchoRay from its root: cd {root}")
