@@ -9,7 +9,7 @@ from collections.abc import Callable
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 Series = dict[tuple[str, str], float]
 
 

@@ -30,7 +30,7 @@ import requests
 from bench.faults_world import Process, descendants, look_at
 
 HEAD_IP = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's address on its network
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 TRIES = 3  # a port that was free may be taken by the time that Ray binds it
 STORE_BYTES = 150_000_000
 MARK = "ECHORAY_TEST_NODE"

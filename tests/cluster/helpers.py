@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.tasks import Executor, Outcome, Task
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def outcomes(executor: Executor, num: int) -> dict[object, Outcome]:

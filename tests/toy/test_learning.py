@@ -29,4 +29,4 @@ def test_forty_steps_on_colours_are_seen_on_held_out_prompts(tmp_path, monkeypat
     figures = json.loads((out / "summary.json").read_text())["heldout"]
     assert figures["after"]["accuracy"] > figures["before"]["accuracy"] + 0.1
     assert figures["after"]["reward"] > figures["before"]["reward"] + 0.05
-    assert figures["after"]["ghost"] < 0.15
+    assert figures["after"]["checks"]["ghost"] < 0.15

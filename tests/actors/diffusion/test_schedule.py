@@ -36,7 +36,7 @@ def test_a_fixed_shift_ignores_the_size():
 def test_a_schedule_with_an_end_needs_two_steps():
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
     torch.testing.assert_close(shifted_sigmas(scheduler, 2, 256, ramp(2)), torch.tensor([1, 0.02, 0]))
-    with pytest.raises(ValueError, match=r"1 sampling steps: .* take 2 or more"):
+    with pytest.raises(ValueError, match=r"1 sampling steps: .* to 2 or more"):
         shifted_sigmas(scheduler, 1, 256, ramp(1))
 
 

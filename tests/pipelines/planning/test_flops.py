@@ -14,6 +14,7 @@ from pipelines.memory_models import JUDGES, PIPELINES, image_model, judge
 from pipelines.planning.flops import backwards_of_rank, draw_flops, judging, score_flops, transformer, update_flops
 
 RECIPE = Path("recipes/sd35m_8gpu.toml")
+RANKS = load_recipe(RECIPE).policy.ranks
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -59,14 +60,14 @@ def test_a_draw_grows_with_images_steps_and_guidance() -> None:
 def test_an_update_is_shared_by_the_ranks_and_grows_with_points_and_anchors() -> None:
     once, per_point = of_recipe()[2], of_recipe("objective.timesteps_per_sample=1")[2]
     assert once == pytest.approx(6 * per_point)
-    assert of_recipe("policy.ranks=4")[2] == pytest.approx(once / 2)
+    assert of_recipe(f"policy.ranks={2 * RANKS}")[2] == pytest.approx(once / 2)
     anchored, free = once, of_recipe("objective.kl_reference=0.0", "objective.kl_ema=0.0")[2]
     forward = of_recipe()[0] / (12 * 14)  # of one image at one point
-    assert anchored - free == pytest.approx(72 * 24 / 2 * 6 * 2 * forward)
+    assert anchored - free == pytest.approx(72 * 24 / RANKS * 6 * 2 * forward)
     checkpointed = of_recipe("policy.activation_checkpointing=true")[2]
-    assert checkpointed - once == pytest.approx(72 * 24 / 2 * 6 * forward)
+    assert checkpointed - once == pytest.approx(72 * 24 / RANKS * 6 * forward)
 
 
 def test_micro_batches_cover_the_samples_of_a_rank() -> None:
-    assert backwards_of_rank(load_recipe(RECIPE)) == 72 * 24 / 2 / 3
+    assert backwards_of_rank(load_recipe(RECIPE)) == 72 * 24 / RANKS / 3
     assert backwards_of_rank(load_recipe(RECIPE, ["policy.micro_batch=1000"])) == 1
