@@ -61,9 +61,10 @@ class DrawTrial:
 class DrawReport:
     """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's.
 
-    `adapter_sha256` is what the worker holds; `adapter_effect` how far it moves the model from its base (actors/rollout/probe.py).
-    `load_seconds`, a part of `seconds`, went into loading it: next to nothing if the worker held it already. `not_finite` names
-    what came out as no number ("latents", "pictures", a figure of the policy that drew); then nothing of the chunk may be used.
+    `adapter_sha256` is what the worker holds; `adapter_effect` how far it moves the model from its base; `adapter_share` how much
+    of it rounding left in the weights (actors/rollout/probe.py). `load_seconds`, a part of `seconds`, went into loading it: next to
+    nothing if the worker held it already. `not_finite` names what came out as no number ("latents", "pictures", a figure of the
+    policy that drew); then nothing of the chunk may be used.
     """
 
     caption: str
@@ -73,6 +74,7 @@ class DrawReport:
     num_bytes: int
     seconds: float
     adapter_effect: float = 0.0
+    adapter_share: float = 1.0
     load_seconds: float = 0.0
     not_finite: str = ""
 

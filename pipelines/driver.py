@@ -49,7 +49,7 @@ from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.showcase import Showcase
-from pipelines.signs import EqualGroups
+from pipelines.signs import SIGNS
 from pipelines.step_log import StepLog
 
 
@@ -81,7 +81,7 @@ class Driver:
         self.pictures = Pictures(folder)
         self.samples = SampleKeeper(recipe, samples_place, folder, self.submit, watchers.note)
         self.log = StepLog()
-        self.equal_groups = EqualGroups()
+        self.signs = [sign() for sign in SIGNS]
         self.control = Control(recipe, executor, folder, self.log, watchers, self.stop)
         self.stopping = False
         self.take: dict[str, Callable[[Outcome], None]] = {
@@ -300,9 +300,10 @@ class Driver:
         record = self.log.step_ends(digest, self.figures, seconds, self.executor.status(), self.loop.progress())
         self.folder.metric(record)
         self.watchers.step(record)
-        if warning := self.equal_groups.step(record):
-            self.folder.event("equal_groups", step=step, message=warning)
-            self.watchers.note(f"warning: {warning}")
+        for sign in self.signs:
+            if warning := sign.step(record):
+                self.folder.event(sign.kind, step=step, message=warning)
+                self.watchers.note(f"warning: {warning}")
         self.recovery.losses.trained(step)
         self.loop.handle(Trained(step))
         oldest = self.loop.oldest_version_needed()

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.signs import SIGNS
+
 Record = dict[str, Any]
 MOST_EVENTS = 200
 STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
@@ -42,7 +44,8 @@ def notes(
         found.insert(
             0, f"This run {STATUS_WORDS[state['status']]}, after {done} of {steps or '?'} steps.{cause}{remedy}"
         )
-    found += [f"Warning: {event['message']}." for event in events if event.get("kind") == "equal_groups"][-1:]
+    for sign in SIGNS:
+        found += [f"Warning: {event['message']}." for event in events if event.get("kind") == sign.kind][-1:]
     if recipe.get("loop", {}).get("order") == "ready":
         found.append(
             'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'

@@ -46,7 +46,7 @@ class StepLog:
         self._train_seconds: dict[str, list[float]] = defaultdict(list)  # of each training task, by stage
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._cut_captions: set[tuple[int, int]] = set()
-        self._effects: dict[int, float] = {}  # by policy version
+        self._adapters: dict[int, tuple[float, float]] = {}  # (effect, share) by policy version
         self._record: dict[str, Any] = {}
         self._drawn_at: dict[Unit, float] = {}  # training chunks that wait for a score
         self._scored_at: dict[GroupKey, float] = {}  # training groups: when their last chunk so far was scored
@@ -103,7 +103,7 @@ class StepLog:
             self._train_seconds["draw"].append(seconds)
             self._drawn_at[unit] = now = time.monotonic()
             self._spans[unit] = {"draw": (now - seconds, now)}
-            self._effects[report.policy_version] = report.adapter_effect
+            self._adapters[report.policy_version] = report.adapter_effect, report.adapter_share
             if report.cut:
                 self._cut_captions.add((unit.step, unit.group))
 
@@ -167,6 +167,7 @@ class StepLog:
         busy = {
             pool: self._stage_seconds[stage] / (wall * max(1, pools[pool].wanted)) for stage, pool in POOL_OF.items()
         }
+        effect, share = self._adapters.get(max(self._adapters, default=0), (None, None))
         record = {
             **self._record,
             **figures,
@@ -180,7 +181,8 @@ class StepLog:
             "bytes_in_flight": progress.bytes_in_flight,
             "images_per_s": self._record["images"] / wall,
             "cut_captions": len(self._cut_captions),
-            "adapter_effect": self._effects.get(max(self._effects, default=0)),
+            "adapter_effect": effect,
+            "adapter_share": share,
             "paused_s": self._paused_s,
             "quarantined": self.quarantined,
             "retries": dict(self.retries),
@@ -222,7 +224,7 @@ class StepLog:
             self._queue_seconds,
             self._metrics,
             self._cut_captions,
-            self._effects,
+            self._adapters,
         )
         for each in gathered:
             each.clear()

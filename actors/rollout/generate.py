@@ -72,6 +72,7 @@ class Generator:
             num_bytes=images.nbytes + (latents.num_bytes if latents else 0),
             seconds=time.perf_counter() - start,
             adapter_effect=self.merger.effect,
+            adapter_share=self.merger.share,
             load_seconds=load_seconds,
             not_finite=not_finite,
         )

@@ -1,6 +1,8 @@
-"""The proof that an adapter reaches the model: a velocity at fixed noise for a fixed caption must differ from the base model's."""
+"""The proof that an adapter reaches the images: its weights stand in the model, and the model draws with these weights."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,13 +15,19 @@ from actors.seeds import seed_of
 
 CAPTION = "a red circle"
 LARGEST_PIXELS = 2048
+LEAST_SHARE = (
+    1e-3  # of the adapter that must stand in the weights; an Adam step at a rate of 1e-8 leaves 1e-4 in bfloat16
+)
 
 
 class ProvenMerger(Merger):
-    """A merger that probes the model after each load. The probe is one forward of one image of the smallest size.
+    """A merger that proves each load with a probe: the velocity of one image of the smallest size, for a fixed caption and noise.
 
-    `effect` is |v - v_base| / |v_base| of the adapter that it holds; in bfloat16 rounding alone comes to about 1e-2 in a deep
-    model: an adapter of which only a few weights arrive cannot be told from one that is tiny.
+    Three things must hold of an adapter that is not zero (docs/decisions/0021): `share` (see `Merger`) is LEAST_SHARE or more;
+    the velocity has a gradient with respect to every weight that the adapter changes, which is looked at once for each module; and
+    the velocity is not the base model's to the bit, unless the change is below the type's epsilon, relative to the weights.
+    None of them depends on how much rounding alone moves a deep model.
+    `effect` is |v - v_base| / |v_base| of the adapter that it holds; in bfloat16 rounding alone comes to about 1e-2 there.
     Make it before anything is merged into the family.
     """
 
@@ -27,40 +35,70 @@ class ProvenMerger(Merger):
         super().__init__(family.transformer)
         self.family = family
         self.noise_BCHW = noise_of(seed_of("probe", "noise"), (1, *smallest_latents(family))).to(family.device)
+        self.sigma_B = torch.ones(1, device=family.device)
         self.conditions = family.prompted(CAPTION, guidance_scale=1.0).conditions
         self.base_velocity_BCHW = self.velocity()
         self.effect = 0.0
+        self.drawn_with: set[str] = set()
 
     @torch.no_grad()
     def velocity(self) -> Tensor:
         """The probe of the model as it is now, at sigma 1: float32 [1, C, H, W]."""
-        return self.family.velocity(self.noise_BCHW, torch.ones(1, device=self.family.device), self.conditions)
+        return self.family.velocity(self.noise_BCHW, self.sigma_B, self.conditions)
 
     def load(self, adapter: Adapter) -> None:
-        """As `Merger.load`; also raises ValueError if the adapter is not zero and the velocity is the base model's to the bit."""
+        """As `Merger.load`; also raises ValueError for an adapter that does not reach the images."""
         if self.sha256 == adapter.sha256:
             return
         super().load(adapter)
         self.sha256 = ""  # until it is proven: a second try is probed again
+        changed = changed_modules(adapter)
         velocity_BCHW = self.velocity()
-        if torch.equal(velocity_BCHW, self.base_velocity_BCHW) and not is_zero(adapter):
+        if changed and (finding := self.finding(changed, velocity_BCHW)):
             raise ValueError(
-                f"adapter {adapter.policy_version} is not zero and binds to {len(self.base)} modules, "
-                f"but the model answers a probe as without it, to the bit: {self.finding()}"
+                f"adapter {adapter.policy_version} changes {len(changed)} modules, but does not reach the images: {finding}"
             )
         self.effect = ((velocity_BCHW - self.base_velocity_BCHW).norm() / self.base_velocity_BCHW.norm()).item()
         self.sha256 = adapter.sha256
 
-    def finding(self) -> str:
-        """Why the adapter that was merged may be without effect."""
-        changed = sum(not torch.equal(self.weights[name].cpu(), base) for name, base in self.base.items())
-        dtype = str(next(iter(self.base.values())).dtype).removeprefix("torch.")
-        if changed == 0:
-            return f"it is so small that rounding to {dtype} leaves all their weights as they were"
-        return (
-            f"the weights of {changed} of them changed, but the model does not draw with these, "
-            f"or by so little that it is lost in rounding to {dtype}"
-        )
+    def finding(self, changed: list[str], velocity_BCHW: Tensor) -> str:
+        """Why an adapter that was merged and changes these modules does not reach the images; empty if it does."""
+        dtype = str(self.family.dtype).removeprefix("torch.")
+        if self.share < LEAST_SHARE:
+            return (
+                f"it is so small that rounding to {dtype} leaves {self.share:.2g} of it in the weights"
+                ' (a higher policy.learning_rate, a shorter policy.warmup_steps or rollout.dtype = "float32" lets it through)'
+            )
+        self.drawn_with |= self.with_gradient([name for name in changed if name not in self.drawn_with])
+        if idle := [name for name in changed if name not in self.drawn_with]:
+            return f"the model does not draw with the weights of {len(idle)} of them: {', '.join(idle[:3])}"
+        if self.size > torch.finfo(self.family.dtype).eps and torch.equal(velocity_BCHW, self.base_velocity_BCHW):
+            return f"the weights changed, but the model answers a probe as without it, to the bit, in {dtype}"
+        return ""
+
+    def with_gradient(self, modules: list[str]) -> set[str]:
+        """Those of the modules with respect to whose weights the probe's velocity has a gradient that is not zero.
+
+        One forward and one backward without torch.compile; each gradient is freed as soon as it was looked at.
+        """
+        found: set[str] = set()
+
+        def look(name: str, weight: Tensor) -> None:
+            assert weight.grad is not None
+            if weight.grad.any():
+                found.add(name)
+            weight.grad = None
+
+        if not modules:
+            return found
+        weights = {name: self.weights[name].requires_grad_() for name in modules}
+        hooks = [w.register_post_accumulate_grad_hook(partial(look, name)) for name, w in weights.items()]
+        with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+            self.family.velocity(self.noise_BCHW, self.sigma_B, self.conditions).square().sum().backward()
+        for hook, weight in zip(hooks, weights.values(), strict=True):
+            hook.remove()
+            weight.requires_grad_(False)
+        return found
 
 
 def smallest_latents(family: Family) -> tuple[int, int, int]:
@@ -73,8 +111,8 @@ def smallest_latents(family: Family) -> tuple[int, int, int]:
     raise ValueError(f"{type(family).__name__} draws no square image of up to {LARGEST_PIXELS} pixels")
 
 
-def is_zero(adapter: Adapter) -> bool:
-    """True if B A is zero in every module: nowhere do a row of A and the column of B that meets it both have an entry but zero."""
+def changed_modules(adapter: Adapter) -> list[str]:
+    """The modules in which B A is not zero: somewhere a row of A and the column of B that meets it both have an entry but zero."""
     tensors = adapter.tensors
     modules = [name.removesuffix(A) for name in tensors if name.endswith(A)]
-    return not any((tensors[name + A].any(axis=1) & tensors[name + B].any(axis=0)).any() for name in modules)
+    return [name for name in modules if (tensors[name + A].any(axis=1) & tensors[name + B].any(axis=0)).any()]

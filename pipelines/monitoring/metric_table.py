@@ -61,6 +61,10 @@ TABLE = (
         "Learning", "echoray_adapter_effect", "step", "adapter_effect",
         "How far the adapter moves the model from its base, measured by the worker that drew",
     ),
+    Metric(
+        "Learning", "echoray_adapter_share", "step", "adapter_share",
+        "How much of the adapter rounding left in the weights of the worker that drew",
+    ),
     Metric("Learning", "echoray_loss", "step", LOSS_TERMS, "The loss and its terms", labels=("term",)),
     Metric(
         "Learning", "echoray_kl_reference", "step", "kl_reference", "Distance to the base model",

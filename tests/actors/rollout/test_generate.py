@@ -14,7 +14,7 @@ from actors.diffusion.lora import Merger
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter, DrawRequest
 from actors.rollout.generate import Generator
-from actors.rollout.probe import CAPTION, is_zero
+from actors.rollout.probe import CAPTION, changed_modules
 from actors.seeds import seed_of
 from pipelines.tables import Awm
 
@@ -86,21 +86,57 @@ def test_a_change_that_rounding_swallows_is_an_error_at_every_try(tiny_sd3):
     tiny, large = make_adapter(generator, 1, scale=1e-12), make_adapter(generator, 2, scale=0.3)
     for _ in range(2):
         with pytest.raises(
-            ValueError, match=r"adapter 1 is not zero and binds to \d+ modules.* rounding to bfloat16 leaves"
+            ValueError, match=r"adapter 1 changes \d+ modules, .* so small that rounding to bfloat16 leaves .* of it"
         ):
             draw(generator, tiny)
     assert draw(generator, large)[0].adapter_effect > 0.01
-    with pytest.raises(ValueError, match="adapter 1 is not zero"):
+    with pytest.raises(ValueError, match="adapter 1 changes"):
         draw(generator, tiny)
 
 
 def test_modules_that_take_no_part_in_drawing_are_an_error(generator):
     """The last block throws away what its captions' queries attend to."""
-    adapter = make_adapter(generator, 3, scale=0.3, targets=("transformer_blocks.1.attn.add_q_proj",))
+    idle = "transformer_blocks.1.attn.add_q_proj"
+    for targets in ((idle,), (*TARGETS, idle)):
+        adapter = make_adapter(generator, 3, scale=0.3, targets=targets)
+        with pytest.raises(ValueError, match=f"does not draw with the weights of 1 of them: {idle}"):
+            draw(generator, adapter)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_arrives_only_in_part_is_an_error(tiny_sd3, dtype):
+    """Fused projections are copies of the weights that the adapter changes."""
+    generator = make_generator(tiny_sd3, dtype)
+    generator.family.transformer.fuse_qkv_projections()
+    whole, apart = make_adapter(generator, 1, scale=0.3), make_adapter(generator, 2, 0.3, targets=("ff.net.2",))
     with pytest.raises(
-        ValueError, match=r"binds to 1 modules.* weights of 1 of them changed, but the model does not draw"
+        ValueError, match=r"does not draw with the weights of \d+ of them: .*attn\.(to_q|to_v|add_k_proj)"
     ):
-        draw(generator, adapter)
+        draw(generator, whole)
+    assert draw(generator, apart)[0].adapter_share == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "share"),
+    [
+        ("float32", 1e-6, pytest.approx(1.0, abs=1e-3)),
+        ("bfloat16", 0.01, pytest.approx(1.0, abs=0.05)),
+        ("bfloat16", 1e-5, pytest.approx(0.05, abs=0.05)),
+    ],
+)
+def test_an_adapter_that_is_small_but_there_is_not_accused(tiny_sd3, dtype, scale, share):
+    report, *_ = draw(make_generator(tiny_sd3, dtype), make_adapter(make_generator(tiny_sd3), 1, scale))
+    assert report.adapter_share == share
+
+
+def test_a_model_that_answers_from_memory_is_an_error(generator, monkeypatch):
+    """As a cache of velocities would, or a graph that holds its weights as constants."""
+    velocity, base = generator.family.velocity, generator.merger.base_velocity_BCHW
+    monkeypatch.setattr(
+        generator.family, "velocity", lambda *given: velocity(*given) if torch.is_grad_enabled() else base
+    )
+    with pytest.raises(ValueError, match="answers a probe as without it, to the bit, in float32"):
+        draw(generator, make_adapter(generator, 1, scale=0.3))
 
 
 def test_from_one_version_to_the_next_and_back(generator):
@@ -152,7 +188,8 @@ def test_a_probe_is_one_forward_per_version_that_is_loaded(generator):
     for adapter in (first, first, second, second, first):
         draw(generator, adapter)
     drawing = [2 * len(REQUEST.noise_seeds)] * REQUEST.num_steps  # with guidance: twice the images
-    assert batches == [1, *drawing, *drawing, 1, *drawing, *drawing, 1, *drawing]
+    first_time = [1, 1]  # once more for the gradients
+    assert batches == [*first_time, *drawing, *drawing, 1, *drawing, *drawing, 1, *drawing]
 
 
 def test_an_adapter_that_the_request_does_not_name_is_refused(generator):
@@ -168,4 +205,5 @@ def test_an_adapter_is_zero_when_its_products_are(rows, columns):
     down, up = np.zeros((RANK, 5), np.float32), np.zeros((6, RANK), np.float32)
     down[list(rows)], up[:, list(columns)] = 0.5, -0.25
     tensors = {"m" + lora.A: down, "m" + lora.B: up}
-    assert is_zero(Adapter(1, RANK, ALPHA, ("m",), lora.sha256_of(tensors), tensors)) == (not (up @ down).any())
+    changed = changed_modules(Adapter(1, RANK, ALPHA, ("m",), lora.sha256_of(tensors), tensors))
+    assert changed == (["m"] if (up @ down).any() else [])
