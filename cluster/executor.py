@@ -23,6 +23,7 @@ from cluster.tasks import (
     Executor,
     Failure,
     Handle,
+    Introduction,
     Outcome,
     PayloadLostError,
     PoolSpec,
@@ -85,9 +86,19 @@ class RayExecutor:
         self._waits = WaitSet()
         self._heartbeats = Heartbeats(self._waits, heartbeat_s, heartbeat_timeout_s)
         self._outcomes: list[Outcome] = []
+        self._introductions: list[Introduction] = []
         env = worker_env()
         self._link = Link(run, env)
-        site = Site(run, self._waits, self._heartbeats, self._outcomes.append, env, start_timeout_s, max_start_failures)
+        site = Site(
+            run=run,
+            waits=self._waits,
+            heartbeats=self._heartbeats,
+            report=self._outcomes.append,
+            introduce=self._introductions.append,
+            env_vars=env,
+            start_timeout_s=start_timeout_s,
+            max_start_failures=max_start_failures,
+        )
         self._pools: dict[str, Pool | Gang] = {
             name: Gang(spec, site) if spec.gang else Pool(spec, site) for name, spec in self._specs.items()
         }
@@ -156,6 +167,11 @@ class RayExecutor:
 
     def object_store_bytes(self) -> int | None:
         return int(ray.cluster_resources().get("object_store_memory", 0)) or None
+
+    def introductions(self) -> list[Introduction]:
+        said = self._introductions[:]
+        self._introductions.clear()
+        return said
 
     def status(self) -> dict[str, PoolStatus]:
         return {name: pool.status() for name, pool in self._pools.items()}

@@ -16,6 +16,7 @@ from ray.exceptions import (
 )
 
 from cluster.tasks import Failure, WorkerMistakeError, WorkerStartError
+from cluster.tracebacks import gpu_is_lost
 
 MESSAGE_CHARS = 4000
 FETCH_S = 60.0  # a first return value is small and exists already: if it does not come, its node is gone
@@ -34,7 +35,8 @@ def failure_of(error: Exception) -> Failure:
     """The failure behind an error that `ray.get` raised for a call's return value.
 
     An error inside the worker comes wrapped in a RayTaskError. When what is inside is a loss that Ray reports, the call
-    never ran: Ray could not bring one of its arguments, whose maker or node is gone. The worker is not to blame.
+    never ran: Ray could not bring one of its arguments, whose maker or node is gone. The worker is not to blame. When its
+    GPU is lost to it, so is the worker, although its process lives.
     """
     if isinstance(error, RayTaskError):
         cause = innermost(error)
@@ -42,7 +44,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure("object_lost", tail(str(cause)))
         if isinstance(cause, WorkerStartError):
             return Failure("mistake" if isinstance(cause, WorkerMistakeError) else "raised", str(cause))
-        return Failure("raised", tail(error.traceback_str if hasattr(error, "traceback_str") else str(error)))
+        text = tail(error.traceback_str if hasattr(error, "traceback_str") else str(error))
+        return Failure("worker_lost" if gpu_is_lost(text) else "raised", text)
     if isinstance(error, ObjectLostError):
         return Failure("object_lost", tail(str(error)))
     if isinstance(error, _WORKER_LOST):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.tasks import Command
+from cluster.tasks import Command, Introduction
 
 
 class InProcess:
@@ -16,6 +16,9 @@ class InProcess:
 
     def answer(self, command_id: int, text: str) -> None:
         pass
+
+    def introductions(self) -> list[Introduction]:
+        return []
 
     def object_store_bytes(self) -> int | None:
         return None

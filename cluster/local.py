@@ -1,8 +1,8 @@
 """The executor for debugging: workers are objects in this process, and `wait` runs one task, step by step.
 
 Values travel as on Ray: pickled by value, each consumer with its own copy whose arrays are read-only. Deadlines are not
-kept, a gang's ranks run one after the other (so ranks that wait for each other need Ray), nothing ever dies, and nobody
-commands.
+kept, a gang's ranks run one after the other (so ranks that wait for each other need Ray), nothing ever dies (a GPU that is
+lost ends the run: the process cannot be replaced), and nobody commands.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from cluster.in_process import InProcess
 from cluster.tasks import (
     Failure,
+    Introduction,
     Outcome,
     PoolSpec,
     PoolStatus,
@@ -27,10 +28,11 @@ from cluster.tasks import (
     check_pools,
     check_size,
     gang_named,
+    introduction_of,
     rank_args,
     spec_named,
 )
-from cluster.tracebacks import last_lines
+from cluster.tracebacks import gpu_is_lost, last_lines
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class LocalExecutor(InProcess):
         self._num_started = dict.fromkeys(self._specs, 0)
         self._restarts = dict.fromkeys(self._specs, 0)
         self._tasks: deque[Task] = deque()
+        self._introductions: list[Introduction] = []
 
     def start(self) -> None:
         for name, spec in self._specs.items():
@@ -101,6 +104,10 @@ class LocalExecutor(InProcess):
         self._fill(pool)
         self._join(pool)
 
+    def introductions(self) -> list[Introduction]:
+        said, self._introductions = self._introductions, []
+        return said
+
     def status(self) -> dict[str, PoolStatus]:
         waiting = Counter(task.pool for task in self._tasks)
         return {
@@ -123,11 +130,13 @@ class LocalExecutor(InProcess):
             if spec.gang:
                 kwargs |= {"rank": len(workers), "ranks": spec.size}
             try:
-                workers.append((name, spec.actor(**kwargs)))
+                worker = spec.actor(**kwargs)
             except spec.mistakes as error:
                 raise WorkerMistakeError(str(error)) from error
             except Exception as error:
                 raise WorkerStartError(f"worker {name} could not start:\n{last_lines(error)}") from error
+            workers.append((name, worker))
+            self._introductions.append(Introduction(pool, name, introduction_of(worker)))
 
     def _join(self, gang: str) -> None:
         ranks = [rank for _, rank in self._workers[gang]]
@@ -151,7 +160,12 @@ class LocalExecutor(InProcess):
         try:
             results = [_call(actor, task, args) for (_, actor), args in calls]
         except Exception:
-            failure = Failure("raised", traceback.format_exc())
+            text = traceback.format_exc()
+            if gpu_is_lost(text):
+                raise WorkerStartError(
+                    f"{name} lost its GPU, and with it this process: go on with --resume\n{text}"
+                ) from None
+            failure = Failure("raised", text)
             return Outcome(task.key, name, time.monotonic() - began, failure=failure)
         value, *payloads = results[0]
         return Outcome(task.key, name, time.monotonic() - began, value.load(), tuple(payloads))

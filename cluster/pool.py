@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import ray
 
 from cluster.failures import result_of
 from cluster.heartbeat import Pulse
 from cluster.site import Site, backoff_s, call
-from cluster.tasks import Failure, Outcome, PoolSpec, PoolStatus, Task, WorkerMistakeError, WorkerStartError
+from cluster.tasks import (
+    Failure,
+    Introduction,
+    Outcome,
+    PoolSpec,
+    PoolStatus,
+    Task,
+    WorkerMistakeError,
+    WorkerStartError,
+)
+
+MAX_RAISED = 3  # tasks in a row that a worker may fail: then it is taken for broken, whatever it says
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +35,7 @@ class _Worker:
     task: Task | None = None
     began: float = 0.0
     pulse: Pulse | None = None  # once it is ready
+    raised: set[Any] = field(default_factory=set)  # the tasks that it failed since the last that it did
 
 
 class Pool:
@@ -113,10 +126,11 @@ class Pool:
         )
 
     def _started(self, worker: _Worker) -> None:
-        _, failure = result_of(worker.ref)
+        said, failure = result_of(worker.ref)
         if failure:
             self._refused(worker, failure)
             return
+        self._site.introduce(Introduction(self.spec.name, worker.name, said))
         self._start_failures = 0
         self._was_ready = True
         self._starting.discard(worker.name)
@@ -216,12 +230,21 @@ class Pool:
 
     def _returned(self, worker: _Worker, outcome: Outcome) -> None:
         worker.task = None
-        lost = outcome.failure is not None and outcome.failure.cause in ("worker_lost", "deadline")
         if worker.name in self._leaving:
             self._end(worker)
-        elif lost:
+        elif _is_broken(worker, outcome):
             self._replace(worker)
         else:
             self._idle[worker.name] = worker
         self._site.report(outcome)
         self._dispatch()
+
+
+def _is_broken(worker: _Worker, outcome: Outcome) -> bool:
+    """Whether a worker is no good any more. One that fails at once is always idle: left alone, it would get every task."""
+    if outcome.failure is None:
+        worker.raised.clear()
+        return False
+    if outcome.failure.cause == "raised":
+        worker.raised.add(outcome.key)
+    return outcome.failure.cause in ("worker_lost", "deadline") or len(worker.raised) >= MAX_RAISED

@@ -15,7 +15,7 @@ from cluster.heartbeat import Pulse
 from cluster.placement import demand_of
 from cluster.rounds import Round
 from cluster.site import Site
-from cluster.tasks import Failure, PoolSpec
+from cluster.tasks import Failure, Introduction, PoolSpec
 
 
 class Ranks:
@@ -46,9 +46,9 @@ class Ranks:
             self._placement = placement_group([bundle] * spec.size, strategy="PACK", bundle_label_selector=labels)
         strategy = PlacementGroupSchedulingStrategy(self._placement) if self._placement else None
         suffix = f"-{incarnation}" if incarnation else ""
+        self._names = [f"{spec.name}-{rank}{suffix}" for rank in range(spec.size)]
         self.actors = [
-            site.start_actor(spec, f"{spec.name}-{rank}{suffix}", strategy, rank=rank, ranks=spec.size)
-            for rank in range(spec.size)
+            site.start_actor(spec, name, strategy, rank=rank, ranks=spec.size) for rank, name in enumerate(self._names)
         ]
         self._step("the start", [actor.started.remote() for actor in self.actors], self._meet)
 
@@ -72,7 +72,9 @@ class Ranks:
 
         self._round = Round(self._site.waits, what, refs, self._site.start_timeout_s, done)
 
-    def _meet(self, _: list[Any]) -> None:
+    def _meet(self, said: list[dict[str, Any]]) -> None:
+        for name, of_rank in zip(self._names, said, strict=True):
+            self._site.introduce(Introduction(self._spec.name, name, of_rank))
         self._step("address()", [self.actors[0].address.remote()], self._join)
 
     def _join(self, addresses: list[str]) -> None:

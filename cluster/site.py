@@ -11,7 +11,15 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.heartbeat import HEALTH, Heartbeats
-from cluster.tasks import Outcome, PoolSpec, Task, WorkerMistakeError, WorkerStartError
+from cluster.tasks import (
+    Introduction,
+    Outcome,
+    PoolSpec,
+    Task,
+    WorkerMistakeError,
+    WorkerStartError,
+    introduction_of,
+)
 from cluster.tracebacks import last_lines
 from cluster.waiting import WaitSet
 
@@ -20,12 +28,13 @@ MAX_BACKOFF_S = 30.0
 
 @dataclass(frozen=True)
 class Site:
-    """What every pool of an executor shares. `report` takes outcomes as they arise."""
+    """What every pool of an executor shares. `report` takes outcomes as they arise, `introduce` what new workers say of themselves."""
 
     run: str
     waits: WaitSet
     heartbeats: Heartbeats
     report: Callable[[Outcome], None]
+    introduce: Callable[[Introduction], None]
     env_vars: dict[str, str]
     start_timeout_s: float
     max_start_failures: int
@@ -86,9 +95,10 @@ def _remote(actor: type, mistakes: tuple[type[Exception], ...]) -> Any:
             except Exception as error:
                 self._problem = WorkerStartError(last_lines(error))
 
-        def started(self) -> None:
+        def started(self) -> dict[str, Any]:
             if self._problem is not None:
                 raise self._problem
+            return introduction_of(self)
 
         def __repr__(self) -> str:
             return self._worker_name

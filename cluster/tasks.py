@@ -36,6 +36,7 @@ class PoolSpec:
     they can meet, and all are called with `join(address)`; when all have returned, the gang is ready.
     min_size, max_size: how far the size may change (None: not below `size`; no upper limit). A gang's never does.
     beside_driver: the workers run on the driver's node.
+    An actor with a method `info()` says by it what it is and where it runs, once it is constructed.
     mistakes: the exceptions by which a constructor says that what it was given cannot be used, so that no other worker could either.
     """
 
@@ -99,6 +100,15 @@ class Outcome:
     value: Any = None
     payloads: tuple[Handle, ...] = ()
     failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a worker said of itself by its `info()` when it was ready; nothing if it has none."""
+
+    pool: str
+    worker: str
+    said: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,9 @@ class Executor(Protocol):
     def object_store_bytes(self) -> int | None:
         """How much the object store holds before it spills to disk; None where payloads lie in no store."""
 
+    def introductions(self) -> list[Introduction]:
+        """Of the workers that became ready since the last call."""
+
     def status(self) -> dict[str, PoolStatus]: ...
 
     def close(self) -> None:
@@ -202,6 +215,11 @@ def check_size(spec: PoolSpec, size: int) -> None:
     if size < max(1, spec.smallest) or (spec.max_size is not None and size > spec.max_size):
         limits = f"{spec.smallest} or more" if spec.max_size is None else f"{spec.smallest} to {spec.max_size}"
         raise ValueError(f"pool {spec.name}: {size} is outside of its limits, {limits} workers")
+
+
+def introduction_of(actor: Any) -> dict[str, Any]:
+    """What an actor says of itself; nothing if it has no `info()`."""
+    return actor.info() if hasattr(actor, "info") else {}
 
 
 def spec_named(name: str, specs: Mapping[str, PoolSpec]) -> PoolSpec:

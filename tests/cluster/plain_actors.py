@@ -17,6 +17,9 @@ class Plain:
         self.tag = tag
         self.calls = 0
 
+    def info(self) -> dict:
+        return {"tag": self.tag}
+
     def pid(self) -> int:
         return os.getpid()
 
@@ -54,6 +57,20 @@ class Plain:
     def where(self) -> dict:
         context = ray.get_runtime_context()
         return {"node": context.get_node_id(), "pid": os.getpid()}
+
+
+class Poisoned(Plain):
+    """Fails each task from the first "poison" on, at once, by what that says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error = ""
+
+    def do(self, what: str) -> int:
+        self.error = self.error or what
+        if self.error:
+            raise RuntimeError(self.error)
+        return self.sleep(0.05)
 
 
 class Rank(Plain):

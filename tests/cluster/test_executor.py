@@ -9,8 +9,8 @@ import pytest
 
 from cluster.executor import Executor, PoolSpec, RayExecutor, Task, WorkerStartError
 from cluster.local import LocalExecutor
-from tests.cluster.helpers import PATIENCE_S, outcomes, run, value_of
-from tests.cluster.plain_actors import NeverStarts, Plain, Rank
+from tests.cluster.helpers import PATIENCE_S, eventually, outcomes, run, value_of
+from tests.cluster.plain_actors import NeverStarts, Plain, Poisoned, Rank
 
 POOLS = [
     PoolSpec("pair", Plain, {"tag": "p"}, size=2, num_cpus=0, min_size=1, max_size=3),
@@ -84,6 +84,31 @@ def test_an_error_comes_back_with_the_workers_traceback(executor: Executor) -> N
     assert strange.failure.cause == "raised"
     assert "cannot be pickled" in strange.failure.message
     assert good.value == 2
+
+
+@pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])
+def test_every_worker_introduces_itself_once(kind: type, ray_cluster: None) -> None:
+    executor = kind(POOLS)
+    try:
+        executor.start()
+        said = executor.introductions()
+        assert sorted((one.pool, one.worker, one.said["tag"]) for one in said) == [
+            ("gang", "gang-0", "g"), ("gang", "gang-1", "g"), ("pair", "pair-0", "p"), ("pair", "pair-1", "p")
+        ]  # fmt: skip
+        assert executor.introductions() == []
+        executor.resize("pair", 3)
+        assert eventually(lambda: not executor.wait(0.1) and executor.status()["pair"].ready == 3)
+        assert [one.worker for one in executor.introductions()] == ["pair-2"]
+    finally:
+        executor.close()
+
+
+def test_a_lost_gpu_ends_what_runs_in_one_process() -> None:
+    executor = LocalExecutor([PoolSpec("pool", Poisoned)])
+    executor.start()
+    executor.submit(Task("pool", "do", 0, ("CUDA error: an illegal memory access was encountered",)))
+    with pytest.raises(WorkerStartError, match=r"pool-0 lost its GPU.*--resume"):
+        executor.wait(1.0)
 
 
 def test_an_unknown_pool_is_named(executor: Executor) -> None:

@@ -37,6 +37,15 @@ def in_worker(cause: Exception) -> RayTaskError:
         (in_worker(ValueError("bad prompt")), "raised"),
         (in_worker(ValueError("bad prompt")).as_instanceof_cause(), "raised"),
         (in_worker(RayError("an error that cannot be pickled")), "raised"),
+        (in_worker(RuntimeError("CUDA error: uncorrectable ECC error encountered")), "worker_lost"),
+        (in_worker(RuntimeError("torch.AcceleratorError: CUDA error: misaligned address")), "worker_lost"),
+        (
+            in_worker(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`")),
+            "worker_lost",
+        ),
+        (in_worker(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR")), "worker_lost"),
+        (in_worker(RuntimeError("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")), "raised"),
+        (in_worker(ValueError('File "torch/backends/cudnn/rnn.py": no such layer')), "raised"),
         (ObjectStoreFullError("full"), "raised"),
     ],
 )

@@ -12,9 +12,10 @@ import pytest
 import ray
 
 from cluster.executor import PlacementError, PoolStatus, RayExecutor, Task, WorkerStartError
+from cluster.pool import MAX_RAISED
 from cluster.tasks import WorkerMistakeError
 from tests.cluster.helpers import PATIENCE_S, eventually, exists, outcomes, run, value_of
-from tests.cluster.plain_actors import NotThis, Picky, StartsOnce, StartsSlowly
+from tests.cluster.plain_actors import NotThis, Picky, Poisoned, StartsOnce, StartsSlowly
 
 
 def test_a_killed_worker_fails_its_task_only_and_is_replaced(start: Callable[..., RayExecutor]) -> None:
@@ -46,6 +47,29 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(start: Callable[..., RayEx
     assert 2.0 <= late.seconds < PATIENCE_S
     assert good.value != pid
     assert eventually(lambda: not exists(pid))
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [("CUDA error: an illegal memory access was encountered", 1), ("this worker's disk is full", MAX_RAISED)],
+)
+def test_a_worker_that_fails_whatever_it_is_given_is_replaced_before_it_has_swallowed_all_tasks(
+    start: Callable[..., RayExecutor], error: str, failed: int
+) -> None:
+    executor = start(Poisoned, size=3)
+    done = run(executor, *(Task("pool", "do", i, ("" if i else error,)) for i in range(30)))
+    failures = [outcome.failure for outcome in done if outcome.failure]
+    assert len(failures) == failed, "left alone, it was always idle, and 28 of 30 failed"
+    assert {failure.cause for failure in failures} == {"worker_lost" if failed == 1 else "raised"}
+    assert executor.status()["pool"].restarts == 1
+
+
+def test_a_worker_that_does_some_of_its_tasks_keeps_its_place(start: Callable[..., RayExecutor]) -> None:
+    executor = start(size=1)
+    for number in range(2 * MAX_RAISED):
+        run(executor, Task("pool", "fail", "always the same", ("magic",)), Task("pool", "fail", number, ("this",)))
+        run(executor, Task("pool", "add", "a good one", (1, 1)))
+    assert executor.status()["pool"].restarts == 0
 
 
 def test_a_task_avoids_the_worker_that_failed_it_unless_there_is_no_other(start: Callable[..., RayExecutor]) -> None:
