@@ -23,15 +23,15 @@ FETCH_S = 60.0  # a first return value is small and exists already: if it does n
 _WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 
 
-def result_of(ref: ray.ObjectRef) -> tuple[Any, Failure | None]:
-    """The value of a call that is done, or its failure."""
+def result_of(ref: ray.ObjectRef, mistakes: tuple[type[Exception], ...] = ()) -> tuple[Any, Failure | None]:
+    """The value of a call that is done, or its failure. What is raised of `mistakes` is the user's."""
     try:
         return ray.get(ref, timeout=FETCH_S), None
     except Exception as error:
-        return None, failure_of(error)
+        return None, failure_of(error, mistakes)
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception, mistakes: tuple[type[Exception], ...] = ()) -> Failure:
     """The failure behind an error that `ray.get` raised for a call's return value.
 
     An error inside the worker comes wrapped in a RayTaskError. When what is inside is a loss that Ray reports, the call
@@ -42,8 +42,10 @@ def failure_of(error: Exception) -> Failure:
         cause = innermost(error)
         if isinstance(cause, (ObjectLostError, *_WORKER_LOST)):
             return Failure("object_lost", tail(str(cause)))
+        if isinstance(cause, (WorkerMistakeError, *mistakes)):
+            return Failure("mistake", str(cause))
         if isinstance(cause, WorkerStartError):
-            return Failure("mistake" if isinstance(cause, WorkerMistakeError) else "raised", str(cause))
+            return Failure("raised", str(cause))
         text = tail(error.traceback_str if hasattr(error, "traceback_str") else str(error))
         return Failure("worker_lost" if gpu_is_lost(text) else "raised", text)
     if isinstance(error, ObjectLostError):

@@ -144,6 +144,8 @@ class LocalExecutor(InProcess):
             address = ranks[0].address()
             for rank in ranks:
                 rank.join(address)
+        except self._specs[gang].mistakes as error:
+            raise WorkerMistakeError(str(error)) from error
         except Exception as error:
             raise WorkerStartError(f"the gang {gang} could not join:\n{last_lines(error)}") from error
 

@@ -70,7 +70,7 @@ class Ranks:
             else:
                 then(values)
 
-        self._round = Round(self._site.waits, what, refs, self._site.start_timeout_s, done)
+        self._round = Round(self._site.waits, what, refs, self._site.start_timeout_s, done, self._spec.mistakes)
 
     def _meet(self, said: list[dict[str, Any]]) -> None:
         for name, of_rank in zip(self._names, said, strict=True):

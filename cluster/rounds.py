@@ -29,12 +29,14 @@ class Round:
         refs: Sequence[ray.ObjectRef],
         deadline_s: float | None,
         done: Callable[[list[Any], Failure | None], None],
+        mistakes: tuple[type[Exception], ...] = (),
     ) -> None:
         self._waits = waits
         self._what = what
         self._refs = refs
         self._deadline_s = deadline_s
         self._done = done
+        self._mistakes = mistakes  # see `result_of`
         self._values: dict[int, Any] = {}
         self._failures: list[Failure] = []
         self._left = dict(enumerate(refs))
@@ -52,7 +54,7 @@ class Round:
 
     def _returned(self, rank: int, ref: ray.ObjectRef) -> None:
         del self._left[rank]
-        self._values[rank], failure = result_of(ref)
+        self._values[rank], failure = result_of(ref, self._mistakes)
         if failure:
             prefix = "" if failure.cause == "mistake" else f"rank {rank}: "
             self._failures.append(Failure(failure.cause, prefix + failure.message))

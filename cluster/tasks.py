@@ -37,7 +37,8 @@ class PoolSpec:
     min_size, max_size: how far the size may change (None: not below `size`; no upper limit). A gang's never does.
     beside_driver: the workers run on the driver's node.
     An actor with a method `info()` says by it what it is and where it runs, once it is constructed.
-    mistakes: the exceptions by which a constructor says that what it was given cannot be used, so that no other worker could either.
+    mistakes: the exceptions by which a constructor, or a gang's meeting, says that what was given cannot be used, so that no other
+    worker could use it either.
     """
 
     name: str

@@ -156,6 +156,13 @@ class Picky:
         raise NotThis("size = 36: give a multiple of 8 [/b]")
 
 
+class RanksFindOut(Rank):
+    """Cannot use what they were given either, but find it out when they meet."""
+
+    def join(self, address: str) -> None:
+        Picky()
+
+
 class NeverStarts:
     """Its model is not there."""
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.executor import PlacementError, PoolStatus, RayExecutor, Task, WorkerStartError
+from cluster.executor import PlacementError, PoolSpec, PoolStatus, RayExecutor, Task, WorkerStartError
+from cluster.local import LocalExecutor
 from cluster.pool import MAX_RAISED
 from cluster.tasks import WorkerMistakeError
 from tests.cluster.helpers import PATIENCE_S, eventually, exists, outcomes, run, value_of
-from tests.cluster.plain_actors import NotThis, Picky, Poisoned, StartsOnce, StartsSlowly
+from tests.cluster.plain_actors import NotThis, Picky, Poisoned, RanksFindOut, StartsOnce, StartsSlowly
 
 
 def test_a_killed_worker_fails_its_task_only_and_is_replaced(start: Callable[..., RayExecutor]) -> None:
@@ -134,12 +135,20 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_before_any_start
         start(size=100, num_cpus=1)
 
 
-@pytest.mark.parametrize("gang", [False, True])
+@pytest.mark.parametrize(("actor", "gang"), [(Picky, False), (Picky, True), (RanksFindOut, True)])
 def test_a_worker_that_cannot_use_what_it_was_given_ends_the_start_with_its_own_sentence(
-    start: Callable[..., RayExecutor], gang: bool
+    start: Callable[..., RayExecutor], actor: type, gang: bool
 ) -> None:
     with pytest.raises(WorkerMistakeError) as raised:
-        start(Picky, size=2, gang=gang, mistakes=(NotThis,))
+        start(actor, size=2, gang=gang, mistakes=(NotThis,))
+    assert str(raised.value) == "size = 36: give a multiple of 8 [/b]"
+
+
+@pytest.mark.parametrize(("actor", "gang"), [(Picky, False), (Picky, True), (RanksFindOut, True)])
+def test_it_does_so_in_one_process_as_well(actor: type, gang: bool) -> None:
+    executor = LocalExecutor([PoolSpec("pool", actor, gang=gang, mistakes=(NotThis,))])
+    with pytest.raises(WorkerMistakeError) as raised:
+        executor.start()
     assert str(raised.value) == "size = 36: give a multiple of 8 [/b]"
 
 
