@@ -30,7 +30,6 @@ from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
 from pipelines.planning.sureness import split_warnings
-from pipelines.startup import check_packages
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
 USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
@@ -47,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = speaking.console()
     mistakes: list[str] = []
     try:
-        check_packages()
         job = check_manifest(options.manifest, options.recipe) if options.manifest else None
         recipe = job.recipe if job else load_recipe(options.recipe, options.set)
         mistakes += job.problems if job else []

@@ -25,11 +25,3 @@ def problem() -> str | None:
         why = "-S hides them: start it without" if sys.flags.no_site else VENV
         return f"{here} does not find {', '.join(missing)}; {why}"
     return None
-
-
-def check() -> None:
-    """Ends the process with exit code 2 and a sentence if there is a problem."""
-    found = problem()
-    if found:
-        print(f"error {found}", file=sys.stderr)
-        raise SystemExit(2)

@@ -1,4 +1,4 @@
-"""Check that Python finds this repository's own packages, before anything starts: others use such short names too."""
+"""Whether Python finds this repository's own packages: asked before any of them is loaded, for others use such short names too."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from pipelines.config import UserError
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("actors", "cluster", "pipelines")
 
 
-def check_packages(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> None:
-    """Raise UserError, naming the intruder, unless every package resolves under `root`.
+def problem(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> str | None:
+    """The first package that does not lie under `root`, with the intruder and what to do; None if all do.
 
     Packages are looked up, not imported. Left out: `toy`, which only the miniature world's recipe names.
     """
@@ -23,12 +21,13 @@ def check_packages(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> Non
         found = _location(PathFinder.find_spec(name) or importlib.util.find_spec(name))
         wanted = root / name
         if found is None:
-            raise UserError(f"The package {name!r} is not found. Start EchoRay from its root: cd {root}")
+            return f"The package {name!r} is not found. Start EchoRay from its root: cd {root}"
         if found.resolve() != wanted.resolve():
-            raise UserError(
+            return (
                 f"The package {name!r} is found at {found}, but EchoRay's own is {wanted}. Another package of this name"
                 f" comes first. Start from {root}, and take {found.parent} out of PYTHONPATH or uninstall it"
             )
+    return None
 
 
 def _location(spec: ModuleSpec | None) -> Path | None:

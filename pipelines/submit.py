@@ -32,7 +32,6 @@ from pipelines.arguments import path_of
 from pipelines.config import UserError, load_recipe
 from pipelines.doctor import load_all_prompts
 from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
-from pipelines.startup import check_packages
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
 FINAL = (0, 2, STOPPED)  # exit codes after which another try would change nothing, or is not wanted
@@ -58,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
     try:
-        check_packages()
         with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
             return submit(options, Path(folder) / "working_dir.zip")
     except UserError as error:

@@ -39,7 +39,6 @@ from pipelines.recovery import Recovery, RunFailed, report_damage
 from pipelines.run_folder import RunFolder
 from pipelines.shipping import check_out_of_job
 from pipelines.starting import Starting
-from pipelines.startup import check_packages
 
 
 @speaking.program
@@ -49,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_train(arguments)
     options.command = shlex.join(["python", "-m", "pipelines.train", *arguments])
     try:
-        check_packages()
         return train(options, speaking.console())
     except (UserError, PlacementError, WorkerMistakeError) as error:
         return speaking.fail("error", error, 2)

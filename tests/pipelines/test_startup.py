@@ -1,46 +1,39 @@
-"""The start-up check: this repository's packages are found, and an intruder is named."""
+"""The start-up check: this repository's packages are found, and an intruder is named before anything of it is imported."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipelines.config import UserError
-from pipelines.startup import ROOT, check_packages
+from pipelines.startup import ROOT, problem
 
 
 def test_the_packages_of_the_repository_pass() -> None:
     assert (ROOT / "pyproject.toml").is_file()
-    check_packages()
+    assert problem() is None
 
 
-def test_an_intruder_is_named(tmp_path: Path) -> None:
-    intruder = tmp_path / "elsewhere" / "actors"
+@pytest.mark.parametrize("name", ["actors", "cluster"])
+def test_an_intruder_is_named(tmp_path: Path, name: str) -> None:
+    intruder = tmp_path / "elsewhere" / name
     intruder.mkdir(parents=True)
     (intruder / "__init__.py").write_text("")
-    code = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import pipelines.startup
-sys.path.insert(0, {str(intruder.parent)!r})
-pipelines.startup.check_packages()
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 1
-    error = result.stderr.splitlines()[-1]
-    assert str(intruder) in error
-    assert f"own is {ROOT / 'actors'}" in error
-    assert f"take {intruder.parent} out of PYTHONPATH" in error
+    code = f"import sys; sys.path[1:1] = [{str(intruder.parent)!r}]; sys.path.append({str(ROOT)!r}); import pipelines.train"
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"error The package {name!r} is found at {intruder}, but EchoRay's own is {ROOT / name}.")
+    assert said.endswith(f"take {intruder.parent} out of PYTHONPATH or uninstall it")
 
 
 def test_a_package_that_is_not_found_says_where_to_start() -> None:
-    with pytest.raises(UserError, match=r"'no_such_package' is not found. Start EchoRay from its root"):
-        check_packages(packages=["no_such_package"])
+    assert "'no_such_package' is not found. Start EchoRay from its root" in str(problem(packages=["no_such_package"]))
 
 
 def test_a_module_of_the_same_name_is_an_intruder() -> None:
-    with pytest.raises(UserError, match="'json' is found at"):
-        check_packages(packages=["json"])
+    assert "'json' is found at" in str(problem(packages=["json"]))
