@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cluster import speaking
+from cluster.stops import STOPPED
 from pipelines.beginning import open_folder
 from pipelines.checkpoints import Found
 from pipelines.config import Recipe
@@ -19,6 +20,7 @@ from pipelines.heldout import summarise
 from pipelines.place import Place
 from pipelines.report import write_report
 from pipelines.run_folder import RunFolder
+from pipelines.shipping import in_job
 
 STOPPED_AT_THE_START = "stopped before the first step"
 REASONS = "every group was quarantined. events.jsonl has each with its reason (quarantine)"
@@ -83,6 +85,8 @@ def show_end(status: str, place: Place, folder: RunFolder, options: argparse.Nam
     speaking.say(console, f"report   {report}{summary}\nfolder   {place.shown}  ({status})")
     if status in ("stopped", STOPPED_AT_THE_START):
         speaking.say(console, f"continue with: {command_to_continue(options, place)}")
+        if in_job():  # the last line is what Ray's dashboard and `ray job list` show of such a job
+            speaking.say(console, f"stopped on request (exit code {STOPPED}; Ray lists such a job as FAILED)")
 
 
 def command_to_continue(options: argparse.Namespace, place: Place) -> str:

@@ -26,7 +26,7 @@ def header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Re
         ("model", recipe.get("policy", {}).get("model")),
         ("reward", " · ".join(filter(None, (recipe.get("reward", {}).get(key) for key in ("type", "model"))))),
         ("seed", str(recipe.get("run", {}).get("seed", "")) or None),
-        ("digest", digest),
+        ("digest", digest if done else None),
     ]
     return [(name, str(value)) for name, value in facts if value]
 
@@ -37,7 +37,9 @@ def notes(
     """What a reader must know before the figures."""
     found = list(summary.get("notes") or recipe.get("run", {}).get("notes") or [])
     steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
-    if state.get("status") in ("stopped", "failed"):
+    if state.get("status") == "stopped" and not done:
+        found.insert(0, "This run was stopped before its first step was done. Begin it with --resume.")
+    elif state.get("status") in ("stopped", "failed"):
         causes = [event.get("message", "") for event in events if event.get("kind") == "run_failed"]
         cause = f" {causes[-1]}." if causes and state["status"] == "failed" else ""
         remedy = " Go on with --resume." if state["status"] == "stopped" else ""

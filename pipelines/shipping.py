@@ -33,9 +33,14 @@ def check_out(out: str | None) -> str:
     return meant
 
 
+def in_job() -> bool:
+    """Whether this process is the driver of a job."""
+    return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+
+
 def check_out_of_job(out: str | None) -> None:
-    """The same, if this process is the driver of a job."""
-    if RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ:
+    """What `check_out` raises, in a job."""
+    if in_job():
         check_out(out)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.digest import FIRST
 from pipelines.report import main, write_report
 from pipelines.report_charts import Palette
 from pipelines.report_timeline import timeline
@@ -221,6 +222,15 @@ def test_a_stopped_run_says_so_and_shows_its_last_evaluation(tmp_path: Path) -> 
     assert "This run stopped early, after 1 of 4 steps. Go on with --resume." in text
     assert "step 2" in text
     assert "+15.0 points" in text
+
+
+def test_a_run_that_was_stopped_before_its_first_step_has_no_digest_and_nothing_to_go_on_from(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    folder.summary({"status": "stopped", "steps": 0, "digest": FIRST})
+    folder.state("stopped")
+    text = write_report(folder.path).read_text()
+    assert "This run was stopped before its first step was done. Begin it with --resume." in text
+    assert FIRST not in text
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
