@@ -2,11 +2,75 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from actors.mistake import Mistake
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def device_of_worker(name: str, gpu_share: float) -> str:
+    """The device for a worker that holds so much of the GPUs: without any, `auto` is the CPU, whatever the process may see.
+
+    Raises Mistake if it holds a GPU and sees none: on the CPU it would be a thousand times slower, and draw other bits.
+    """
+    if name == "auto" and not gpu_share:
+        return "cpu"
+    if gpu_share and name != "cpu" and not torch.cuda.is_available():
+        raise Mistake(
+            f"a worker with num_gpus = {gpu_share:g} on {socket.gethostname()} cannot use its GPU: {why_no_gpu()} (NVIDIA driver "
+            f"{driver_version() or 'not found'}, torch {torch.__version__} for CUDA {torch.version.cuda or 'none'}). Install a torch "
+            'build that this driver can run, or a newer driver; or set device = "cpu" or num_gpus = 0'
+        )
+    return name
+
+
+def why_no_gpu() -> str:
+    """What CUDA says when it is asked to start where torch sees no GPU."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a build of torch for the CPU
+        return str(error).strip().partition("\n")[0]
+    return "torch sees no GPU"
+
+
+def driver_version() -> str:
+    """Of NVIDIA's kernel driver; empty where there is none."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.[.\d]+)", DRIVER.read_text())
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def where(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Where and how a worker computes: what decides its speed, and its bits."""
+    said = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    if device.type != "cuda":
+        return said
+    gpu = torch.cuda.get_device_properties(device)
+    return said | {
+        "gpu": gpu.name,
+        "capability": f"{gpu.major}.{gpu.minor}",
+        "memory_gib": round(gpu.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "driver": driver_version(),
+    }
 
 
 def pick_device(name: str) -> torch.device:

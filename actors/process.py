@@ -1,23 +1,57 @@
-"""What every worker process sets before it loads a model. Importable without torch."""
+"""What every process that computes with a model sets before it loads one. Importable without torch."""
 
 from __future__ import annotations
 
 import os
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+# What cuBLAS and NCCL need to give the same bits again; they read it when they start.
+EXACT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_NVLS_ENABLE": "0"}
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def prepare(num_threads: int | None, gpu_share: float = 0.0) -> None:
-    """Fixes torch's number of threads, which decides the bytes on a CPU, and silences the libraries' loading messages.
+def prepare(
+    num_threads: int | None, gpu_share: float | None = None, device: str = "auto", deterministic: bool = True
+) -> str:
+    """Readies this process, before CUDA starts; returns the device that its model is for, in a recipe's words.
 
-    gpu_share: the GPUs that this worker holds; one that shares a GPU keeps to its share of the memory.
+    Fixes torch's number of threads, which decides the bytes on a CPU, and its algorithms, which decide them on a GPU; silences the
+    libraries' loading messages. gpu_share: the GPUs that a worker holds (None: no worker, any GPU will do). One that holds none
+    computes on the CPU, one that shares a GPU keeps to its share of the memory. Raises Mistake for one that holds a GPU and sees none.
     """
     quiet()
+    compute_exactly(deterministic)
     import torch
 
-    from actors.device import limit_gpu_memory
+    from actors.device import device_of_worker, limit_gpu_memory
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+    if gpu_share is None:
+        return device
+    device = device_of_worker(device, gpu_share)
     limit_gpu_memory(gpu_share)
+    return device
+
+
+def compute_exactly(wanted: bool) -> None:
+    """Makes torch, cuBLAS and NCCL give the same bits for the same input on the same kind of GPU, or leaves them their fastest way.
+
+    An operation of which torch has no such form then raises, and names itself. On a CPU nothing changes.
+    """
+    if wanted:
+        for name, value in EXACT.items():
+            os.environ.setdefault(name, value)
+    import torch
+
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_bf16_reduced_precision_reduction = matmul.allow_fp16_reduced_precision_reduction = not wanted
 
 
 def quiet() -> None:
@@ -29,3 +63,24 @@ def quiet() -> None:
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+
+
+def leaves_room(method: Method) -> Method:
+    """Decorates a worker's method: when it ends for lack of GPU memory, what torch's allocator keeps for later is given back.
+
+    Else the gaps in it would fail the next task as well. The tensors of the task go first, which its traceback holds.
+    """
+
+    @wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            import torch
+
+            if isinstance(error, torch.OutOfMemoryError):
+                traceback.clear_frames(error.__traceback__)
+                torch.cuda.empty_cache()
+            raise
+
+    return run  # type: ignore[return-value]

@@ -97,12 +97,16 @@ def worker_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     PYTHONPATH: workers import from the repository's root, wherever the driver was started. (In a job with a working_dir
     Ray puts that first.) OMP_NUM_THREADS: Ray would set it to the worker's num_cpus, and another number of threads sums
-    in another order, so that the size of a pool would change the bytes.
+    in another order, so that the size of a pool would change the bytes. RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO: Ray hides the GPUs
+    from a worker that asks for none. PYTORCH_ALLOC_CONF: torch's allocator grows its blocks, since captions have many lengths, whose
+    gaps would add up.
     """
     paths = [str(ROOT), *environ.get("PYTHONPATH", "").split(os.pathsep)]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path)),
         "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", "1"),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "PYTORCH_ALLOC_CONF": environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True"),
     }
 
 

@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if there is one)"
     )
     parser.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto: bfloat16 on a GPU)"
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(auto: bfloat16 on a GPU)"
     )
     parser.add_argument(
         "--max-sequence-length",
@@ -140,7 +140,8 @@ def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
         raise UserError(
             f"{options.model!r} holds neither a run nor a model: {error}" if not trained else str(error)
         ) from None
-    prepare(trained.recipe.run.threads if trained else None)
+    run = trained.recipe.run if trained else None
+    prepare(run.threads if run else None, deterministic=run is None or run.deterministic)
     from actors.rollout.painter import Painter
 
     length = options.max_sequence_length

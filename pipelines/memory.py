@@ -207,7 +207,7 @@ def on_gpu(table: Policy | Pool) -> bool:
 
 def element_of(dtype: DType, gpu: bool) -> int:
     """Bytes of a number of the model."""
-    return 2 if dtype == "bfloat16" or (dtype == "auto" and gpu) else FLOAT32
+    return 2 if dtype in ("bfloat16", "float16") or (dtype == "auto" and gpu) else FLOAT32
 
 
 def decoder_numel(vae: Part) -> int:

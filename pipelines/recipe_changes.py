@@ -40,6 +40,7 @@ MODELS = ("policy.model", "reward.model")
 RECORDED = (  # they may change, and from there on the digest is another one
     *HELDOUT,
     "loop.steps",
+    "run.deterministic",
     *(f"policy.{key}" for key in ("learning_rate", "warmup_steps", "final_learning_rate", "betas", "weight_decay")),
     *(f"policy.{key}" for key in ("max_grad_norm", "micro_batch")),
 )

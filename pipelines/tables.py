@@ -40,7 +40,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Timesteps = Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init", "subset"]
 OF_THE_SAMPLER = ("discrete", "discrete_wo_init", "discrete_with_init", "subset")  # take some of its own sigmas
-DType = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU that has it, else float32
+DType = Literal["auto", "float32", "bfloat16", "float16"]  # auto: bfloat16 on a GPU that has it, else float32
 
 
 class Run(Table):
@@ -49,6 +49,7 @@ class Run(Table):
     name: str = ""
     seed: int = 0
     threads: Count = 1  # of torch, in every worker: part of what decides the bytes on a CPU
+    deterministic: bool = True  # on a GPU, only algorithms that give the same bits again; false: the fastest
     notes: tuple[str, ...] = ()  # shown in summary.json and in the report
 
 

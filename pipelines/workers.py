@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def make_executor(
     if kind == "local":
         from cluster.local import LocalExecutor
 
-        return LocalExecutor(specs)
+        return LocalExecutor([in_one_process(spec) for spec in specs])
     from cluster.address import CannotJoin
     from cluster.connect import connect
     from cluster.demand_table import show_demand
@@ -121,8 +122,14 @@ def make_executor(
     )
 
 
+def in_one_process(spec: PoolSpec) -> PoolSpec:
+    """The pool for an executor whose workers are all one process: there a limit to one's share of a GPU would be one to all."""
+    shared = 0 < spec.kwargs.get("gpu_share", 0.0) < 1
+    return replace(spec, kwargs={**spec.kwargs, "gpu_share": 1.0}) if shared else spec
+
+
 def _process(run: Run, table: Pool | Policy) -> dict[str, Any]:
-    return {"num_threads": run.threads, "gpu_share": table.num_gpus}
+    return {"num_threads": run.threads, "gpu_share": table.num_gpus, "deterministic": run.deterministic}
 
 
 def _elastic(table: Pool) -> dict[str, Any]:

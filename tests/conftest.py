@@ -35,8 +35,10 @@ def tiny_world(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """The address of one small Ray cluster for all tests, with eight logical CPUs."""
-    connect(num_cpus=8, object_store_bytes=150_000_000)
+    """The address of one small Ray cluster for all tests, with eight logical CPUs and four GPUs that do not exist."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 4}')
+        connect(num_cpus=8, object_store_bytes=150_000_000)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 

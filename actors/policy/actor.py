@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import numpy as np
 
 from actors.messages import Adapter, Latents, UpdateGroup
-from actors.process import prepare
+from actors.process import leaves_room, prepare
 
 
 class PolicyActor:
@@ -17,14 +16,22 @@ class PolicyActor:
     A rank is made, then rank 0 says where to meet, then all of them join there; from then on they train.
     """
 
-    def __init__(self, rank: int, ranks: int, num_threads: int | None, settings: dict, gpu_share: float = 0.0) -> None:
-        prepare(num_threads, gpu_share)
+    def __init__(
+        self,
+        rank: int,
+        ranks: int,
+        num_threads: int | None,
+        settings: dict,
+        gpu_share: float = 0.0,
+        deterministic: bool = True,
+    ) -> None:
+        device = prepare(num_threads, gpu_share, settings["policy"]["device"], deterministic)
         from actors.diffusion.trial import try_network
         from actors.policy.learner import LearnerSettings, load_model
         from actors.policy.meeting import Meeting
 
         self.meeting = Meeting(rank, ranks)
-        self.settings = LearnerSettings(**settings)
+        self.settings = LearnerSettings(**{**settings, "policy": {**settings["policy"], "device": device}})
         self.family = load_model(self.settings)
         try_network(self.family, self.settings.trial)
 
@@ -44,16 +51,19 @@ class PolicyActor:
         engine = start_engine(self.family.transformer, self.settings.policy, self.meeting, address)
         self.learner = Learner(self.settings, self.family, engine)
 
+    @leaves_room
     def update(self, step: int, groups: tuple[UpdateGroup, ...], *chunks: Latents) -> dict[str, float]:
         """One step on the samples of all ranks; these are this rank's. See `Learner.update`."""
         return self.learner.update(step, groups, chunks)
 
+    @leaves_room
     def export(self, policy_version: int) -> tuple[dict, Adapter]:
         """(sha256 and seconds, the adapter)."""
         start = time.perf_counter()
         adapter = self.learner.export(policy_version)
         return {"sha256": adapter.sha256, "seconds": time.perf_counter() - start}, adapter
 
+    @leaves_room
     def snapshot(self, *adapters: Adapter) -> tuple[dict, dict[str, np.ndarray]]:
         """The policy's files of a checkpoint, with these adapters: (bytes and seconds, bytes by file name). Rank 0 has them."""
         from actors.policy.checkpoint import snapshot
@@ -78,9 +88,6 @@ class PolicyActor:
 
     def info(self) -> dict:
         """Where and how this rank runs."""
-        return {
-            "pid": os.getpid(),
-            "rank": self.meeting.rank,
-            "device": str(self.family.device),
-            "dtype": str(self.family.transformer.dtype).removeprefix("torch."),
-        }
+        from actors.device import where
+
+        return {"rank": self.meeting.rank, **where(self.family.device, self.family.dtype)}

@@ -126,7 +126,8 @@ def _shape(parameter: nn.Parameter) -> torch.Size:
 def _import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed for this kind of device, quiet on stdout, with the extension of its CPU backend loaded."""
     os.environ["DS_ACCELERATOR"] = device.type
-    os.environ.setdefault("LOCAL_RANK", "0")  # a rank sees one GPU, or none
+    os.environ["LOCAL_RANK"] = "0"  # a rank sees one GPU, or none, whatever a launcher of the driver said
+    os.environ.pop("OMPI_COMM_WORLD_LOCAL_RANK", None)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of what DeepSpeed calls
     import deepspeed
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs
 from actors.mistake import Mistake
-from actors.process import prepare
+from actors.process import leaves_room, prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,25 +28,28 @@ class RewardActor:
         checker: str | None = None,
         num_threads: int | None = None,
         gpu_share: float = 0.0,
+        deterministic: bool = True,
         trial: ScoreTrial | None = None,
     ) -> None:
-        prepare(num_threads, gpu_share)
+        device = prepare(num_threads, gpu_share, settings.get("device", "auto"), deterministic)
         from actors.reward.reward import load_reward
         from actors.reward.trial import try_checker, try_reward
 
         self.model = settings.get("model")
         self.checker_name = checker
         self.checker = find_checker(checker) if checker else None
-        self.reward = load_reward(settings)
+        self.reward = load_reward({**settings, "device": device})
         if trial:
             try_reward(self.reward, str(self.model), trial)
             if self.checker:
                 try_checker(self.checker, str(checker), trial)
 
+    @leaves_room
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
         """See `Reward.score`."""
         return self.reward.score(images_KHWC, prompt)
 
+    @leaves_room
     def check(self, prompt: Prompt, images_KHWC: np.ndarray) -> dict[str, list[float]]:
         """What the checker says of each image; nothing without a checker. Raises ValueError for anything but K finite numbers a figure."""
         from actors.reward.trial import fields_of, problem_of
@@ -63,18 +65,20 @@ class RewardActor:
         """(scores, what the checker says): two returns, so that a driver can read the first alone."""
         return self.score(prompt, images_KHWC), self.check(prompt, images_KHWC)
 
+    @leaves_room
     def explain(self, prompt: Prompt, images_KHWC: np.ndarray) -> TokenLogProbs:
         """See `Reward.explain`."""
         return self.reward.explain(images_KHWC, prompt)
 
     def info(self) -> dict[str, Any]:
-        """Where this worker runs, and on what."""
+        """Where and how this worker runs, and on what."""
         import torch
         import transformers
 
-        versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
-        where = {"pid": os.getpid(), "device": self.reward.device, "threads": torch.get_num_threads()}
-        return {**where, "model": self.model, "versions": versions}
+        from actors.device import where
+
+        here = where(torch.device(self.reward.device), getattr(torch, self.reward.dtype))
+        return {**here, "model": self.model, "transformers": transformers.__version__}
 
 
 def find_checker(name: str) -> Callable[[np.ndarray, dict], dict[str, list[float]]]:

@@ -17,7 +17,7 @@ QUERY = "Describe this image in detail."
 CHOICES = {
     "reduction": ("mean", "sum"),
     "transform": ("none", "exp"),
-    "dtype": ("auto", "float32", "bfloat16"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "cuda"),
 }
 
@@ -40,7 +40,7 @@ class PromptEcho:
         transform: Literal["none", "exp"] = "none",
         include_eos: bool = False,
         log_gain: bool = False,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         chunk_tokens: int = CHUNK_TOKENS,
         image_pixels: int | None = None,
@@ -57,7 +57,7 @@ class PromptEcho:
             raise Mistake(f"reward.chunk_tokens = {chunk_tokens}: give 1 or more")
         place = pick_device(device)
         self.vlm = load_vlm(model, pick_dtype(dtype, place), place, image_pixels)
-        self.device = str(self.vlm.device)
+        self.device, self.dtype = str(self.vlm.device), str(self.vlm.lm_head.dtype).removeprefix("torch.")
         self.query, self.include_eos, self.chunk_tokens = query, include_eos, chunk_tokens
         self.reduction, self.transform, self.log_gain = reduction, transform, log_gain
         self._without_image: dict[str, float] = {}

@@ -27,6 +27,8 @@ class Reward(Protocol):
 
     device: str
     """Where its model is, such as "cpu" or "cuda:0"."""
+    dtype: str
+    """In what it computes, such as "bfloat16"."""
 
     def score(self, images_KHWC: np.ndarray, prompt: Prompt) -> Scores:
         """One float per uint8 RGB image, higher is better."""

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from actors.messages import Adapter, DrawRequest, DrawTrial
-from actors.process import prepare
+from actors.process import leaves_room, prepare
 
 
 class RolloutActor:
     """Draws images with whatever policy version a request names."""
 
     def __init__(
-        self, num_threads: int, gpu_share: float = 0.0, trial: DrawTrial | None = None, **generator: Any
+        self,
+        num_threads: int,
+        gpu_share: float = 0.0,
+        deterministic: bool = True,
+        trial: DrawTrial | None = None,
+        **generator: Any,
     ) -> None:
         """`trial`: what is tried once before the first task, so that what cannot be drawn is told at the start, as a Mistake."""
-        prepare(num_threads, gpu_share)
+        device = prepare(num_threads, gpu_share, generator.pop("device"), deterministic)
         from actors.rollout.generate import Generator
         from actors.rollout.trial import try_out
 
-        self.generator = Generator(**generator)
+        self.generator = Generator(device=device, **generator)
         if trial:
             try_out(self.generator.family, trial)
 
+    @leaves_room
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
         """See `Generator.draw`: (report, images, latents)."""
         return self.generator.draw(request, adapter)
 
     def info(self) -> dict:
-        """Where this worker runs and what it holds."""
-        return {
-            "pid": os.getpid(),
-            "device": str(self.generator.family.device),
-            "adapter": self.generator.merger.sha256,
-        }
+        """Where and how this worker runs."""
+        from actors.device import where
+
+        return where(self.generator.family.device, self.generator.family.dtype)

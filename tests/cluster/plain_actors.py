@@ -54,6 +54,10 @@ class Plain:
     def threads(self) -> str | None:
         return os.environ.get("OMP_NUM_THREADS")
 
+    def gpus(self) -> str | None:
+        """What CUDA would be shown."""
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
     def where(self) -> dict:
         context = ray.get_runtime_context()
         return {"node": context.get_node_id(), "pid": os.getpid()}

@@ -13,6 +13,9 @@ import pytest
 from bench.faults_world import without_ray
 from cluster.address import CannotJoin, check_address, lets_in
 from cluster.connect import ROOT, worker_env
+from cluster.executor import PoolSpec, RayExecutor, Task
+from tests.cluster.helpers import run
+from tests.cluster.plain_actors import Plain
 
 
 def test_workers_import_from_the_repository_first() -> None:
@@ -25,6 +28,22 @@ def test_workers_import_from_the_repository_first() -> None:
 def test_the_number_of_threads_is_one_unless_the_user_says_otherwise() -> None:
     assert worker_env({})["OMP_NUM_THREADS"] == "1"
     assert worker_env({"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
+
+
+def test_torch_fills_the_gaps_of_a_gpus_memory_unless_the_user_says_otherwise() -> None:
+    assert worker_env({})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert worker_env({"PYTORCH_ALLOC_CONF": "backend:native"})["PYTORCH_ALLOC_CONF"] == "backend:native"
+
+
+def test_a_worker_that_asks_for_no_gpu_sees_none_and_one_that_asks_sees_its_own(ray_cluster: str) -> None:
+    pools = [PoolSpec("none", Plain, num_cpus=0), PoolSpec("one", Plain, size=2, num_cpus=0, num_gpus=1)]
+    executor = RayExecutor(pools, run="gpus")
+    try:
+        executor.start()
+        seen = run(executor, *(Task(pool, "gpus", number) for number, pool in enumerate(["none", "one", "one"])))
+        assert sorted(outcome.value for outcome in seen) == ["", "0", "1"]
+    finally:
+        executor.close()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from actors import process
 from cluster.tasks import PoolSpec
 from pipelines.config import load_recipe
-from pipelines.workers import pool_specs
+from pipelines.workers import in_one_process, pool_specs
 
 SHARES = {"rollout": 0.25, "reward": 0.5, "policy": 1.0}
 
@@ -50,7 +50,7 @@ def test_a_worker_that_shares_a_gpu_keeps_to_its_share_of_the_memory(
     spec = specs[pool]
 
     def prepare(*arguments: object) -> None:
-        process.prepare(*arguments)
+        assert process.prepare(*arguments) == "auto"
         raise Prepared
 
     monkeypatch.setattr(sys.modules[spec.actor.__module__], "prepare", prepare)
@@ -59,6 +59,16 @@ def test_a_worker_that_shares_a_gpu_keeps_to_its_share_of_the_memory(
     assert limits == told
 
 
-def test_nothing_is_limited_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    process.prepare(1, 0.5)  # torch would raise
+def test_workers_that_are_one_process_have_the_whole_gpu_together(specs: dict[str, PoolSpec]) -> None:
+    shares = {name: in_one_process(spec).kwargs.get("gpu_share") for name, spec in specs.items()}
+    assert shares == {"rollout": 1.0, "reward": 1.0, "policy": 1.0, "storage": None}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_every_worker_is_told_whether_its_bits_must_be_the_same_again(tiny_world: Path, wanted: bool) -> None:
+    told = [
+        spec.kwargs["deterministic"]
+        for spec in pool_specs(load_recipe(tiny_world, [f"run.deterministic={str(wanted).lower()}"]))
+        if spec.name in SHARES
+    ]
+    assert told == [wanted] * 3

@@ -118,4 +118,4 @@ def test_it_explains_and_says_where_it_runs(settings: dict):
     assert actor.score(PROMPT, IMAGES).rewards_K == pytest.approx(means.tolist())
     info = actor.info()
     assert (info["device"], info["threads"], info["model"]) == ("cpu", 1, settings["model"])
-    assert info["versions"]["torch"] == torch.__version__
+    assert (info["torch"], info["dtype"]) == (torch.__version__, "float32")

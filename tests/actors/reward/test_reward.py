@@ -82,7 +82,7 @@ def test_an_empty_caption_is_an_error_and_never_a_zero(reward: Reward):
         ({"model": None}, "model: missing"),
         ({"reduction": "max"}, "mean, sum"),
         ({"transform": "exp", "reduction": "sum"}, "reduction"),
-        ({"dtype": "float16"}, "float32, bfloat16"),
+        ({"dtype": "float8"}, "float32, bfloat16"),
         ({"chunk_tokens": 0}, "1 or more"),
         ({"image_pixels": 256}, "leave the key out"),
         ({"model": "no/such/folder"}, "no/such/folder"),
