@@ -13,6 +13,8 @@ from pipelines.config import Recipe
 from pipelines.deadlines import Deadlines
 from pipelines.loop_messages import Progress
 from pipelines.monitoring.watchers import Watchers
+from pipelines.recovery import RunFailed
+from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.step_log import StepLog
 
@@ -30,10 +32,12 @@ class Control:
         folder: RunFolder,
         log: StepLog,
         watchers: Watchers,
+        roster: Roster,
         stop: Callable[[], None],
     ) -> None:
         self.recipe, self.executor, self.folder, self.log = recipe, executor, folder, log
-        self.watchers, self.stop = watchers, stop
+        self.watchers, self.roster, self.stop = watchers, roster, stop
+        self._told_problem = False
         self._pools = {"rollout": recipe.rollout, "reward": recipe.reward}
         settings = recipe.cluster.autoscale
         limits = {name: Limits(pool.min, pool.max) for name, pool in self._pools.items()}
@@ -52,7 +56,8 @@ class Control:
         self._advise_at = 0.0
 
     def tick(self, progress: Progress, pools: Mapping[str, PoolStatus], deadlines: Deadlines, stopping: bool) -> None:
-        """Shows and publishes the status, carries out what was asked for, and scales."""
+        """Meets new workers, shows and publishes the status, carries out what was asked for, and scales. Raises RunFailed."""
+        self.greet()
         status = self.status(progress, pools, stopping)
         self.watchers.status(status)
         for command in self.executor.exchange(status):
@@ -62,6 +67,19 @@ class Control:
             self._advise_at = now + AUTOSCALE_EVERY_S
             for pool, size in self._autoscaler.advise(now, self._loads(progress, pools, deadlines)).items():
                 self.scale(pool, size, by="autoscaler")
+
+    def greet(self) -> None:
+        """Keeps what new workers say of themselves. Raises RunFailed if the run could not be repeated with them, but must be."""
+        if new := self.executor.introductions():
+            self.roster.meet(new)
+            self.roster.write(self.folder)
+        if not self.roster.problem or self._told_problem:
+            return
+        self._told_problem = True
+        self.folder.event("mixed_gpus", message=self.roster.problem)
+        if self.roster.exact:
+            raise RunFailed(self.roster.problem)
+        self.watchers.note(f"warning: {self.roster.problem}")
 
     def status(self, progress: Progress, pools: Mapping[str, PoolStatus], stopping: bool) -> dict[str, Any]:
         """The run as it is now: for `python -m cluster status`, and for who watches it."""

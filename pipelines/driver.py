@@ -46,6 +46,7 @@ from pipelines.pictures import Pictures
 from pipelines.prompts import PromptOrder
 from pipelines.recovery import Recovery, RunFailed, Start
 from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group, update_shares
+from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.showcase import Showcase
@@ -70,6 +71,7 @@ class Driver:
         recovery: Recovery,
         samples_place: str = "",
         check: Callable[[], None] = lambda: None,
+        roster: Roster | None = None,
     ) -> None:
         """`check` is called at every turn, and raises if the run must end at once."""
         self.recipe, self.order, self.heldout = recipe, order, heldout
@@ -82,7 +84,7 @@ class Driver:
         self.samples = SampleKeeper(recipe, samples_place, folder, self.submit, watchers.note)
         self.log = StepLog()
         self.signs = [sign() for sign in SIGNS]
-        self.control = Control(recipe, executor, folder, self.log, watchers, self.stop)
+        self.control = Control(recipe, executor, folder, self.log, watchers, roster or Roster(recipe), self.stop)
         self.stopping = False
         self.take: dict[str, Callable[[Outcome], None]] = {
             "draw": self.drawn,

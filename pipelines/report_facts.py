@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.roster import device_words
 from pipelines.signs import SIGNS
 
 Record = dict[str, Any]
@@ -70,7 +71,7 @@ def starts(events: Sequence[Record]) -> list[list[tuple[str, str]]]:
 
 
 def _start(event: Record) -> list[tuple[str, str]]:
-    workers = (f"{pool}: {said.get('device', '?')}" for pool, said in (event.get("workers") or {}).items())
+    workers = (f"{pool}: {device_words(said)}" for pool, said in (event.get("workers") or {}).items())
     facts = [
         ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(event["time"]))),
         ("command", event.get("command")),

@@ -33,7 +33,7 @@ from pipelines.json_files import (
 __all__ = ["HELDOUT", "METRICS", "RECIPE", "Record", "RunFolder"]
 
 RECIPE, METRICS, HELDOUT, EVENTS = "recipe.toml", "metrics.jsonl", "heldout.jsonl", "events.jsonl"
-STATUS, SUMMARY, TOKENS = "status.json", "summary.json", "tokens.json"
+STATUS, SUMMARY, TOKENS, WORKERS = "status.json", "summary.json", "tokens.json", "workers.json"
 RECORDS = (METRICS, HELDOUT)
 
 
@@ -143,6 +143,10 @@ class RunFolder:
     def tokens(self, records: Sequence[Record]) -> None:
         """Write tokens.json: per-token log-probs of the groups that the report shows."""
         write_json(self.path / TOKENS, list(records))
+
+    def workers(self, said: Mapping[str, Record]) -> None:
+        """Write workers.json: what each worker of the latest start said of itself, by name."""
+        write_json(self.path / WORKERS, dict(said))
 
     def summary(self, record: Record) -> None:
         """Write summary.json."""

@@ -36,6 +36,7 @@ from pipelines.monitoring.watchers import Watchers
 from pipelines.place import Place, check_writable
 from pipelines.provenance import provenance
 from pipelines.recovery import Recovery, RunFailed, report_damage
+from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.shipping import check_out_of_job
 from pipelines.starting import Starting
@@ -78,8 +79,14 @@ def train(options: argparse.Namespace, console: Console) -> int:
                 executor = workers.make_executor(recipe, options.executor, name, place.path, starting, example)
                 executor.start()
             try:
+                roster = Roster(recipe)
+                roster.meet(executor.introductions())
+                if roster.problem and roster.exact:
+                    raise UserError(roster.problem)
+                say(str(roster))
                 folder = open_folder(place.path, recipe, found, changes)
-                folder.event("started", **provenance(options.command, executor))
+                roster.write(folder)
+                folder.event("started", **provenance(options.command, roster))
                 display = Display(recipe.loop.steps, recipe.run.name or place.name)
                 step = found.manifest.step if found else 0
                 chosen = monitors(recipe, folder, options.executor == "ray", step)
@@ -87,7 +94,9 @@ def train(options: argparse.Namespace, console: Console) -> int:
                     place.watch(watchers.note)
                     report_damage(folder, watchers.note, problems)
                     recovery = Recovery(recipe, executor, folder, root, watchers.note, inputs)
-                    driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, place.final, held)
+                    driver = Driver(
+                        recipe, order, heldout, executor, folder, watchers, recovery, place.final, held, roster
+                    )
                     status = run(driver, found, folder)
             finally:
                 executor.close()
