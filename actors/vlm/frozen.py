@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,12 +33,13 @@ class Shown:
     """K images of one size as a family's image processor cuts them, in bytes: not yet rescaled and normalised.
 
     `pixels` is uint8 [K, ..., 3, *, *], `text` stands for one image in the prompt, and `row` holds the model's other inputs
-    of an image, the same for all K.
+    of an image, the same for all K. `cut` is what is still to be done with the pixels, on the device and once bytes are values.
     """
 
     pixels: Tensor
     text: str
     row: dict[str, Tensor] = field(default_factory=dict)
+    cut: Callable[[Tensor], Tensor] | None = None
 
 
 class FrozenVlm:
@@ -59,6 +61,8 @@ class FrozenVlm:
 
     ignored_weights: ClassVar[tuple[str, ...]] = ()
     """Patterns of names in the files that the model does not read."""
+    read_by_host: ClassVar[tuple[str, ...]] = ()
+    """Inputs whose numbers Python reads: they stay on the host, so that nobody waits for the device."""
     lead = ""
     """What the model's template writes before an assistant's text, beyond what asks for it."""
 
@@ -84,8 +88,7 @@ class FrozenVlm:
 
     def batch(self, images_KHWC: np.ndarray | None, query: str, answer: str, include_eos: bool) -> VlmBatch:
         """See `Vlm.batch`: a row is prefix + answer."""
-        # PIL images: of a bare array a processor would have to guess which axis holds the channels.
-        shown = None if images_KHWC is None else self._show([Image.fromarray(image) for image in images_KHWC])
+        shown = None if images_KHWC is None else self._show(images_KHWC)
         prefix_ids = self.chat.prefix(query, shown.text if shown else None)
         answer_ids, tokens = self.chat.answer(answer, include_eos)
         row_ids = torch.cat([prefix_ids, answer_ids])
@@ -96,9 +99,11 @@ class FrozenVlm:
             )
         row = {"input_ids": row_ids} | (self._row_inputs(row_ids, shown) if shown else {})
         num_rows = len(shown.pixels) if shown else 1
-        inputs = {name: self._send(tensor).expand(num_rows, *tensor.shape) for name, tensor in row.items()}
+        there = {name: tensor if name in self.read_by_host else self._send(tensor) for name, tensor in row.items()}
+        inputs = {name: tensor.expand(num_rows, *tensor.shape) for name, tensor in there.items()}
         if shown:
-            inputs["pixel_values"] = look_up(self._send(shown.pixels), self._values_C256)
+            values = look_up(self._send(shown.pixels), self._values_C256)
+            inputs["pixel_values"] = shown.cut(values) if shown.cut else values
         return VlmBatch(inputs, self._send(answer_ids), len(prefix_ids), tokens)
 
     @torch.inference_mode()
@@ -113,7 +118,7 @@ class FrozenVlm:
             parts.append(self.model.model(**keywords, use_cache=False).last_hidden_state[:, answer])
         return torch.cat(parts)
 
-    def _show(self, images: list[Image.Image]) -> Shown:
+    def _show(self, images_KHWC: np.ndarray) -> Shown:
         """What the model gets of K images of one size."""
         raise NotImplementedError
 
@@ -121,7 +126,7 @@ class FrozenVlm:
         """The inputs of a row with an image beside `input_ids` and `pixel_values`, without the axis K."""
         return shown.row
 
-    def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """The model's keyword arguments of some rows of `VlmBatch.inputs`."""
         return inputs
 
@@ -148,6 +153,11 @@ class FrozenVlm:
             values = 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)
             tokens += inputs["pixel_values"][0].numel() // values // PATCHES_PER_TOKEN
         return tokens
+
+
+def pictures(images_KHWC: np.ndarray) -> list[Image.Image]:
+    """Images for a processor: of a bare array it would have to guess which axis holds the channels."""
+    return [Image.fromarray(image) for image in images_KHWC]
 
 
 def plain_head(model: Any, path_or_name: str) -> Tensor:

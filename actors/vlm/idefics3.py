@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-from PIL import Image
 
 from actors.mistake import Mistake
-from actors.vlm.frozen import FrozenVlm, Shown
+from actors.vlm.frozen import FrozenVlm, Shown, pictures
 
 
 class Idefics3(FrozenVlm):
@@ -22,8 +22,8 @@ class Idefics3(FrozenVlm):
 
     lead = " "  # "Assistant:" asks, and "Assistant: text" answers
 
-    def _show(self, images: list[Image.Image]) -> Shown:
-        cut = self._cut([[image] for image in images], return_row_col_info=True)
+    def _show(self, images_KHWC: np.ndarray) -> Shown:
+        cut = self._cut([[image] for image in pictures(images_KHWC)], return_row_col_info=True)
         text = self._frames_text(cut["rows"][0][0], cut["cols"][0][0])
         return Shown(cut.pixel_values.to(torch.uint8), text)
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.device import to_host
 from actors.messages import TokenLogProbs
 from actors.vlm.family import Vlm
 
@@ -35,7 +36,7 @@ def token_log_probs(
     states_KTD = vlm.states(batch)
     flat_ids = batch.answer_ids_T.repeat(len(states_KTD))
     flat = picked_log_probs(states_KTD.flatten(0, 1), flat_ids, vlm.lm_head, chunk_tokens)
-    return TokenLogProbs(batch.tokens, flat.view(states_KTD.shape[:2]).cpu().numpy())
+    return TokenLogProbs(batch.tokens, to_host(flat.view(states_KTD.shape[:2])).numpy())
 
 
 def picked_log_probs(states_BD: Tensor, ids_B: Tensor, lm_head_VD: Tensor, chunk_tokens: int) -> Tensor:
@@ -46,15 +47,29 @@ def picked_log_probs(states_BD: Tensor, ids_B: Tensor, lm_head_VD: Tensor, chunk
     if states_BD.device.type == "cpu":
         chunk_tokens = min(chunk_tokens, CPU_CHUNK_TOKENS)
     chunks = zip(states_BD.split(chunk_tokens), ids_B.split(chunk_tokens), strict=True)
-    return torch.cat([_chunk_log_probs(states_bD.float(), ids_b, lm_head_VD) for states_bD, ids_b in chunks])
+    return torch.cat([_chunk_log_probs(states_bD, ids_b, lm_head_VD) for states_bD, ids_b in chunks])
 
 
 def _chunk_log_probs(states_bD: Tensor, ids_b: Tensor, lm_head_VD: Tensor) -> Tensor:
-    picked_b = (states_bD * lm_head_VD[ids_b].float()).sum(-1)
+    picked_b = (states_bD.float() * lm_head_VD[ids_b].float()).sum(-1)
     block = max(1, LOGITS_AT_ONCE[states_bD.device.type] // len(states_bD))
-    parts = [_log_sum_exp(states_bD @ weight_vD.float().T) for weight_vD in lm_head_VD.split(block)]
+    product = _on_tensor_cores if sums_in_float32(states_bD) else _in_float32
+    parts = [_log_sum_exp(product(states_bD, weight_vD)) for weight_vD in lm_head_VD.split(block)]
     # Two sums of the same products may differ in the last bit: a certain token is 0, not above it. NaN stays NaN.
     return (picked_b - torch.stack(parts).logsumexp(0)).clamp_max(0)
+
+
+def sums_in_float32(states_BD: Tensor) -> bool:
+    """Whether torch multiplies numbers of 16 bits here and sums and returns them in float32: on CUDA, since 2.8."""
+    return states_BD.is_cuda and states_BD.dtype != torch.float32 and "dtype" in torch.ops.aten.mm.overloads()
+
+
+def _on_tensor_cores(states_bD: Tensor, weight_vD: Tensor) -> Tensor:
+    return torch.mm(states_bD, weight_vD.T, out_dtype=torch.float32)
+
+
+def _in_float32(states_bD: Tensor, weight_vD: Tensor) -> Tensor:
+    return states_bD.float() @ weight_vD.float().T
 
 
 def _log_sum_exp(logits_bv: Tensor) -> Tensor:

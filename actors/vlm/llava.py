@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from PIL import Image
 
-from actors.vlm.frozen import FrozenVlm, Shown
+from actors.vlm.frozen import FrozenVlm, Shown, pictures
 
 
 class Llava(FrozenVlm):
@@ -20,8 +21,8 @@ class Llava(FrozenVlm):
         super().__init__(path_or_name, dtype, device, image_pixels)
         self.num_image_tokens = self._count_image_tokens()
 
-    def _show(self, images: list[Image.Image]) -> Shown:
-        pixels = self._cut(images).pixel_values.to(torch.uint8)
+    def _show(self, images_KHWC: np.ndarray) -> Shown:
+        pixels = self._cut(pictures(images_KHWC)).pixel_values.to(torch.uint8)
         return Shown(pixels, self.chat.image_token * self.num_image_tokens)
 
     @torch.inference_mode()

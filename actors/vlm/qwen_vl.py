@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from actors.mistake import Mistake
-from actors.vlm.frozen import FrozenVlm, Shown
+from actors.vlm.frozen import FrozenVlm, Shown, pictures
+from actors.vlm.qwen_tower import cut_patches, quicken, tower_inputs
 
 
 class QwenVl(FrozenVlm):
@@ -21,13 +27,36 @@ class QwenVl(FrozenVlm):
     Left out: videos.
     """
 
-    def _show(self, images: list[Image.Image]) -> Shown:
-        cut = self._cut(images)
-        frames = self.image_processor.temporal_patch_size
-        pixels = cut.pixel_values.to(torch.uint8).unflatten(1, (3, frames, -1)).unflatten(0, (len(images), -1))
-        grid_thw = cut.image_grid_thw[0]
-        num_tokens = int(grid_thw.prod()) // self.image_processor.merge_size**2
-        return Shown(pixels, self.chat.image_token * num_tokens, {"image_grid_thw": grid_thw})
+    read_by_host = ("image_grid_thw",)
+
+    def __init__(
+        self, path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None
+    ) -> None:
+        super().__init__(path_or_name, dtype, device, image_pixels)
+        quicken(self.model.model.visual)
+
+    def _show(self, images_KHWC: np.ndarray) -> Shown:
+        """Images that are whole tokens already travel as they are, and the device cuts them."""
+        processor, (count, height, width, _) = self.image_processor, images_KHWC.shape
+        patch, merge, frames = processor.patch_size, processor.merge_size, processor.temporal_patch_size
+        cut: Callable[[Tensor], Tensor] | None = None
+        if self._fits(height, width):
+            pixels = torch.tensor(images_KHWC).permute(0, 3, 1, 2)
+            grid_thw = torch.tensor([1, height // patch, width // patch])
+            cut = partial(cut_patches, patch=patch, merge=merge, frames=frames)
+        else:
+            made = self._cut(pictures(images_KHWC))
+            pixels = made.pixel_values.to(torch.uint8).unflatten(1, (3, frames, -1)).unflatten(0, (count, -1))
+            grid_thw = made.image_grid_thw[0]
+        text = self.chat.image_token * (int(grid_thw.prod()) // merge**2)
+        return Shown(pixels, text, {"image_grid_thw": grid_thw}, cut)
+
+    def _fits(self, height: int, width: int) -> bool:
+        """Whether the processor would leave an image of this size as it is. Raises ValueError for one too narrow for it."""
+        processor = self.image_processor
+        least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
+        unit = processor.patch_size * processor.merge_size
+        return smart_resize(height, width, unit, least, most) == (height, width)
 
     def _row_inputs(self, row_ids: Tensor, shown: Shown) -> dict[str, Tensor]:
         """Positions as well: the model would compute the same for every row, on its device."""
@@ -38,12 +67,14 @@ class QwenVl(FrozenVlm):
         )
         return {**shown.row, "position_ids": positions_31L[:, 0]}
 
-    def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Pixels as [patches of all rows, values of a patch], positions as [3, rows, L]."""
+    def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """Pixels as [patches of all rows, values of a patch], positions as [3, rows, L], and what the tower is told."""
         if "pixel_values" not in inputs:
             return inputs
         pixels, positions = inputs["pixel_values"], inputs["position_ids"]
-        return {**inputs, "pixel_values": pixels.flatten(0, 1).flatten(1), "position_ids": positions.transpose(0, 1)}
+        told = tower_inputs(self.model.model.visual, inputs["image_grid_thw"][0], len(pixels), self._send)
+        own = {"pixel_values": pixels.flatten(0, 1).flatten(1), "position_ids": positions.transpose(0, 1)}
+        return {**inputs, **own, **told}
 
     def _limit_pixels(self, image_pixels: int) -> None:
         processor = self.image_processor

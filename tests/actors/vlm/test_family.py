@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 import actors.vlm.frozen
 from actors.vlm.family import VLMS, Vlm, load_vlm
 from actors.vlm.likelihood import token_log_probs
+from actors.vlm.qwen_tower import SEGMENTS
 from tests.actors.vlm.obvious import own_inputs, own_mean_log_prob, own_processor
 from tests.tiny_models import SPECIAL_TOKENS, TINY_VLMS
 
@@ -207,13 +208,14 @@ def test_the_weights_are_those_of_the_folder(vlm: Vlm, folder: Path):
     assert torch.equal(vlm.lm_head, own["lm_head.weight"])
 
 
-def test_it_is_frozen_and_its_attention_is_torchs(vlm: Vlm):
+def test_it_is_frozen_and_its_attention_is_torchs(vlm: Vlm, kind: str):
     model = vlm.model  # type: ignore[attr-defined]
     assert not model.training
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     configs = (model.config, model.config.text_config, model.config.vision_config)
-    assert [config._attn_implementation for config in configs] == ["sdpa"] * 3
+    tower = SEGMENTS if kind.startswith("qwen") else "sdpa"
+    assert [config._attn_implementation for config in configs] == ["sdpa", "sdpa", tower]
 
 
 def test_a_bfloat16_model_is_near_the_float32_one(vlm: Vlm, folder: Path):

@@ -155,3 +155,11 @@ def test_a_real_vocabulary_never_has_its_logits_held(tmp_path: Path):
         token_log_probs(vlm, draw(4), QUERY, caption)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest <= 4 * actors.vlm.likelihood.LOGITS_AT_ONCE["cpu"] < 4 * 4 * 200 * 150_000 / 100
+
+
+def test_torch_multiplies_16_bits_into_float32_where_a_gpu_does_it():
+    """On CUDA; a CPU knows only the shapes and types of it."""
+    states, head = (torch.empty(shape, dtype=torch.bfloat16, device="meta") for shape in ((3, 8), (5, 8)))
+    logits = actors.vlm.likelihood._on_tensor_cores(states, head)
+    assert (logits.shape, logits.dtype) == ((3, 5), torch.float32)
+    assert not actors.vlm.likelihood.sums_in_float32(torch.empty(3, 8, dtype=torch.bfloat16))
