@@ -18,8 +18,10 @@ LFS_POINTER = b"version https://git-lfs"
 LARGEST_JSON = 2**28  # bytes: the largest tokenizers have some tens of MB
 LARGEST_HEADER = 100_000_000  # bytes: the format's own limit
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-DTYPES = frozenset("F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL".split())
-"""What tensors of a model that is not quantised are stored as."""
+FLOATS = frozenset("F64 F32 F16 BF16".split())
+DTYPES = FLOATS | frozenset("I64 I32 I16 I8 U8 BOOL".split())
+"""What tensors of a model that is not quantised are stored as; its weights as FLOATS."""
+WEIGHTS = (".weight", ".bias")  # how the names of weights end; others may be tables of indices
 
 AGAIN = "download it again"
 
@@ -106,7 +108,7 @@ def tensors_in(file: Path) -> dict[str, Stored]:
     if size < whole:
         raise Mistake(f"{file} is cut: it has {size} of {whole} bytes; {AGAIN}")
     for name, stored in tensors.items():
-        if stored.dtype not in DTYPES:
+        if stored.dtype not in (FLOATS if name.endswith(WEIGHTS) else DTYPES):
             raise Mistake(
                 f"{file} is quantised: {name} is stored as {stored.dtype}; EchoRay reads weights of 16 bits or more, take the"
                 " model as it was before"

@@ -30,17 +30,13 @@ LOOK_EVERY_S = 1.0
 
 
 @speaking.program
+@speaking.exit_codes(mistake=(UserError,), failure=(RunGone, ConnectionError, ray.exceptions.RayError))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    console = speaking.console()
     try:
         run = find_run(options.address, options.run)
-        return {"status": status, "scale": scale, "stop": stop}[options.command](run, options, console)
-    except UserError as error:
-        return fail("error", error, 2)
-    except (RunGone, ConnectionError, ray.exceptions.RayError) as error:
-        return fail("failed", error, 1)
+        return {"status": status, "scale": scale, "stop": stop}[options.command](run, options, speaking.console())
     finally:
         ray.shutdown()
 

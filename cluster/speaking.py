@@ -20,6 +20,9 @@ from cluster.stops import STOPPED, stops
 
 STANDARD_FILES = (0, 1, 2)
 
+Main = Callable[[Sequence[str] | None], int]
+Errors = tuple[type[Exception], ...]
+
 
 class Outlet:
     """A text stream around another one that never raises: what its encoding lacks becomes "?".
@@ -65,7 +68,7 @@ class Outlet:
             os.close(nothing)
 
 
-def program(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+def program(main: Main) -> Callable[..., int]:
     """Decorates a program's `main(arguments)`: while it runs, standard output and standard error are outlets.
 
     It ends with exit code 130 when it is asked to stop and does not hear of it by itself.
@@ -80,6 +83,24 @@ def program(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 return STOPPED
 
     return run
+
+
+def exit_codes(mistake: Errors, failure: Errors) -> Callable[[Main], Main]:
+    """Decorates such a `main` as well: these errors are told in their own words, with exit code 2 and 1; others are a program's faults."""
+
+    def decorate(main: Main) -> Main:
+        @wraps(main)
+        def run(arguments: Sequence[str] | None = None) -> int:
+            try:
+                return main(arguments)
+            except mistake as error:
+                return fail("error", error, 2)
+            except failure as error:
+                return fail("failed", error, 1)
+
+        return run
+
+    return decorate
 
 
 @contextmanager

@@ -12,7 +12,12 @@ ABOUT = "The main job: draw images of prompts, let a frozen judge score them, ma
 
 
 def path_of(text: str) -> Path:
-    """A path on the command line; `~` is the home folder, also where a shell leaves it as it is (`--out=~/run`)."""
+    """A path on the command line; `~` is the home folder, also where a shell leaves it as it is (`--out=~/run`).
+
+    Raises ArgumentTypeError, which ends the program with exit code 2, for an empty one.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty (is a variable unset?)")
     return Path(os.path.expanduser(text))
 
 

@@ -30,7 +30,7 @@ from cluster import speaking
 from pipelines.arguments import path_of
 from pipelines.config import UserError
 from pipelines.grids import draw_grid
-from pipelines.trained import LAST, Trained, absolute, is_trained, open_trained
+from pipelines.trained import LAST, Trained, absolute, check_free, is_trained, open_trained
 
 if TYPE_CHECKING:
     from actors.rollout.painter import Drawing, Painter
@@ -42,16 +42,12 @@ Sheet = tuple[str, str, tuple[int, ...], np.ndarray]  # who drew, the prompt, th
 
 
 @speaking.program
+@speaking.exit_codes(mistake=(UserError, Mistake), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
-            return draw(options, Path(folder), speaking.console())
-    except (UserError, Mistake) as error:
-        return speaking.fail("error", error, 2)
-    except OSError as error:
-        return speaking.fail("failed", error, 1)
+    with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
+        return draw(options, Path(folder), speaking.console())
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -107,8 +103,7 @@ def draw(options: argparse.Namespace, folder: Path, console: Console) -> int:
     trained = open_trained(place, options.checkpoint, folder) if is_trained(place) else None
     name = (trained.recipe.run.name or Path(options.model).name) if trained else Path(options.model).name
     out = options.out or Path("drawings", f"{slug(name)}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"--out {out} is there already and is no empty folder: give another one")
+    check_free(out)
     if not all(prompt.strip() for prompt in options.prompts):
         raise UserError("an empty prompt: say what to draw")
     painter = load(trained, options)

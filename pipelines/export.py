@@ -23,21 +23,16 @@ from actors.process import prepare
 from cluster import speaking
 from pipelines.arguments import path_of
 from pipelines.config import UserError
-from pipelines.trained import LAST, Trained, absolute, open_trained
+from pipelines.trained import LAST, Trained, absolute, check_free, open_trained
 
 CARD = "README.md"
 
 
 @speaking.program
+@speaking.exit_codes(mistake=(UserError, Mistake), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = make_parser().parse_args(arguments)
-    try:
-        return export(options, speaking.console())
-    except (UserError, Mistake) as error:
-        return speaking.fail("error", error, 2)
-    except OSError as error:
-        return speaking.fail("failed", error, 1)
+    return export(make_parser().parse_args(arguments), speaking.console())
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,8 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
 def export(options: argparse.Namespace, console: Console) -> int:
     """Writes the folder, whole or not at all. Raises UserError or Mistake."""
     out: Path = options.out.absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"--out {options.out} is there already and is no empty folder: give another one")
+    check_free(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
         trained = open_trained(absolute(options.run), options.checkpoint, Path(beside))

@@ -53,16 +53,15 @@ POOLS = ("rollout", "reward", "policy", "driver")
 
 
 @speaking.program
+@speaking.exit_codes(mistake=(UserError,), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    console = speaking.console(width=max(WIDTH, speaking.console().width))
-    try:
-        if options.json:
-            check_writable(str(options.json.parent), "--json")
-        results = plan(options, console)
-    except UserError as error:
-        return speaking.fail("error", error, 2)
+    if options.json:
+        if options.json.is_dir():
+            raise UserError(f"--json {options.json} is a folder: give a file")
+        check_writable(str(options.json.parent), "--json")
+    results = plan(options, speaking.console(width=max(WIDTH, speaking.console().width)))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

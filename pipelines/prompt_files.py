@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 from cluster import places
 from pipelines.config import UserError
 from pipelines.prompt_fields import ROLES, Fields
+from pipelines.prompt_text import foreign
 
 BATCH_ROWS = 4096
 BUFFER_BYTES = 2**22  # that are read at once, of each column
 TAIL_BYTES = 2**16  # of a file: with its footer, if that is not a long one
+HEAD_BYTES = 64  # of a file that is none: by which it may be known
 ROW_BYTES = 64  # what a row costs in memory beside its text, about
 MAGIC = b"PAR1"
 
@@ -169,7 +171,10 @@ def _footer(file: Pieces) -> bytes:
     file.seek(max(0, file.num_bytes - TAIL_BYTES))
     tail = file.read()
     if tail[-4:] != MAGIC or len(tail) < 12:
-        raise ValueError("it is not a Parquet file, or it was cut; write it again")
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        what = "" if head.startswith(MAGIC) else foreign(head)
+        raise ValueError(f"it is {what or 'not a Parquet file, or it was cut; write it again'}")
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if length > len(tail):
         file.seek(max(0, file.num_bytes - length))

@@ -24,6 +24,7 @@ MARKS = {  # the longer one first where one begins like the other
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+MARK = "\ufeff"  # of byte order: within a text where files were put together
 GZIP = b"\x1f\x8b"
 FOREIGN = {  # how files begin that hold no prompts to read
     b"PAR1": "a Parquet file: give it a name that ends in .parquet",
@@ -63,10 +64,8 @@ def decoded(data: bytes, place: str) -> str:
     """A file's text: UTF-8, or what its byte order mark says. Raises UserError that names the first byte that is neither."""
     mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
-    start = data[: max(map(len, FOREIGN))].lower()
-    for magic, what in FOREIGN.items():
-        if start.startswith(magic.lower()):
-            raise UserError(f"{place} is {what}")
+    if what := foreign(data):
+        raise UserError(f"{place} is {what}")
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -83,6 +82,12 @@ def decoded(data: bytes, place: str) -> str:
     return text
 
 
+def foreign(data: bytes) -> str:
+    """What a file is that begins so, and what to do; "" if that is not known."""
+    start = data[: max(map(len, FOREIGN))].lower()
+    return next((what for magic, what in FOREIGN.items() if start.startswith(magic.lower())), "")
+
+
 def _unpacked(data: bytes, place: str) -> bytes:
     """What a gzip file holds; other files as they are, whatever their ending."""
     try:
@@ -94,7 +99,8 @@ def _unpacked(data: bytes, place: str) -> bytes:
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines with more than white space, by number. They end at a line feed alone, or, without any, at a carriage return."""
     end = "\n" if "\n" in text else "\r"
-    return ((number, line) for number, line in enumerate(text.split(end), start=1) if line.strip())
+    lines = (line.removeprefix(MARK) for line in text.split(end))
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def _text_lines(text: str, place: str) -> Records:
@@ -154,6 +160,7 @@ def _rows(text: str, place: str, tabs: bool) -> Records:
 
 
 def _table(text: str, place: str, delimiter: str, quoting: int) -> Records:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may be as long as the file
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
     names: list[str] = []
     line = 1

@@ -251,16 +251,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @speaking.program
+@speaking.exit_codes(mistake=(UserError,), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run folder and print its path; 2 for a user's mistake."""
-    try:
-        with Place(make_parser().parse_args(arguments).run, "RUN") as place:
-            place.watch(print)
-            print(f"{place.shown}/{write_report(place.path).name}")
-    except UserError as error:
-        return speaking.fail("error", error, 2)
-    except OSError as error:
-        return speaking.fail("failed", error, 1)
+    with Place(make_parser().parse_args(arguments).run, "RUN") as place:
+        place.watch(print)
+        print(f"{place.shown}/{write_report(place.path).name}")
     return 0
 
 

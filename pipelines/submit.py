@@ -25,7 +25,6 @@ from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus
 
 from cluster import speaking
-from cluster.speaking import fail
 from cluster.stops import STOPPED
 from pipelines import shipping
 from pipelines.arguments import path_of
@@ -53,16 +52,12 @@ class Order:
 
 
 @speaking.program
+@speaking.exit_codes(mistake=(UserError,), failure=(ClusterLost, Refused, RayError, OSError))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
-            return submit(options, Path(folder) / "working_dir.zip")
-    except UserError as error:
-        return fail("error", error, 2)
-    except (ClusterLost, Refused, RayError, OSError) as error:
-        return fail("failed", error, 1)
+    with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
+        return submit(options, Path(folder) / "working_dir.zip")
 
 
 def make_parser() -> argparse.ArgumentParser:

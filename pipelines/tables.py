@@ -35,8 +35,20 @@ Model = Annotated[str, _read_by(places.home_resolved)]  # a path, or a hub's nam
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=1, le=10**7)]
 Fraction = Annotated[float, Field(ge=0, le=1e6)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]  # three years: what clocks can still wait for
 Beta = Annotated[float, Field(ge=0, lt=1)]
+RAYS_OWN = {"CPU": "num_cpus", "GPU": "num_gpus"}  # resources that have a key of their own
+
+
+def _custom(amounts: dict[str, float]) -> dict[str, float]:
+    for name in amounts:
+        if name in RAYS_OWN:
+            raise PydanticCustomError("resource", "{key} says how many", {"key": RAYS_OWN[name]})
+    return amounts
+
+
+Resources = Annotated[dict[Annotated[str, Field(min_length=1)], Fraction], AfterValidator(_custom)]  # Ray's custom ones
 Device = Literal["auto", "cpu", "cuda"]
 Timesteps = Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init", "subset"]
 OF_THE_SAMPLER = ("discrete", "discrete_wo_init", "discrete_with_init", "subset")  # take some of its own sigmas
@@ -48,7 +60,7 @@ class Run(Table):
 
     name: str = ""
     seed: int = 0
-    threads: Count = 1  # of torch, in every worker: part of what decides the bytes on a CPU
+    threads: Threads = 1  # of torch, in every worker: part of what decides the bytes on a CPU
     deterministic: bool = True  # on a GPU, only algorithms that give the same bits again; false: the fastest
     notes: tuple[str, ...] = ()  # shown in summary.json and in the report
 
@@ -87,7 +99,7 @@ class Pool(Table):
     max: Count | None = None
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
-    resources: dict[str, float] = {}
+    resources: Resources = {}
     labels: dict[str, str] = {}  # of the nodes that its workers may run on
 
 
@@ -150,7 +162,7 @@ class Policy(Table):
     dtype: DType = "auto"
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
-    resources: dict[str, float] = {}
+    resources: Resources = {}
     labels: dict[str, str] = {}  # of the nodes that its ranks may run on
 
 

@@ -43,17 +43,16 @@ from pipelines.starting import Starting
 
 
 @speaking.program
+@speaking.exit_codes(
+    mistake=(UserError, PlacementError, WorkerMistakeError),
+    failure=(WorkerStartError, RunFailed, PlaceTaken, OSError),  # OSError: a full disk under the run folder
+)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse_train(arguments)
     options.command = shlex.join(["python", "-m", "pipelines.train", *arguments])
-    try:
-        return train(options, speaking.console())
-    except (UserError, PlacementError, WorkerMistakeError) as error:
-        return speaking.fail("error", error, 2)
-    except (WorkerStartError, RunFailed, PlaceTaken, OSError) as error:  # OSError: a full disk under the run folder
-        return speaking.fail("failed", error, 1)
+    return train(options, speaking.console())
 
 
 def train(options: argparse.Namespace, console: Console) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipelines.checkpoints import RECIPE, Manifest, place_of, step_of
 from pipelines.config import Recipe, UserError, parse_recipe
 from pipelines.heldout import best
 from pipelines.json_files import checked_toml, read_lines
-from pipelines.place import CHECKPOINTS, given_by_user, resolved
+from pipelines.place import CHECKPOINTS, check_writable, given_by_user, resolved
 from pipelines.run_folder import HELDOUT
 from pipelines.run_folder import RECIPE as RUN_RECIPE
 
@@ -42,6 +43,13 @@ def absolute(place: str) -> str:
     """A run's path or URL as the user meant it, from the current folder or else from the repository's root. Raises UserError."""
     found = resolved(located(place), "RUN")
     return found if "://" in found else str(Path(found).absolute())
+
+
+def check_free(out: Path) -> None:
+    """Raises UserError unless `--out` is a new or an empty folder that can be written."""
+    if os.path.lexists(out) and not (os.path.isdir(out) and not any(out.iterdir())):
+        raise UserError(f"--out {out} is there already and is no empty folder: give another one")
+    check_writable(resolved(str(out), "--out"), "--out")
 
 
 def is_trained(place: str) -> bool:

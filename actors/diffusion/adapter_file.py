@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,27 +37,44 @@ def find_adapter(place: str) -> AdapterFile:
     try:
         with safe_open(file, framework="np") as opened:
             names, metadata = list(opened.keys()), opened.metadata() or {}
-            ranks = {opened.get_slice(name).get_shape()[0] for name in names if any(mark in name for mark in DOWN)}
+            shapes = [opened.get_slice(name).get_shape() for name in names if any(mark in name for mark in DOWN)]
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{file} cannot be read as safetensors ({error}): it may be cut, or a pointer of Git LFS"
         ) from None
+    ranks = {shape[0] for shape in shapes if shape}
     if not ranks:
         raise ValueError(f"{file} holds no LoRA: none of its {len(names)} tensors is named {' or '.join(DOWN)}")
     rank = ranks.pop() if len(ranks) == 1 else None
     return AdapterFile(str(file.absolute()), _sha256(file), rank, _alpha(config_of(file, metadata)))
 
 
-def config_of(file: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """Peft's description of the LoRA: in the header of diffusers' file, or beside peft's. Empty if there is none."""
+def config_of(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Peft's description of the LoRA: in the header of diffusers' file, or beside peft's. Empty if there is none.
+
+    Raises ValueError for one that cannot be read.
+    """
     if text := metadata.get("lora_adapter_metadata"):
-        return {name.removeprefix("transformer."): value for name, value in json.loads(text).items()}
+        found = _object(text.encode(), f"the description of the LoRA in {file}")
+        return {name.removeprefix("transformer."): value for name, value in found.items()}
     beside = file.with_name(PEFT_CONFIG)
-    return json.loads(beside.read_text(encoding="utf-8")) if file.name == PEFT_WEIGHTS and beside.is_file() else {}
+    return _object(beside.read_bytes(), str(beside)) if file.name == PEFT_WEIGHTS and beside.is_file() else {}
 
 
-def _alpha(config: dict[str, Any]) -> float | None:
+def _object(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no JSON ({error}): write it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} is no JSON object but a {type(found).__name__}: write it again")
+    return found
+
+
+def _alpha(config: Mapping[str, Any]) -> float | None:
     alpha = config.get("lora_alpha")
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
+        raise ValueError(f"its description says lora_alpha = {alpha!r}, which is no number: mend it there")
     return None if alpha is None else float(alpha)
 
 

@@ -83,6 +83,29 @@ def test_the_streams_are_given_back() -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
+@pytest.mark.parametrize(("error", "said"), [(KeyError("what was given"), "error"), (OSError("the disk is full"), "failed")])
+def test_errors_of_a_known_kind_are_told_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    @speaking.program
+    @speaking.exit_codes(mistake=(LookupError,), failure=(OSError,))
+    def main(arguments: object = None) -> int:
+        raise error
+
+    assert main() == {"error": 2, "failed": 1}[said]
+    assert capsys.readouterr().err == f"{said} {error}\n"
+
+
+def test_an_error_of_another_kind_is_a_fault_of_the_program() -> None:
+    @speaking.program
+    @speaking.exit_codes(mistake=(LookupError,), failure=(OSError,))
+    def main(arguments: object = None) -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
 def test_users_text_is_shown_as_it_is_in_lines_and_tables() -> None:
     out = io.StringIO()
     console = speaking.console(file=out, width=100)

@@ -140,6 +140,9 @@ def test_a_run_at_a_url_is_exported_and_drawn(run, s3, tmp_path):
     ("program", "arguments", "message"),
     [
         (export, ["{run}", "--out", "{run}"], "is no empty folder"),
+        (export, ["{run}", "--out", "/proc/x/y"], "--out: /proc/x/y cannot be written"),
+        (draw, ["{run}", PROMPT, "--out", "/dev/null/x"], "/dev/null is a file"),
+        (draw, ["{run}", PROMPT, "--out", "~nobody-of-this-name/x"], "there is no user"),
         (export, ["{run}/nowhere", "--out", "x"], "holds neither a run nor a checkpoint"),
         (export, ["{run}", "--out", "x", "--checkpoint", "7"], "checkpoints of the steps [1, 2, 3]"),
         (draw, ["{run}/nowhere", PROMPT], "holds neither a run nor a model"),

@@ -51,6 +51,8 @@ OTHERS: dict[str, str | bytes] = {
     "blank_lines.txt": "\n\n" + "\n \n".join(CAPTIONS) + "\n\n",
     "bom.txt": b"\xef\xbb\xbf" + "\n".join(CAPTIONS).encode(),
     "bom.csv": b"\xef\xbb\xbf" + ("Caption\n" + "\n".join(CAPTIONS)).encode(),
+    "boms_within.txt": "\n".join(f"\ufeff{caption}" for caption in CAPTIONS),
+    "boms_within.jsonl": LINES.replace("{", "\ufeff{"),
     "utf16.csv": ("Prompt,Tag\n" + "".join(f"{caption},x\n" for caption in CAPTIONS)).encode("utf-16"),
     "utf16_big.txt": b"\xfe\xff" + "\n".join(CAPTIONS).encode("utf-16-be"),
     "utf32.jsonl": LINES.encode("utf-32"),
@@ -72,6 +74,25 @@ OTHERS: dict[str, str | bytes] = {
     "unpacked_by_the_browser.jsonl.gz": LINES,
     "packed_under_a_plain_name.jsonl": gzip.compress(LINES.encode(), mtime=0),
 }
+
+
+def test_a_cell_may_be_as_long_as_any_caption(tmp_path: Path) -> None:
+    long = "red " * 100_000 + "circle"
+    assert captions(given(tmp_path, "p.csv", f"prompt\n{long}\n")) == (long,)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (gzip.compress(b"PAR1"), "not a Parquet file"),
+        (b"PAR1 cut", "not a Parquet file, or it was cut"),
+    ],
+)
+def test_a_parquet_file_that_is_none_says_what_it_is(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_prompts(given(tmp_path, "p.parquet", content), "data.train")
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -86,6 +86,13 @@ def with_one_more(tensors: Tensors) -> Tensors:
     return {**tensors, "zz_unknown.weight": torch.zeros(2)}
 
 
+def stored_as(kind: torch.dtype, part: str) -> Callable[[Tensors], Tensors]:
+    """The first tensor whose name holds `part` in another type of number."""
+    return lambda tensors: {
+        name: tensor.to(kind) if name == _first(tensors, part) else tensor for name, tensor in tensors.items()
+    }
+
+
 def not_a_number(tensors: Tensors) -> Tensors:
     """The first tensor is NaN."""
     return {**tensors, min(tensors): tensors[min(tensors)] * float("nan")}
@@ -234,6 +241,13 @@ MODELS: dict[str, Case] = {
     "judge_quantised": Case("judge", edited("config.json", quantization_config=QUANTISED), ("quantised",)),
     "encoder_quantised": Case(
         "image", edited("text_encoder/config.json", quantization_config=QUANTISED), ("text_encoder", "quantised")
+    ),
+    "judge_int8": Case("judge", changed(JUDGE_WEIGHTS, stored_as(torch.int8, "q_proj.weight")), ("quantised", "I8")),
+    "transformer_uint8": Case(
+        "image", changed(TRANSFORMER_WEIGHTS, stored_as(torch.uint8, "to_q.weight")), ("quantised", "U8")
+    ),
+    "encoder_float8": Case(
+        "image", changed(ENCODER_WEIGHTS, stored_as(torch.float8_e4m3fn, "q_proj.weight")), ("quantised", "F8_E4M3")
     ),
     # parts that are named and not there
     "tokenizer_missing": Case("image", gone("tokenizer_2"), ("tokenizer_2",)),
