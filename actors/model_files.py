@@ -6,6 +6,7 @@ Every fault is a `Mistake` that names the file and says what to do: a Git LFS po
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ LFS_POINTER = b"version https://git-lfs"
 LARGEST_JSON = 2**28  # bytes: the largest tokenizers have some tens of MB
 LARGEST_HEADER = 100_000_000  # bytes: the format's own limit
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-FLOATS = frozenset("F64 F32 F16 BF16".split())
-DTYPES = FLOATS | frozenset("I64 I32 I16 I8 U8 BOOL".split())
-"""What tensors of a model that is not quantised are stored as; its weights as FLOATS."""
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+DTYPES = FLOATS | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""What tensors of a model that is not quantised are stored as, with the bytes of a number; its weights as FLOATS."""
 WEIGHTS = (".weight", ".bias")  # how the names of weights end; others may be tables of indices
 
 AGAIN = "download it again"
@@ -102,9 +103,11 @@ def tensors_in(file: Path) -> dict[str, Stored]:
             for name, entry in entries.items()
             if name != "__metadata__"
         }
-        whole = 8 + len(header) + max((int(entries[name]["data_offsets"][1]) for name in tensors), default=0)
+        places = {name: tuple(map(int, entries[name]["data_offsets"])) for name in tensors}
+        ends = max((end for _, end in places.values()), default=0)
     except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
         raise Mistake(f"{file} is no safetensors file, its header is none: {AGAIN}") from None
+    whole = 8 + len(header) + ends
     if size < whole:
         raise Mistake(f"{file} is cut: it has {size} of {whole} bytes; {AGAIN}")
     for name, stored in tensors.items():
@@ -113,7 +116,20 @@ def tensors_in(file: Path) -> dict[str, Stored]:
                 f"{file} is quantised: {name} is stored as {stored.dtype}; EchoRay reads weights of 16 bits or more, take the"
                 " model as it was before"
             )
+    if size > whole or not _one_after_the_other(tensors, places):
+        raise Mistake(f"{file} is damaged: its tensors do not fill it one after the other; {AGAIN}")
     return tensors
+
+
+def _one_after_the_other(tensors: Mapping[str, Stored], places: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether tensors lie at their `places` (first byte, one past the last) without gaps, each in as many bytes as it needs."""
+    last = 0
+    for name in sorted(places, key=places.__getitem__):
+        begin, end = places[name]
+        if begin != last or end - begin != math.prod(tensors[name].shape) * DTYPES[tensors[name].dtype]:
+            return False
+        last = end
+    return True
 
 
 def _header(file: Path) -> tuple[int, bytes]:

@@ -12,10 +12,15 @@ from typing import Any
 
 from actors.mistake import Mistake
 from actors.model_files import AGAIN, Fields, read_object, tensors_in, tensors_of
-from actors.model_kinds import PARTS, VLMS
+from actors.model_kinds import NETWORKS, PARTS, VLMS
 from actors.model_path import PIPELINE_MARKER, VLM_MARKER
 
 SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+
+NUMBERS = {  # in the config of a part: what its class computes with and does not look at
+    "scheduler": ("num_train_timesteps", "shift", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"),
+    "vae": ("scaling_factor",),
+}
 
 VOCABULARIES = (
     ("tokenizer.json",),
@@ -49,6 +54,10 @@ def check_pipeline(folder: Path) -> None:
     for name in parts:
         if name.startswith("text_encoder") and name.replace("text_encoder", "tokenizer") not in parts:
             raise Mistake(f"{folder / PIPELINE_MARKER} names {name} but not its tokenizer: {AGAIN}")
+    if (found := parts["transformer"][1]) != NETWORKS[kind]:
+        raise Mistake(
+            f"{folder / PIPELINE_MARKER} says {kind}, but its transformer is a {found}, not a {NETWORKS[kind]}: {AGAIN}"
+        )
     for name, (library, part) in parts.items():
         _check_part(folder, name, library, part)
 
@@ -118,7 +127,7 @@ def _check_part(folder: Path, name: str, library: str, kind: str) -> None:
             f"{folder / PIPELINE_MARKER} names {name} ({kind}), but there is no folder {part}: download the whole model"
         )
     if name == "scheduler":
-        read_object(part / "scheduler_config.json")
+        _check_numbers(part / "scheduler_config.json", name)
         if kind != SCHEDULER:
             raise Mistake(
                 f"{part} is a {kind}: EchoRay draws along the sigmas of a {SCHEDULER}; write that class into model_index.json"
@@ -130,6 +139,17 @@ def _check_part(folder: Path, name: str, library: str, kind: str) -> None:
         read_object(part / "preprocessor_config.json")
     else:
         check_model_part(part)
+        _check_numbers(part / "config.json", name)
+
+
+def _check_numbers(file: Path, part: str) -> None:
+    """Raises Mistake for a field of the part's NUMBERS that is there and no number above 0."""
+    fields = read_object(file)
+    for name in NUMBERS.get(part, ()):
+        value = fields.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and value > 0):
+            raise Mistake(f"{file}: {name} = {value!r} is no number above 0: mend it there, or {AGAIN}")
 
 
 def _check_vocabulary(file: Path) -> None:
@@ -146,6 +166,11 @@ def _check_vocabulary(file: Path) -> None:
 
 def _has_chat_template(folder: Path) -> bool:
     described = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
-    return (folder / "chat_template.jinja").is_file() or any(
-        bool(read_object(folder / name).get("chat_template")) for name in described if (folder / name).is_file()
-    )
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        try:
+            template.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise Mistake(f"{template} is not UTF-8: save it so, or {AGAIN}") from None
+        return True
+    return any(bool(read_object(folder / name).get("chat_template")) for name in described if (folder / name).is_file())

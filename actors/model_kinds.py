@@ -20,6 +20,14 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """The parts without which a pipeline of a class does not draw."""
 
+NETWORKS: dict[str, str] = {
+    "FluxPipeline": "FluxTransformer2DModel",
+    "QwenImagePipeline": "QwenImageTransformer2DModel",
+    "StableDiffusion3Pipeline": "SD3Transformer2DModel",
+    "ZImagePipeline": "ZImageTransformer2DModel",
+}
+"""The class of the transformer in a pipeline of a class."""
+
 VLMS: dict[str, str] = {
     "idefics3": "actors.vlm.idefics3:Idefics3",
     "llava": "actors.vlm.llava:Llava",

@@ -59,7 +59,11 @@ def check_pipeline_weights(folder: Path, ignored: Iterable[str]) -> None:
 def check_vlm_weights(folder: Path, ignored: Iterable[str]) -> None:
     """Raises Mistake unless the weights of a vision-language model fit, and those of an adapter that lies beside them."""
     kinds = transformers.AutoModelForImageTextToText._model_mapping
-    model = check_part(folder, kinds[type(transformers.AutoConfig.from_pretrained(folder))], ignored)
+    try:
+        kind = kinds[type(transformers.AutoConfig.from_pretrained(folder))]
+    except Exception as error:
+        raise _no_config(folder, "vision-language model", error) from error
+    model = check_part(folder, kind, ignored)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
 
@@ -73,12 +77,17 @@ def check_part(folder: Path, kind: Any, ignored: Iterable[str]) -> nn.Module:
         model, misfit = (_built_by_diffusers if of_diffusers else _built_by_transformers)(folder, kind, tensors)
     except Mistake:
         raise
-    except Exception as error:  # whatever a class says of a config that it cannot read
-        raise Mistake(f"{folder / 'config.json'} is no config of a {kind.__name__}: {error}") from error
+    except Exception as error:
+        raise _no_config(folder, kind.__name__, error) from error
     patterns = [re.compile(pattern) for pattern in (*BUFFERS, *ignored)]
     unexpected = tuple(name for name in misfit.unexpected if not any(pattern.search(name) for pattern in patterns))
     refuse(folder, type(model).__name__, stored, Misfit(misfit.missing, unexpected, misfit.mismatched))
     return model
+
+
+def _no_config(folder: Path, kind: str, error: Exception) -> Mistake:
+    """Whatever a class says, in many lines perhaps, of a config that it cannot read."""
+    return Mistake(f"{folder / 'config.json'} is no config of a {kind}: {' '.join(str(error).split())}")
 
 
 def on_meta(stored: Stored) -> Tensor:

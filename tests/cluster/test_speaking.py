@@ -83,7 +83,9 @@ def test_the_streams_are_given_back() -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
-@pytest.mark.parametrize(("error", "said"), [(KeyError("what was given"), "error"), (OSError("the disk is full"), "failed")])
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyError("what was given"), "error"), (OSError("the disk is full"), "failed")]
+)
 def test_errors_of_a_known_kind_are_told_in_a_sentence(
     capsys: pytest.CaptureFixture[str], error: Exception, said: str
 ) -> None:

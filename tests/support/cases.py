@@ -141,6 +141,25 @@ def cut(file: str, length: int) -> Fault:
     return lambda folder: _ignore((folder / file).write_bytes((folder / file).read_bytes()[:length]))
 
 
+def lengthened(file: str) -> Fault:
+    """A file with more at its end, as a download leaves it that was resumed at the wrong byte."""
+    return lambda folder: _ignore((folder / file).write_bytes((folder / file).read_bytes() + bytes(100)))
+
+
+def misplaced(file: str, **values: Any) -> Fault:
+    """The last tensor of a file's header has other values."""
+
+    def fault(folder: Path) -> None:
+        data = (folder / file).read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length])
+        header[list(header)[-1]] |= values
+        text = json.dumps(header).encode()
+        (folder / file).write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+    return fault
+
+
 def pickled(file: str, name: str) -> Fault:
     """The weights as a pickle."""
 
@@ -226,6 +245,10 @@ MODELS: dict[str, Case] = {
     "judge_header_no_json": Case(
         "judge", written(JUDGE_WEIGHTS, struct.pack("<Q", 8) + b"not json"), (JUDGE_WEIGHTS, "safetensors")
     ),
+    "judge_more_at_the_end": Case("judge", lengthened(JUDGE_WEIGHTS), (JUDGE_WEIGHTS, "damaged")),
+    "judge_offsets_below_0": Case("judge", misplaced(JUDGE_WEIGHTS, data_offsets=[-4, 0]), (JUDGE_WEIGHTS, "damaged")),
+    "judge_offsets_twice": Case("judge", misplaced(JUDGE_WEIGHTS, data_offsets=[0, 4]), (JUDGE_WEIGHTS, "damaged")),
+    "judge_shape_for_other_bytes": Case("judge", misplaced(JUDGE_WEIGHTS, shape=[3]), (JUDGE_WEIGHTS, "damaged")),
     "judge_shard_missing": Case("judge", sharded(JUDGE_WEIGHTS, "model"), ("model-00002-of-00002.safetensors",)),
     "judge_fp16": Case("judge", moved(JUDGE_WEIGHTS, "model.fp16.safetensors"), ("model.fp16.safetensors", "rename")),
     "encoder_fp16": Case(
@@ -277,6 +300,21 @@ MODELS: dict[str, Case] = {
     "judge_config_a_list": Case("judge", written("config.json", "[]"), ("config.json", "object")),
     "judge_other_type": Case("judge", edited("config.json", model_type="mllama"), ("mllama",)),
     "judge_no_type": Case("judge", edited("config.json", model_type=None), ("model_type",)),
+    "index_of_another_family": Case(
+        "image", edited("model_index.json", _class_name="FluxPipeline"), ("FluxPipeline", "SD3Transformer2DModel")
+    ),
+    "judge_parts_a_list": Case("judge", edited("config.json", text_config=[1]), ("config.json", "text_config")),
+    "judge_other_dtype": Case("judge", edited("config.json", dtype="float99"), ("config.json", "float99")),
+    "judge_template_latin1": Case(
+        "judge", written("chat_template.jinja", "ä".encode("latin-1")), ("chat_template.jinja", "UTF-8")
+    ),
+    "scheduler_shift_text": Case(
+        "image", edited("scheduler/scheduler_config.json", shift="2"), ("scheduler_config.json", "shift = '2'")
+    ),
+    "scheduler_shift_0": Case(
+        "image", edited("scheduler/scheduler_config.json", shift=0), ("scheduler_config.json", "shift = 0")
+    ),
+    "vae_scale_text": Case("image", edited("vae/config.json", scaling_factor="x"), ("vae", "scaling_factor = 'x'")),
     # parts that another sampler needs
     "scheduler_dpm": Case("image", scheduler("DPMSolverMultistepScheduler"), ("DPMSolverMultistepScheduler",)),
     "scheduler_heun": Case("image", scheduler("FlowMatchHeunDiscreteScheduler"), ("FlowMatchHeunDiscreteScheduler",)),
