@@ -5,6 +5,8 @@ One download, one try: with HF_HUB_OFFLINE or without a connection it is what th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -17,12 +19,39 @@ from huggingface_hub.errors import (
 )
 
 from actors.mistake import Mistake
-from actors.model_folder import pipeline_parts
-from actors.model_path import PIPELINE_MARKER, check_model
+from actors.model_folder import check_pipeline, check_vlm, pipeline_parts
+from actors.model_path import PIPELINE_MARKER, VLM_MARKER, check_model
 
 READ = ("*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors", "diffusion_pytorch_model*.safetensors")
 """What is downloaded of a folder: no pickles, and nothing of other frameworks."""
 UNREAD = ("*.fp16.*", "*.fp16-*", "*.bf16.*", "*.bf16-*", "*.non_ema.*")
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {PIPELINE_MARKER: check_pipeline, VLM_MARKER: check_vlm}
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Where a model lies on a machine, how large its files are, and whether it was given as a folder."""
+
+    model: str
+    folder: str
+    num_bytes: int
+    given: bool
+
+
+def bring_here(models: dict[str, str]) -> list[OnDisk]:
+    """Downloads models, name -> marker, and looks whether they are whole. Raises Mistake for the first that cannot be used.
+
+    Loads no torch.
+    """
+    found = []
+    for model, marker in models.items():
+        folder = local_folder(model, marker)
+        CHECKS[marker](folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        found.append(OnDisk(model, str(folder), size, given=(Path(model) / marker).is_file()))
+    return found
 
 
 def local_folder(model: str, marker: str) -> Path:

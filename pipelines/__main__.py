@@ -21,6 +21,7 @@ PROGRAMS = {  # name -> (module, what it does)
     "doctor": ("pipelines.doctor", "say whether a recipe fits its GPUs, or what is wrong with a RayJob"),
     "plan": ("pipelines.plan", "say how to split a recipe's GPUs"),
     "submit": ("pipelines.submit", "send a training run to a Ray cluster and follow it"),
+    "prefetch": ("pipelines.prefetch", "download the models of a recipe, once per node"),
     "cluster": ("cluster.__main__", "look at a run, scale its pools, stop it"),
 }
 PARSERS = {"train": "pipelines.arguments:train_parser"}  # where it is not the module's make_parser

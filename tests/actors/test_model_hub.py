@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,35 +14,13 @@ from actors.model_folder import check_pipeline, check_vlm
 from actors.model_hub import local_folder
 from actors.model_path import PIPELINE_MARKER, VLM_MARKER
 from tests.support.cases import TOY_MODELS
-
-ANSWERS = {"someone/gated": (403, "GatedRepo"), "someone/unknown": (404, "RepoNotFound")}
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does of a model that it does not give."""
-
-    def do_GET(self) -> None:
-        code, error = next(answer for name, answer in ANSWERS.items() if name in self.path)
-        self.send_response(code)
-        self.send_header("X-Error-Code", error)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+from tests.support.hub import hub as a_hub
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    yield address
-    server.shutdown()
-    server.server_close()
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with a_hub(monkeypatch):
+        yield
 
 
 @pytest.fixture

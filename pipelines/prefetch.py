@@ -1,0 +1,102 @@
+"""Downloads a recipe's models before any worker starts: once on every node of the Ray cluster that may get one, or on this machine.
+
+    python -m pipelines.prefetch RECIPE [--set key=value ...]
+
+With RAY_ADDRESS, or inside a job, a node gets what the workers that fit it will read; without it, this machine gets all. Files go to the
+hub's cache of each node (HF_HOME), with that node's own HF_TOKEN and HF_HUB_OFFLINE. A model that is a folder stays where it is.
+Exit codes: 0 all is there, 2 a model cannot be had or used, 1 a node failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from actors.model_hub import OnDisk, bring_here
+from actors.model_path import PIPELINE_MARKER, VLM_MARKER
+from cluster import speaking
+from pipelines.arguments import path_of
+from pipelines.config import Recipe, UserError, load_recipe
+from pipelines.memory import GIB
+
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # on nodes: bars of many processes would be one heap
+
+
+@speaking.program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
+    try:
+        recipe, console = load_recipe(options.recipe, options.set), speaking.console()
+        if os.environ.get("RAY_ADDRESS", "").strip() in ("", "local"):
+            return fetch_here(recipe, console)
+        return fetch_on_nodes(recipe, console)
+    except UserError as error:
+        return speaking.fail("error", error, 2)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.prefetch", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("recipe", type=path_of, help="a TOML file, such as recipes/sd35m_8gpu.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    return parser
+
+
+def models_of(recipe: Recipe, pools: frozenset[str]) -> dict[str, str]:
+    """What workers of these pools read: model -> the file that marks its folder."""
+    image = {recipe.policy.model: PIPELINE_MARKER} if pools & {"policy", "rollout"} else {}
+    return image | ({recipe.reward.model: VLM_MARKER} if "reward" in pools else {})
+
+
+def fetch_here(recipe: Recipe, console: Console) -> int:
+    """All models to this machine."""
+    try:
+        tell(console, bring_here(models_of(recipe, frozenset({"rollout", "reward", "policy"}))))
+    except ValueError as error:  # a Mistake, or a name that can be none
+        raise UserError(str(error)) from None
+    return 0
+
+
+def fetch_on_nodes(recipe: Recipe, console: Console) -> int:
+    """Each node's models to that node, all nodes at once. Raises UserError where no cluster can be joined, or no node is for a worker."""
+    from cluster.address import CannotJoin
+    from cluster.connect import connect
+    from cluster.on_nodes import call_on, homes
+    from pipelines.workers import pool_specs
+
+    try:
+        speaking.say(console, connect())
+    except CannotJoin as error:
+        raise UserError(str(error)) from error
+    nodes = homes([spec for spec in pool_specs(recipe) if not spec.beside_driver])
+    if not nodes:
+        raise UserError("no node of the cluster can hold a worker of this recipe: `python -m pipelines.train` says why")
+    codes = [0]
+    calls = call_on(nodes, bring_here, lambda home: (models_of(recipe, home.pools),), (ValueError,), QUIET)
+    for home, found, failure in calls:
+        where = f"node {home.address}: "
+        if failure:
+            kind, code = ("error", 2) if failure.cause == "mistake" else ("failed", 1)
+            codes.append(speaking.fail(kind, where + failure.message, code))
+        else:
+            tell(console, found, where)
+    return max(codes)
+
+
+def tell(console: Console, found: Sequence[OnDisk], where: str = "") -> None:
+    """A line for each model."""
+    for model in found:
+        size = f"{model.num_bytes / GIB:.1f} GiB"
+        there = "is a folder, nothing to download" if model.given else f"is in {model.folder}"
+        speaking.say(console, f"{where}{model.model} {there} ({size})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
