@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The miniature world and the tests are those of a CPU, also on a machine with GPUs: `make test GPUS=0` shows them the first.
+ON_CPU := CUDA_VISIBLE_DEVICES=$(GPUS)
 
 .PHONY: help venv train test faults lint bench
 
@@ -20,13 +22,13 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on a laptop
-	$(BIN)/python -m pipelines.train recipes/toy.toml $(if $(OUT),--out $(OUT))
+	$(ON_CPU) $(BIN)/python -m pipelines.train recipes/toy.toml $(if $(OUT),--out $(OUT))
 
 test: $(INSTALLED)  ## unit and integration tests
-	$(BIN)/python -m pytest -q --ignore=tests/faults -n 2 --dist loadfile
+	$(ON_CPU) $(BIN)/python -m pytest -q --ignore=tests/faults -n 2 --dist loadfile
 
 faults: $(INSTALLED)  ## whole runs that lose workers, ranks, nodes, drivers and disks, by SIGKILL
-	$(BIN)/python -m pytest -q tests/faults
+	$(ON_CPU) $(BIN)/python -m pytest -q tests/faults
 
 lint: $(INSTALLED)  ## style, format, types, and which package may import which
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The first thing to change in a recipe that does not fit its GPUs: one key, one value, and what it saves."""
+"""The first thing to change in a recipe that does not fit its GPUs: mostly one key and its value, and what it saves."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Recipe, UserError, parse_recipe
-from pipelines.memory import Models, estimate, fullest_gpu, rows_of_update
+from pipelines.memory import Models, card_needed, estimate, rows_of_update
 from pipelines.memory_families import shape_of
 from pipelines.tables import FlowGrpo
 
 ENOUGH_TOKENS = 4096  # of a backward pass, to keep a GPU busy: a guess
 LEAST_SAVED = 2**26  # bytes: less is not worth a word
 
-Override = tuple[str, Any]
+SHARES = 20  # of a GPU: fractions are proposed in steps of 0.05
+
+Override = dict[str, Any]  # key -> value; nearly always one
 Options = Callable[[Recipe, Models], Iterator[Override]]
 
 
 @dataclass(frozen=True)
 class Change:
-    """Set `key` to `value`: what that saves on the fullest GPU in bytes, and whether all fits then."""
+    """Set these keys: by how many bytes a smaller card then does, and whether all fits."""
 
-    key: str
-    value: Any
+    settings: Override
     saved: int
     fits: bool
 
     def __str__(self) -> str:
-        """As a line of TOML."""
-        return f"{self.key} = {json.dumps(self.value)}"
+        """As in TOML."""
+        return ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.settings.items())
 
 
 def first_change(recipe: Recipe, models: Models, room: int) -> Change | None:
-    """The gentlest single change after which every GPU gets at most `room` bytes; where none suffices, the one that saves most.
+    """The gentlest single change after which cards of `room` bytes suffice; where none does it, the one that saves most.
 
     None where all keys together do not suffice, which leaves a smaller model or a larger GPU. Tiers go from changes that cost only
     time to those that take more GPUs and those that change what is trained.
     """
-    before = fullest_gpu(estimate(recipe, models).actors)[0]
+    before = _need(recipe, models)
     for last in range(1, len(TIERS) + 1):
         tiers = TIERS[:last]
         if _need(_frugal(recipe, models, tiers), models) > room:
             continue
         changes = [
-            Change(key, value, before - need, need <= room)
+            Change(settings, before - need, need <= room)
             for options in (options for tier in tiers for options in tier)
-            for key, value in options(recipe, models)
-            if (changed := changed_by(recipe, key, value)) is not None
+            for settings in options(recipe, models)
+            if (changed := changed_by(recipe, settings)) is not None
             for need in [_need(changed, models)]
         ]
         fitting = [change for change in changes if change.fits]
@@ -60,18 +61,19 @@ def first_change(recipe: Recipe, models: Models, room: int) -> Change | None:
 
 
 def least_need(recipe: Recipe, models: Models) -> int:
-    """What the fullest GPU gets with every key that `first_change` knows at its most frugal, in bytes."""
+    """The card that is needed with every key that `first_change` knows at its most frugal, in bytes."""
     return _need(_frugal(recipe, models, TIERS), models)
 
 
-def changed_by(recipe: Recipe, key: str, value: Any) -> Recipe | None:
-    """The recipe with one key set; None if it then cannot be run."""
+def changed_by(recipe: Recipe, settings: Override) -> Recipe | None:
+    """The recipe with these keys set; None if it then cannot be run."""
     tables = recipe.model_dump(exclude_none=True)
-    *parents, leaf = key.split(".")
-    table = tables
-    for parent in parents:
-        table = table.setdefault(parent, {})
-    table[leaf] = value
+    for key, value in settings.items():
+        *parents, leaf = key.split(".")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[leaf] = value
     try:
         return parse_recipe(tables, source="the recipe")
     except UserError:
@@ -79,7 +81,7 @@ def changed_by(recipe: Recipe, key: str, value: Any) -> Recipe | None:
 
 
 def _need(recipe: Recipe, models: Models) -> int:
-    return fullest_gpu(estimate(recipe, models).actors)[0]
+    return card_needed(estimate(recipe, models).actors)
 
 
 def _frugal(recipe: Recipe, models: Models, tiers: Sequence[Sequence[Options]]) -> Recipe:
@@ -88,8 +90,8 @@ def _frugal(recipe: Recipe, models: Models, tiers: Sequence[Sequence[Options]]) 
     while need != before:
         before = need
         for options in (options for tier in tiers for options in tier):
-            for key, value in options(recipe, models):
-                changed = changed_by(recipe, key, value)
+            for settings in options(recipe, models):
+                changed = changed_by(recipe, settings)
                 if changed is not None and (less := _need(changed, models)) < need:
                     recipe, need = changed, less
     return recipe
@@ -102,54 +104,54 @@ def _gentle_micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
     tokens = rows_of_update(recipe, shape) * (shape.image_tokens(*size) + shape.text) / recipe.policy.micro_batch
     for value in range(recipe.policy.micro_batch - 1, 0, -1):
         if value * tokens >= ENOUGH_TOKENS:
-            yield "policy.micro_batch", value
+            yield {"policy.micro_batch": value}
 
 
 def _micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
     for value in range(recipe.policy.micro_batch - 1, 0, -1):
-        yield "policy.micro_batch", value
+        yield {"policy.micro_batch": value}
 
 
 def _checkpointing(recipe: Recipe, models: Models) -> Iterator[Override]:
     if not recipe.policy.activation_checkpointing:
-        yield "policy.activation_checkpointing", True
+        yield {"policy.activation_checkpointing": True}
 
 
 def _park(recipe: Recipe, models: Models) -> Iterator[Override]:
     if recipe.policy.text_encoders == "keep":
-        yield "policy.text_encoders", "park"
+        yield {"policy.text_encoders": "park"}
 
 
 def _chunk(recipe: Recipe, models: Models) -> Iterator[Override]:
     size = recipe.rollout.group_size
     for value in range(recipe.chunk - 1, 0, -1):
         if size % value == 0:
-            yield "rollout.chunk", value
+            yield {"rollout.chunk": value}
 
 
 def _heldout_chunk(recipe: Recipe, models: Models) -> Iterator[Override]:
     if recipe.data.heldout:
         for value in _halves(recipe.heldout.chunk):
-            yield "heldout.chunk", value
+            yield {"heldout.chunk": value}
 
 
 def _stage(recipe: Recipe, models: Models) -> Iterator[Override]:
     if recipe.policy.ranks > 1:
         for stage in range(recipe.policy.zero_stage + 1, 4):
-            yield "policy.zero_stage", stage
+            yield {"policy.zero_stage": stage}
 
 
 def _own_gpus(recipe: Recipe, models: Models) -> Iterator[Override]:
     for pool, table in (("reward", recipe.reward), ("rollout", recipe.rollout), ("policy", recipe.policy)):
         if 0 < table.num_gpus < 1:
-            yield f"{pool}.num_gpus", 1.0
+            yield {f"{pool}.num_gpus": 1.0}
 
 
 def _points(recipe: Recipe, models: Models) -> Iterator[Override]:
     objective = recipe.objective
     key = "window" if isinstance(objective, FlowGrpo) else "timesteps_per_sample"
     for fewer in _halves(getattr(objective, key)):
-        yield f"objective.{key}", fewer
+        yield {f"objective.{key}": fewer}
 
 
 def _halves(value: int) -> Iterator[int]:
@@ -157,8 +159,20 @@ def _halves(value: int) -> Iterator[int]:
         yield value
 
 
+def _shares(recipe: Recipe, models: Models) -> Iterator[Override]:
+    """Workers that share one GPU share it by what torch takes for each of them."""
+    sharing = [actor for actor in estimate(recipe, models).actors if actor.gpu and actor.num_gpus < 1]
+    if len(sharing) < 2 or any(actor.count > 1 for actor in sharing) or sum(actor.num_gpus for actor in sharing) > 1:
+        return
+    exact = {actor.pool: SHARES * actor.of_torch / sum(other.of_torch for other in sharing) for actor in sharing}
+    steps = {pool: int(share) for pool, share in exact.items()}
+    for pool in sorted(exact, key=lambda pool: steps[pool] - exact[pool])[: SHARES - sum(steps.values())]:
+        steps[pool] += 1
+    yield {f"{pool}.num_gpus": count / SHARES for pool, count in steps.items()}
+
+
 TIERS: tuple[tuple[Options, ...], ...] = (
-    (_gentle_micro_batch, _park, _checkpointing, _micro_batch, _chunk, _heldout_chunk, _stage),
+    (_shares, _gentle_micro_batch, _park, _checkpointing, _micro_batch, _chunk, _heldout_chunk, _stage),
     (_own_gpus,),
     (_points,),
 )

@@ -87,7 +87,17 @@ class Recipe(Table):
                 f"data.mix takes {wanted} prompts a step but rollout.prompts_per_step = {self.rollout.prompts_per_step}: make them equal"
             )
         self._check_timesteps()
+        self._check_exact()
         return self
+
+    def _check_exact(self) -> None:
+        for name, table in (("rollout", self.rollout), ("policy", self.policy)):
+            if table.compile and self.loop.order == "strict" and self.run.deterministic:
+                raise ValueError(
+                    f'{name}.compile = true with loop.order = "strict" and run.deterministic = true: what torch.compile makes depends on '
+                    "the shapes that a process met before, so that the run could not be repeated to the bit; leave compile out, or set "
+                    "run.deterministic = false"
+                )
 
     def _check_timesteps(self) -> None:
         objective, steps = self.objective, self.rollout.steps

@@ -27,7 +27,7 @@ from pipelines.advice import first_change, least_need
 from pipelines.arguments import path_of
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
-from pipelines.memory import GIB, Actor, Estimate, Models, estimate, fullest_gpu
+from pipelines.memory import GIB, Actor, Estimate, Models, card_needed, estimate, fullest_gpu
 from pipelines.memory_models import image_model, judge
 from pipelines.planning.sureness import split_warnings
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
@@ -119,19 +119,22 @@ def tell_mistakes(found: Sequence[str]) -> int:
 def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Console) -> bool:
     """Prints the estimate and, where a GPU gets more than it has, what to change first. Returns whether all fits."""
     found = estimate(recipe, models)
-    console.print(memory_table(found))
+    room = round(gpu_memory * GIB * USABLE)
+    console.print(memory_table(found, room))
     speaking.say(
         console,
         f"In flight: at most {_size(found.bytes_in_flight)} in the object store, {_size(found.image_bytes)} an image. "
         f"GPUs asked for: {sum(actor.count * actor.num_gpus for actor in found.actors):g}.",
     )
-    room = round(gpu_memory * GIB * USABLE)
-    need, together = fullest_gpu(found.actors)
+    together_need, together = fullest_gpu(found.actors)
     if not together:
         return True
     who = " + ".join(f"{count} {pool}" for pool, count in together.items())
-    speaking.say(console, f"The fullest GPU: {who}, {_size(need)} of {_size(room)}.")
-    if need <= room:
+    speaking.say(console, f"The fullest GPU: {who}, {_size(together_need)} of {_size(room)}.")
+    for actor in found.actors:
+        if share := _too_small(actor, room):
+            speaking.say(console, share)
+    if card_needed(found.actors) <= room:
         speaking.say(console, "", "fits", "bold green")
         return True
     change = first_change(recipe, models, room)
@@ -145,8 +148,8 @@ def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Co
     return False
 
 
-def memory_table(found: Estimate) -> Table:
-    """A column per kind of worker, a row per part."""
+def memory_table(found: Estimate, room: int) -> Table:
+    """A column per kind of worker, a row per part; `room`: the bytes of a card."""
     table = Table(title="Estimated memory of one worker", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("")
     for actor in found.actors:
@@ -159,8 +162,25 @@ def memory_table(found: Estimate) -> Table:
         table.add_row(f"while {name}", *(_phase(actor, name) for actor in found.actors), style="dim")
     table.add_section()
     table.add_row("at its most", *(_size(actor.peak) for actor in found.actors), style="bold")
+    if any(map(_shares_gpu, found.actors)):
+        table.add_row("of it torch's", *(_size(it.of_torch) if _shares_gpu(it) else "" for it in found.actors))
+        table.add_row("torch may take", *(_size(it.num_gpus * room) if _shares_gpu(it) else "" for it in found.actors))
     table.add_row("host, while it starts", *(_size(actor.loading) if actor.loading else "" for actor in found.actors))
     return table
+
+
+def _shares_gpu(actor: Actor) -> bool:
+    return actor.gpu and actor.num_gpus < 1
+
+
+def _too_small(actor: Actor, room: int) -> str:
+    """What is to be said of a worker whose share of a card is less than torch takes for it; empty if it is enough."""
+    if not _shares_gpu(actor) or actor.of_torch <= actor.num_gpus * room:
+        return ""
+    return (
+        f"{actor.pool}.num_gpus = {actor.num_gpus:g} lets torch take {_size(actor.num_gpus * room)} there, and it takes "
+        f"{_size(actor.of_torch)}: the worker would run out of memory, whatever else lies on the GPU."
+    )
 
 
 def _phase(actor: Actor, name: str) -> Text:

@@ -24,6 +24,7 @@ CONTEXT = int(0.6 * GIB)  # of CUDA and its libraries in one process; assumed
 COLLECTIVES = GIB  # NCCL's buffers in a rank of several; assumed
 SLACK = 0.05  # of what comes and goes, for the allocator's gaps; assumed
 PIXELS_AT_ONCE = 2**22  # decoded in one call: actors/diffusion/family.py
+NOT_OF_TORCH = "CUDA and libraries"  # held outside of torch's allocator, which alone keeps to a worker's share
 LIVE_NUMEL = 10**9  # of weights that DeepSpeed's stage 3 keeps gathered (its default)
 
 
@@ -46,6 +47,11 @@ class Actor:
     def peak(self) -> int:
         """The most that it needs at any time."""
         return sum(self.held.values()) + max(self.phases.values(), default=0)
+
+    @property
+    def of_torch(self) -> int:
+        """The most that torch takes for it: what a share of a GPU (actors/device.py) limits."""
+        return self.peak - self.held.get(NOT_OF_TORCH, 0)
 
     @property
     def widest(self) -> str:
@@ -222,6 +228,12 @@ def decoder_numel(vae: Part) -> int:
     return 3 * widths[min(1, len(widths) - 1)]
 
 
+def card_needed(actors: Sequence[Actor]) -> int:
+    """The smallest card, in bytes, that holds whatever may meet on it, and of which every worker's share is enough for that worker."""
+    sharing = [actor for actor in actors if actor.gpu and actor.num_gpus < 1]
+    return max(fullest_gpu(actors)[0], *(math.ceil(actor.of_torch / actor.num_gpus) for actor in sharing), 0)
+
+
 def fullest_gpu(actors: Sequence[Actor]) -> tuple[int, dict[str, int]]:
     """The most bytes that Ray may bring together on one GPU, and how many workers of each pool that takes.
 
@@ -309,7 +321,7 @@ def _files_bytes(model: ImageModel, element: int, vae: bool) -> int:
 
 
 def _overhead(gpu: bool, ranks: int) -> dict[str, int]:
-    return {"CUDA and libraries": CONTEXT + (COLLECTIVES if ranks > 1 else 0)} if gpu else {}
+    return {NOT_OF_TORCH: CONTEXT + (COLLECTIVES if ranks > 1 else 0)} if gpu else {}
 
 
 def _slack(size: float) -> int:

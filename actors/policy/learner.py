@@ -22,6 +22,7 @@ from actors.diffusion.foreign_lora import start_from
 from actors.messages import Adapter, DrawTrial, Latents, UpdateGroup
 from actors.mistake import Mistake
 from actors.policy.engine import Engine
+from actors.policy.loss_scale import LossScale
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
 
 STEP = "step"
@@ -98,6 +99,7 @@ class Learner:
         self.targets = family.lora_targets[settings.policy["lora_targets"]]
         self.objective = load_objective(settings.objective)
         self.sigmas = family.sigmas(settings.num_steps, settings.height, settings.width)
+        self.loss_scale = LossScale(engine.trained.values(), family.dtype)
         self.step = 0
         self._broken = False
 
@@ -164,11 +166,12 @@ class Learner:
         size, parts = self.settings.policy["micro_batch"], []
         largest = max(shapes, key=lambda of_rank: of_rank[LATENTS][0])
         rounds = math.ceil(largest[LATENTS][0] / size)
+        scale = self.loss_scale.of(_count(shapes) * math.prod(largest[LATENTS][1]))
         for i in range(rounds):
             batch = samples.rows(i * size, (i + 1) * size) if i * size < len(samples.sample_seeds) else None
             share = len(batch.sample_seeds) / _count(shapes) if batch else 0.0
             loss = self.objective.loss(self, batch or self._blank(largest))
-            self.engine.backward(loss.total * share, last=i == rounds - 1)
+            self.engine.backward(loss.total * share * scale, last=i == rounds - 1)
             if share:
                 parts.append(_Part.of(loss, share))
         return parts

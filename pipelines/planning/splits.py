@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from pipelines.config import Recipe, UserError
-from pipelines.memory import Models, estimate, fullest_gpu
+from pipelines.memory import Models, card_needed, estimate
 from pipelines.planning.gpus import can_be_placed
 from pipelines.planning.run import Figures, simulate
 from pipelines.planning.times import Source, Times, value_of
@@ -128,7 +128,7 @@ class Fits:
         sharing = (min(count, int(1 / share)) if 0 < share < 1 else 1 for count, share in workers.values())
         key = (recipe.policy.ranks, *sharing)
         if key not in self._needs:
-            self._needs[key] = fullest_gpu(estimate(recipe, self.models).actors)[0]
+            self._needs[key] = card_needed(estimate(recipe, self.models).actors)
         return self._needs[key] <= self.card and can_be_placed(workers, self.gpus, self.per_node)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.advice import Change, changed_by, first_change, least_need
 from pipelines.config import Recipe, load_recipe
-from pipelines.memory import GIB, Models, estimate, fullest_gpu
+from pipelines.memory import GIB, Models, card_needed, estimate
 from pipelines.memory_models import image_model, judge
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -34,6 +34,10 @@ REFUSALS = {
         "qwen_image_2512_qwen3vl32b_64gpu", ["rollout.height=2048", "rollout.width=2048", "policy.micro_batch=1"], 79,
         "policy.zero_stage = 3",
     ),
+    "shares that are not what the workers need": (
+        "sd35m_qwen25vl7b_1gpu", ["rollout.num_gpus=0.3", "reward.num_gpus=0.3", "policy.num_gpus=0.4"], 78.8,
+        "policy.num_gpus = 0.5, rollout.num_gpus = 0.25, reward.num_gpus = 0.25",
+    ),
     "two judges that may meet": ("z_image_qwen3vl32b_64gpu", ["reward.num_gpus=0.5"], 79, "reward.num_gpus = 1.0"),
     "more points than a GPU holds": (
         "z_image_qwen3vl32b_64gpu", ["policy.micro_batch=1", "objective.timesteps=uniform", "objective.timesteps_per_sample=96",
@@ -54,7 +58,7 @@ def load(name: str, changes: list[str]) -> tuple[Recipe, Models]:
 
 
 def need(recipe: Recipe, models: Models) -> int:
-    return fullest_gpu(estimate(recipe, models).actors)[0]
+    return card_needed(estimate(recipe, models).actors)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
@@ -66,7 +70,7 @@ def test_a_refusal_names_the_right_first_change_and_it_saves_what_it_says(refusa
     change = first_change(recipe, models, room)
     assert str(change) == expected
     assert isinstance(change, Change)
-    changed = changed_by(recipe, change.key, change.value)
+    changed = changed_by(recipe, change.settings)
     assert changed is not None
     assert need(recipe, models) - need(changed, models) == change.saved
     assert change.fits == (need(changed, models) <= room)
@@ -85,7 +89,7 @@ def test_following_the_advice_ends_where_it_fits_or_where_nothing_helps(name: st
         if change is None:
             assert least_need(recipe, models) > room
             return
-        changed = changed_by(recipe, change.key, change.value)
+        changed = changed_by(recipe, change.settings)
         assert changed is not None
         assert need(changed, models) < need(recipe, models)
         recipe, changes = changed, changes + 1
@@ -101,5 +105,5 @@ def test_what_no_key_can_mend_gives_no_advice() -> None:
 
 def test_a_change_that_the_recipe_forbids_is_none() -> None:
     recipe, _ = load("sd35m_8gpu", [])
-    assert changed_by(recipe, "rollout.chunk", 5) is None
-    assert changed_by(recipe, "rollout.chunk", 6) is not None
+    assert changed_by(recipe, {"rollout.chunk": 5}) is None
+    assert changed_by(recipe, {"rollout.chunk": 6}) is not None

@@ -47,6 +47,17 @@ def test_a_recipe_that_cannot_fit_exits_with_1_and_the_advice_mends_it(capsys: p
 
 
 @pytest.mark.usefixtures("given_prompts")
+def test_a_share_of_a_gpu_that_is_less_than_its_worker_takes_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    shares = ["policy.num_gpus=0.4", "rollout.num_gpus=0.3", "reward.num_gpus=0.3"]
+    overrides = [word for share in shares for word in ("--set", share)]
+    assert doctor.main([str(RECIPES / "sd35m_qwen25vl7b_1gpu.toml"), *overrides]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "policy.num_gpus = 0.4 lets torch take 31.5 GiB there, and it takes 3" in out
+    assert "change first: policy.num_gpus = 0.5, rollout.num_gpus = 0.25, reward.num_gpus = 0.25" in out
+    assert "then it fits" in out
+
+
+@pytest.mark.usefixtures("given_prompts")
 def test_where_nothing_helps_it_says_what_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main([str(RECIPES / "z_image_qwen3vl32b_64gpu.toml"), "--gpu-memory", "48"]) == 1
     assert "a GPU still needs 64.2 GiB: take a smaller model or a larger GPU" in capsys.readouterr().out

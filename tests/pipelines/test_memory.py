@@ -24,9 +24,11 @@ from pipelines.loop_messages import GroupKey
 from pipelines.memory import (
     CONTEXT,
     GIB,
+    NOT_OF_TORCH,
     PIXELS_AT_ONCE,
     Actor,
     Models,
+    card_needed,
     decoder_numel,
     estimate,
     fullest_gpu,
@@ -66,7 +68,7 @@ def test_weights_are_the_published_numbers_in_the_type_of_the_device() -> None:
         assert found[pool].held["text encoders"] == 2 * encoders
     assert found["rollout"].held["VAE"] == 2 * 83_819_683
     assert found["reward"].held["VLM"] == 2 * 8_292_166_656
-    assert all(actor.held["CUDA and libraries"] == CONTEXT for actor in found.actors)
+    assert all(actor.held[NOT_OF_TORCH] == CONTEXT for actor in found.actors)
     full = one_gpu(policy__dtype="float32", policy__text_encoders="keep")
     assert estimate(full, of(full))["policy"].held["transformer"] == 4 * transformer
 
@@ -263,6 +265,15 @@ def test_the_fullest_gpu_that_fractions_allow(actors: list[Actor], need: int, to
     assert fullest_gpu(actors) == (need, together)
 
 
+def test_a_worker_that_shares_a_gpu_needs_a_card_whose_share_holds_what_torch_takes_for_it() -> None:
+    policy = Actor("policy", 1, 0.4, True, {"weights": 5, NOT_OF_TORCH: 1}, {"update": 3})
+    reward = actor("reward", 1, 0.5, 4)
+    assert (policy.peak, policy.of_torch) == (9, 8)
+    assert card_needed([policy, reward]) == 20, "8 of torch's in a share of 0.4; together they would fit into 13"
+    assert card_needed([replace(policy, num_gpus=1.0), reward]) == 9
+    assert card_needed([actor("policy", 1, 0.0, 5)]) == 0
+
+
 def test_an_actor_needs_what_it_holds_and_its_widest_phase() -> None:
     found = Actor("rollout", 1, 1.0, True, {"a": 3, "b": 2}, {"drawing": 7, "decoding": 4})
     assert (found.peak, found.widest) == (12, "drawing")
@@ -273,7 +284,7 @@ def test_an_actor_needs_what_it_holds_and_its_widest_phase() -> None:
 def test_every_recipe_for_real_hardware_fits_its_gpus(path: Path) -> None:
     """An 80 GB card has 79.2 GiB at least; a twentieth stays free."""
     recipe = load_recipe(path)
-    need, _ = fullest_gpu(estimate(recipe, of(recipe)).actors)
+    need = card_needed(estimate(recipe, of(recipe)).actors)
     assert 0 < need < 0.95 * 79.2 * GIB
     asked = sum(actor.count * actor.num_gpus for actor in estimate(recipe, of(recipe)).actors)
     assert asked == pytest.approx(int(path.stem.rsplit("_", 1)[1].removesuffix("gpu")))

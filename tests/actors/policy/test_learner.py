@@ -12,6 +12,7 @@ from actors.policy.actor import PolicyActor
 from actors.policy.checkpoint import load, load_adapter, snapshot
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, learning_rate_share, load_model
+from actors.policy.loss_scale import LossScale
 from actors.policy.objectives.awm import matching_error
 from actors.policy.objectives.timesteps import training_points
 from tests.actors.policy.gang import settings
@@ -194,6 +195,31 @@ def test_in_bfloat16_the_lora_is_float32_and_computes_in_bfloat16(tiny_sd3):
     assert set(outputs) == {torch.bfloat16}
     assert {p.grad.dtype for p in engine.trained.values() if p.grad is not None} == {torch.float32}
     assert hooks
+
+
+def test_in_float16_a_gradient_too_small_for_it_is_not_lost(tiny_sd3):
+    """The mean over the latents of a real step divides by up to 1e8: so much smaller is each number's part of the gradient."""
+
+    def gradients(dtype: str, numbers: int) -> torch.Tensor:
+        learner = make_learner(tiny_sd3, dtype=dtype)
+        trained = learner.engine.trained
+        batch = learner.batch_of(*samples())
+        loss = learner.objective.loss(learner, batch).total / numbers
+        (loss * learner.loss_scale.of(numbers * batch.latents_BCHW.numel())).backward()
+        return torch.cat([weight.grad.flatten() for weight in trained.values() if weight.grad is not None]) * numbers
+
+    exact, half = gradients("float32", 1), gradients("float16", 2**17)
+    assert half.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(exact, half, dim=0) > 0.999
+    assert half.norm() == pytest.approx(exact.norm().item(), rel=0.02)
+
+
+def test_without_float16_nothing_is_scaled():
+    weight = torch.nn.Parameter(torch.ones(1))
+    scale = LossScale([weight], torch.bfloat16)
+    assert scale.of(2**30) == 1.0
+    assert not weight._backward_hooks
+    assert LossScale([weight], torch.float16).of(3 * 2**30) == 2.0**26
 
 
 def test_auto_is_float32_on_a_cpu():
