@@ -70,7 +70,10 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
         ("rollout.group_size=8.0", "rollout.group_size = 8.0: an integer is wanted"),
         ("rollout.noise=group", 'objective.type = "awm": all images of a group would be the same'),
         ("rollout.compile=true", "rollout.compile = true with loop.order"),
-        ("policy.compile=true", "could not be repeated to the bit; leave compile out, or set run.deterministic = false"),
+        (
+            "policy.compile=true",
+            "could not be repeated to the bit; leave compile out, or set run.deterministic = false",
+        ),
         ("policy.dtype=float8", 'allowed are "auto", "float32", "bfloat16" or "float16"'),
         ("loop.order=random", 'allowed are "strict" or "ready"'),
         ("rollout.chunk=3", "rollout.chunk = 3 does not divide rollout.group_size = 8: choose one of [1, 2, 4, 8]"),
