@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from cluster.storage import folders
 from pipelines import checks
@@ -47,7 +48,7 @@ def leases(place: Place, root: str, take_over: bool, say: Callable[[str], None])
         yield check
 
 
-def load_data(recipe: Recipe, executor: str) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
+def load_data(recipe: Recipe, executor: Literal["ray", "local"]) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
     """The prompts in their order, the held-out ones, and the hashes of what the recipe names; all of it checked. Raises UserError."""
     checks.check_models(recipe)
     checks.check_start(recipe, executor)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
+from typing import Literal
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
+from actors.messages import Prompt
 from actors.mistake import Mistake
 from actors.model_folder import check_pipeline, check_vlm
 from actors.model_path import PIPELINE_MARKER, VLM_MARKER, check_model
@@ -67,8 +69,15 @@ def prompts_of(recipe: Recipe) -> tuple[PromptSet, PromptList, PromptOrder]:
     return prompts, heldout, PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
 
 
-def check_start(recipe: Recipe, executor: str) -> None:
-    """Raises UserError for what the config files of local models say that no worker could start with. `executor`: "ray" or "local"."""
+def sample_prompts(recipe: Recipe) -> Sequence[Prompt]:
+    """The prompts of training, or the first of very many, checked as a run checks all that it begins with. Raises UserError."""
+    init_adapter(recipe)
+    prompts, _, _ = prompts_of(recipe)
+    return prompts.sample()
+
+
+def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
+    """Raises UserError for what the config files of local models say that no worker could start with."""
     found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
     if all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
         # a model of the hub is read by the workers, which tell the same when they start

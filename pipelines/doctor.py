@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actors.messages import Prompt
 from actors.mistake import Mistake
 from cluster import speaking
 from pipelines import checks
@@ -33,6 +32,7 @@ from pipelines.planning.sureness import split_warnings
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
 
 USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
+UNITS = ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 UNASKED = (
     "whether the weights are those of their models was not asked, since torch and its libraries are not installed here: workers"
     " ask it again before they load"
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tell_mistakes([*mistakes, *found])
     fits = report_memory(recipe, models, options.gpu_memory, console)
     try:
-        prompts = () if job else load_all_prompts(recipe)  # a job's lie where the cluster reads them
+        prompts = () if job else checks.sample_prompts(recipe)  # a job's lie where the cluster reads them
     except UserError as error:
         prompts, mistakes = (), [str(error)]
     in_flight = estimate(recipe, models).bytes_in_flight
@@ -102,13 +102,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def load_all_prompts(recipe: Recipe) -> Sequence[Prompt]:
-    """The prompts of training, or the first of very many, checked as `pipelines.train` checks all prompts. Raises UserError."""
-    checks.init_adapter(recipe)
-    prompts, _, _ = checks.prompts_of(recipe)
-    return prompts.sample()
-
-
 def tell_mistakes(found: Sequence[str]) -> int:
     """Prints what the user must mend first; returns the exit code of that."""
     for text in found:
@@ -128,6 +121,13 @@ def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Co
     )
     together_need, together = fullest_gpu(found.actors)
     if not together:
+        memory = sum(actor.count * max(actor.peak, actor.loading) for actor in found.actors)
+        speaking.say(
+            console,
+            f"as far as GPUs go: none is asked for. All workers take {_size(memory)} of memory",
+            "fits",
+            "bold green",
+        )
         return True
     who = " + ".join(f"{count} {pool}" for pool, count in together.items())
     speaking.say(console, f"The fullest GPU: {who}, {_size(together_need)} of {_size(room)}.")
@@ -191,10 +191,11 @@ def _phase(actor: Actor, name: str) -> Text:
 
 
 def _size(size: float) -> str:
-    """In GiB; where that would hardly show, in MiB."""
-    if size < GIB / 10:
-        return f"{size / 2**20:.1f} MiB" if size else "0"
-    return f"{size / GIB:.1f} GiB"
+    """In GiB; where that would hardly show, in MiB or KiB."""
+    if not size:
+        return "0"
+    unit, name = next(((unit, name) for unit, name in UNITS if size >= unit / 10), UNITS[-1])
+    return f"{size / unit:.1f} {name}"
 
 
 if __name__ == "__main__":

@@ -155,8 +155,8 @@ class Lease:
 def read(file: str) -> Holder | None:
     """Who holds a place; None for nobody, and for a file that is none of ours or was cut. Raises OSError, such as StorageError."""
     try:
-        return Holder(**json.loads(places.read(file)))
-    except (FileNotFoundError, ValueError, TypeError):
+        return Holder(**json.loads(raw(file) or b""))
+    except (ValueError, TypeError):
         return None
 
 
@@ -198,12 +198,22 @@ def replaced(file: str, found: Holder | None, holder: Holder) -> bool:
 
 def remove(file: str, holder: Holder) -> None:
     """Removes the file if it is still this holder's, and its folder if that is empty then. Raises OSError."""
+    if "://" in file:
+        _remove_own(file, holder)
+        return
+    with locked(file):
+        if _remove_own(file, holder):
+            lock_of(file).unlink()
+    with suppress(OSError):  # it holds something else
+        Path(file).parent.rmdir()
+
+
+def _remove_own(file: str, holder: Holder) -> bool:
     found = read(file)
-    if found and found.owner == holder.owner:
+    ours = found is not None and found.owner == holder.owner
+    if ours:
         remove_file(file)
-        if "://" not in file:
-            lock_of(file).unlink(missing_ok=True)
-            Path(file).parent.rmdir()
+    return ours
 
 
 def changes(file: str, found: Holder, within_s: float) -> bool:
@@ -228,10 +238,14 @@ def lock_of(file: str) -> Path:
 
 @contextmanager
 def locked(file: str) -> Iterator[None]:
-    """Within it no other process of this machine is."""
-    with lock_of(file).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Within it no other process of this machine is. Its lock may be removed within it: who waits for that one takes a new one."""
+    path = lock_of(file)
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(path) and os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                yield
+                return
 
 
 def machine() -> str:

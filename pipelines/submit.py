@@ -28,8 +28,8 @@ from cluster import speaking
 from cluster.stops import STOPPED
 from pipelines import shipping
 from pipelines.arguments import path_of
+from pipelines.checks import sample_prompts
 from pipelines.config import UserError, load_recipe
-from pipelines.doctor import load_all_prompts
 from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
@@ -97,7 +97,7 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     name = shipping.name_in(options.recipe, files)
     shipping.check_paths(recipe, files)
     if shipping.takes_prompts(recipe, files):
-        load_all_prompts(recipe)
+        sample_prompts(recipe)
     run = recipe.run.name or out.rpartition("/")[2]
     run_id = options.run_id
     if run_id is None:

@@ -25,23 +25,10 @@ from pipelines.evaluation import HeldoutPlan
 from pipelines.loop_messages import GroupKey, Unit
 from pipelines.prompts import load_prompts
 from pipelines.requests import Group, draw_request
-from pipelines.train import main
+from tests.support.runs import lines_of, overrides, train
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5
-
-
-def overrides(**values):
-    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
-
-
-def train(recipe, out, *options, code=0):
-    assert main([str(recipe), "--out", str(out), "--executor", "local", *options]) == code
-    return json.loads((out / "summary.json").read_text()) if code == 0 else {}
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def events_of(out, kind):

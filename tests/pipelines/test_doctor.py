@@ -110,6 +110,8 @@ def test_a_worker_without_a_gpu_is_shown_but_counts_on_none(
     out = capsys.readouterr().out
     assert "1 x CPU" in out
     assert "GPUs asked for: 0." in out
+    assert "KiB an image" in out
+    assert out.splitlines()[-1].startswith("fits as far as GPUs go: none is asked for. All workers take ")
 
 
 def test_it_loads_neither_torch_nor_ray() -> None:

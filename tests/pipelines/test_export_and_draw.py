@@ -17,12 +17,9 @@ from cluster import storage
 from pipelines import draw, export
 from pipelines.grids import read_grid
 from pipelines.train import main as train_main
+from tests.support.runs import overrides
 
 PROMPT = "a red circle"
-
-
-def overrides(**values):
-    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
 @pytest.fixture(scope="module")

@@ -11,22 +11,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from pipelines.train import main
+from tests.support.runs import lines_of, overrides, train
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def overrides(**values):
-    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
-
-
-def train(recipe, out, *options, code=0):
-    assert main([str(recipe), "--out", str(out), "--executor", "local", *options]) == code
-    return json.loads((out / "summary.json").read_text()) if code == 0 else {}
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 SHORT = overrides(loop__steps=2, loop__checkpoint_every=1, loop__keep_checkpoints=9, policy__learning_rate=0.01)

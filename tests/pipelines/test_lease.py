@@ -26,6 +26,8 @@ from pipelines.lease import (
     PlaceTaken,
     content_of,
     create,
+    lock_of,
+    locked,
     machine,
     process_began,
     read,
@@ -95,6 +97,23 @@ def test_a_process_id_that_was_given_again_is_another_process(at: str) -> None:
     leave(at, replace(NOBODY, machine=machine(), pid=os.getpid(), began="1"))
     with lease_of(at):
         pass
+
+
+def test_who_waits_for_a_lock_that_is_removed_takes_the_next_one(tmp_path: Path) -> None:
+    file = str(tmp_path / FILE_NAME)
+
+    def lock_is_there() -> bool:
+        with locked(file):
+            return lock_of(file).exists()
+
+    with ThreadPoolExecutor(1) as other:
+        with locked(file):
+            waiting = other.submit(lock_is_there)
+            while not waiting.running():
+                time.sleep(0.01)
+            time.sleep(0.1)
+            lock_of(file).unlink()
+        assert waiting.result()
 
 
 def test_a_run_elsewhere_without_a_sign_of_life_is_replaced_after_a_while(at: str) -> None:

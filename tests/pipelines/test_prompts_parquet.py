@@ -23,8 +23,8 @@ from actors.reward.actor import RewardActor
 from cluster import places
 from pipelines import parquet_prompts, prompt_files, workers
 from pipelines.checkpoints import sha256_of
+from pipelines.checks import sample_prompts
 from pipelines.config import UserError, load_recipe
-from pipelines.doctor import load_all_prompts
 from pipelines.parquet_prompts import ParquetPrompts
 from pipelines.prompts import PromptOrder, load_prompt_sets, load_prompts
 from pipelines.tables import Data
@@ -165,7 +165,7 @@ def test_rows_without_a_caption_are_left_out_and_named(tmp_path: Path, capsys: p
 
 
 def test_the_doctor_gets_the_first_prompts(tiny_world: Path, folder: str) -> None:
-    prompts = load_all_prompts(load_recipe(tiny_world, [f"data.train={folder}"]))
+    prompts = sample_prompts(load_recipe(tiny_world, [f"data.train={folder}"]))
     assert 0 < len(prompts) <= parquet_prompts.SAMPLE_ROWS
     assert prompts[1] == Prompt("1", "caption 1 word ", "b")
 

@@ -10,22 +10,9 @@ import pytest
 
 from pipelines.config import Recipe, load_recipe
 from pipelines.recipe_changes import ANEW, FREE, RECORDED, differences, recipe_sha256, refused, within
-from pipelines.train import main
+from tests.support.runs import lines_of, overrides, train
 
 STEPS = 3
-
-
-def overrides(**values):
-    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
-
-
-def train(recipe, out, *options, code=0):
-    assert main([str(recipe), "--out", str(out), "--executor", "local", *options]) == code
-    return json.loads((out / "summary.json").read_text()) if code == 0 else {}
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def digests(out):
