@@ -33,6 +33,7 @@ VLMS: dict[str, str] = {
     "llava": "actors.vlm.llava:Llava",
     "qwen2_5_vl": "actors.vlm.qwen_vl:QwenVl",
     "qwen3_vl": "actors.vlm.qwen_vl:QwenVl",
+    "qwen3_vl_moe": "actors.vlm.qwen_vl:QwenVl",
     "smolvlm": "actors.vlm.idefics3:Idefics3",
 }
 """Vision-language models, by the model_type of their config."""

@@ -136,7 +136,10 @@ def language_model(config: Config, tokens: int, predicted: int) -> Flops:
     width, heads = config["hidden_size"], config["num_attention_heads"]
     head_dim = config.get("head_dim") or width // heads
     keys = config.get("num_key_value_heads") or heads
-    layers, feed_forward = config["num_hidden_layers"], 3 * width * config["intermediate_size"]
+    inner = config["intermediate_size"]
+    if "moe_intermediate_size" in config:  # a token goes to some of the experts, and a router says to which
+        inner = config["num_experts_per_tok"] * config["moe_intermediate_size"] + config["num_experts"] / 3
+    layers, feed_forward = config["num_hidden_layers"], 3 * width * inner
     return Flops(
         projections=2.0 * layers * tokens * width * head_dim * (2 * heads + 2 * keys),
         layers=2.0 * layers * tokens * feed_forward,
@@ -188,8 +191,8 @@ def vlm(config: Config, patches: tuple[int, int], tokens: int, predicted: int) -
     Raises ValueError for a model_type that has no formula here.
     """
     kind, vision, text = config["model_type"], config["vision_config"], config["text_config"]
-    if kind in ("qwen2_5_vl", "qwen3_vl"):
+    if kind in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"):
         return qwen_tower(vision, *patches) + language_model(text, tokens, predicted)
     if kind == "llava":
         return clip_tower(vision, text["hidden_size"]) + language_model(text, tokens, predicted)
-    raise ValueError(f"operations of a {kind} are not counted: there are formulas for qwen2_5_vl, qwen3_vl and llava")
+    raise ValueError(f"operations of a {kind} are not counted: there are formulas for the Qwen-VLs and llava")

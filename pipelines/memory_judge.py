@@ -6,7 +6,9 @@ The multiples of a layer's width were counted in the forward passes of transform
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.memory_models import Judge
 
@@ -69,9 +71,17 @@ def pass_bytes(judge: Judge, task: Scoring) -> int:
     values = 3 * vision.get("temporal_patch_size", 1) * vision["patch_size"] ** 2
     pixels = task.images * image.patches * values * (1 + 2 * task.element + 4)  # bytes, looked up twice, as int32
     tower = rows * image.patches * VISION_WIDTHS * _vision_width(judge) * task.element
-    inner, width = text["intermediate_size"], text["hidden_size"]
-    language = rows * length * (TEXT_INNER * inner + TEXT_WIDTHS * width) * task.element
+    chosen = text.get("num_experts_per_tok", 0)  # of a mixture: each token goes to so many experts, as a copy to each
+    inner, width = feed_forward_width(text), text["hidden_size"]
+    language = rows * length * (TEXT_INNER * inner + (TEXT_WIDTHS + 2 * chosen) * width) * task.element
     return pixels + max(tower, language)
+
+
+def feed_forward_width(text: Mapping[str, Any]) -> int:
+    """The inside of a language model's feed-forward that a token meets: of a mixture, that of the experts it goes to."""
+    if "moe_intermediate_size" in text:
+        return text["num_experts_per_tok"] * text["moe_intermediate_size"]
+    return text["intermediate_size"]
 
 
 def logits_bytes(judge: Judge, task: Scoring) -> int:

@@ -24,6 +24,7 @@ _NESTED = {
     "llava": {"text_config": "llama", "vision_config": "clip_vision_model"},
     "qwen2_5_vl": {"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
     "qwen3_vl": {"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
+    "qwen3_vl_moe": {"text_config": "qwen3_vl_moe_text", "vision_config": "qwen3_vl_moe_vision"},
     "smolvlm": {"text_config": "llama", "vision_config": "smolvlm_vision"},
 }
 """The tables of a VLM's config, and the model_type of one that names none."""
@@ -49,13 +50,21 @@ PIPELINES: dict[str, tuple[str, dict[str, str]]] = {
 }
 """Hub name -> the pipeline's class, and the architecture of each of its parts."""
 
-QWEN2_5_PIXELS, QWEN3_PIXELS = (56 * 56, 16_384 * 28 * 28), (256 * 256, 4096 * 4096)
-JUDGES: dict[str, tuple[str, tuple[int, int]]] = {
-    "Qwen/Qwen2.5-VL-7B-Instruct": ("qwen2.5-vl-7b", QWEN2_5_PIXELS),
-    "Qwen/Qwen3-VL-8B-Instruct": ("qwen3-vl-8b", QWEN3_PIXELS),
-    "Qwen/Qwen3-VL-32B-Instruct": ("qwen3-vl-32b", QWEN3_PIXELS),
+_QWEN2_5 = {"size": {"shortest_edge": 56 * 56, "longest_edge": 16_384 * 28 * 28}}  # areas, in spite of their names
+_QWEN3 = {"size": {"shortest_edge": 256 * 256, "longest_edge": 4096 * 4096}}
+_SMOL = {"size": {"longest_edge": 4 * 384}, "max_image_size": {"longest_edge": 384}}
+JUDGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "HuggingFaceTB/SmolVLM-Instruct": ("smolvlm-2.2b", _SMOL),
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": ("smolvlm2-2.2b", _SMOL),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2.5-vl-3b", _QWEN2_5),
+    "Qwen/Qwen2.5-VL-7B-Instruct": ("qwen2.5-vl-7b", _QWEN2_5),
+    "Qwen/Qwen3-VL-2B-Instruct": ("qwen3-vl-2b", _QWEN3),
+    "Qwen/Qwen3-VL-4B-Instruct": ("qwen3-vl-4b", _QWEN3),
+    "Qwen/Qwen3-VL-8B-Instruct": ("qwen3-vl-8b", _QWEN3),
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": ("qwen3-vl-30b-a3b", _QWEN3),
+    "Qwen/Qwen3-VL-32B-Instruct": ("qwen3-vl-32b", _QWEN3),
 }
-"""Hub name -> architecture, and the fewest and most pixels that its image processor makes of an image."""
+"""Hub name -> architecture, and the settings of its image processor that decide how large an image becomes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class ImageModel:
 
 @dataclass(frozen=True)
 class Judge:
-    """A vision-language model. `settings` are its image processor's; known hub names have only `size`."""
+    """A vision-language model. `settings` are its image processor's; known hub names have only those of sizes."""
 
     model: Part
     settings: Mapping[str, Any]
@@ -125,8 +134,8 @@ def judge(path: str) -> Judge:
         except Mistake as error:
             raise UserError(f"reward.model = {path!r}: {error}") from None
     if path in JUDGES:
-        name, (least, most) = JUDGES[path]
-        return Judge(known(name), {"size": {"shortest_edge": least, "longest_edge": most}})
+        name, settings = JUDGES[path]
+        return Judge(known(name), settings)
     raise _unknown("reward.model", path, JUDGES)
 
 

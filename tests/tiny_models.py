@@ -175,9 +175,10 @@ def make_tiny_llava(
 
 
 def make_tiny_qwen_vl(path: Path, kind: str, tied: bool = False, seed: int = 0) -> Path:
-    """Writes a Qwen2.5-VL or Qwen3-VL whose token covers 8 x 8 px, for images of 8 x 8 to 32 x 32 px, with its image processor.
+    """Writes a Qwen-VL whose token covers 8 x 8 px, for images of 8 x 8 to 32 x 32 px, with its image processor.
 
-    `tied`: the head is the input embedding, as in the small ones. Windows of the Qwen2.5-VL's tower are 16 px wide.
+    `qwen3_vl_moe` has four experts. `tied`: the head is the input embedding, as in the small ones. Windows of the Qwen2.5-VL's tower
+    are 16 px wide.
     """
     tokenizer = make_qwen_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in QWEN_NAMES.values()}
@@ -188,6 +189,7 @@ def make_tiny_qwen_vl(path: Path, kind: str, tied: bool = False, seed: int = 0) 
     vision |= {
         "qwen2_5_vl": {"window_size": 16, "fullatt_block_indexes": [1]},
         "qwen3_vl": {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+        "qwen3_vl_moe": {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
     }[kind]
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -195,6 +197,8 @@ def make_tiny_qwen_vl(path: Path, kind: str, tied: bool = False, seed: int = 0) 
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
         "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
+    if kind == "qwen3_vl_moe":
+        text |= {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
     config = AutoConfig.for_model(
         kind,
         vision_config=vision,
@@ -203,7 +207,7 @@ def make_tiny_qwen_vl(path: Path, kind: str, tied: bool = False, seed: int = 0) 
         **{f"{key}_id": ids[name] for key, name in QWEN_NAMES.items()},
     )
     save_model(config, path, seed)
-    tokenizer.chat_template = {"qwen2_5_vl": QWEN2_5_TEMPLATE, "qwen3_vl": QWEN_TEMPLATE}[kind]
+    tokenizer.chat_template = QWEN2_5_TEMPLATE if kind == "qwen2_5_vl" else QWEN_TEMPLATE
     tokenizer.save_pretrained(path)
     size = {"shortest_edge": 8**2, "longest_edge": 32**2}
     Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size=size).save_pretrained(path)
@@ -255,6 +259,7 @@ TINY_VLMS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl tied": partial(make_tiny_qwen_vl, kind="qwen2_5_vl", tied=True),
     "qwen3_vl": partial(make_tiny_qwen_vl, kind="qwen3_vl"),
     "qwen3_vl tied": partial(make_tiny_qwen_vl, kind="qwen3_vl", tied=True),
+    "qwen3_vl_moe": partial(make_tiny_qwen_vl, kind="qwen3_vl_moe"),
     "idefics3": partial(make_tiny_idefics3, kind="idefics3"),
     "smolvlm": partial(make_tiny_idefics3, kind="smolvlm"),
 }
@@ -263,6 +268,7 @@ SPECIAL_TOKENS: dict[str, tuple[str, ...] | list[str]] = {
     "llava": SPECIAL,
     "qwen2_5_vl": QWEN_SPECIAL,
     "qwen3_vl": QWEN_SPECIAL,
+    "qwen3_vl_moe": QWEN_SPECIAL,
     "idefics3": IDEFICS3_SPECIAL,
     "smolvlm": SMOLVLM_SPECIAL,
 }

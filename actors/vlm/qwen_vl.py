@@ -17,7 +17,7 @@ from actors.vlm.qwen_tower import cut_patches, quicken, tower_inputs
 
 
 class QwenVl(FrozenVlm):
-    """A frozen Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration.
+    """A frozen Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration or Qwen3VLMoeForConditionalGeneration.
 
     An image is resized to whole tokens within a budget of pixels, which `image_pixels` replaces (about that many at most; a smaller
     least size of the processor stays). A token covers merge_size x merge_size patches: 32 x 32 px in Qwen3-VL, 28 x 28 px in

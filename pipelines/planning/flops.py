@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.config import Recipe, UserError
 from pipelines.memory import samples_of_rank
 from pipelines.memory_families import Shape
-from pipelines.memory_judge import TEMPLATE_TOKENS, Seen, seen
+from pipelines.memory_judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
 from pipelines.memory_models import Judge, Part
 from pipelines.memory_networks import network_of
 from pipelines.tables import FlowGrpo, Nft
@@ -59,20 +59,21 @@ def language_model(config: Mapping[str, Any], tokens: int, predicted: int) -> Fl
     width, heads, layers = config["hidden_size"], config["num_attention_heads"], config["num_hidden_layers"]
     head = config.get("head_dim") or width // heads
     keys = config.get("num_key_value_heads") or heads
-    weights = width * (head * (2 * heads + 2 * keys) + 3 * config["intermediate_size"])
+    weights = width * (head * (2 * heads + 2 * keys) + 3 * feed_forward_width(config))
     linear = layers * tokens * weights + predicted * width * config["vocab_size"]
     return Flops(2.0 * linear, 4.0 * layers * heads * head * tokens**2)
 
 
 def judging(judge: Judge, image: Seen, caption: int) -> Flops:
-    """One image and its caption through the VLM. Attention within windows of the vision tower is left out."""
+    """One image and its caption through the VLM. Patches look at those of their frame; windows of the vision tower are left out."""
     vision = judge.vision
     depth = vision.get("depth") or vision["num_hidden_layers"]
     width = vision.get("hidden_size") or vision["embed_dim"]
     full = vision.get("fullatt_block_indexes")  # of a tower with windows, whose feed-forward is gated
     matrices, attending = (2, depth) if full is None else (3, len(full))
     tower = 2.0 * image.patches * depth * width * (4 * width + matrices * vision["intermediate_size"])
-    looked = 4.0 * width * attending * image.patches**2
+    frame = (vision["image_size"] // vision["patch_size"]) ** 2 if "image_size" in vision else image.patches
+    looked = 4.0 * width * attending * image.patches * frame
     read = language_model(judge.text, image.tokens + caption + TEMPLATE_TOKENS, caption)
     return Flops(read.linear + tower, read.attention + looked)
 

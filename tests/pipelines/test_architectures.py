@@ -18,9 +18,15 @@ PUBLISHED = {
     "clip-l": 0.1237,
     "clip-g": 0.695,
     "qwen3-4b": 4.02,
+    "qwen2.5-vl-3b": 3.75,
     "qwen2.5-vl-7b": 8.29,
+    "qwen3-vl-2b": 2.13,
+    "qwen3-vl-4b": 4.44,
     "qwen3-vl-8b": 8.77,
+    "qwen3-vl-30b-a3b": 31.1,
     "qwen3-vl-32b": 33.4,
+    "smolvlm-2.2b": 2.25,
+    "smolvlm2-2.2b": 2.25,
 }
 
 

