@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from actors.mistake import Mistake
 
 DRIVER = Path("/proc/driver/nvidia/version")
+Name = TypeVar("Name", bound=Hashable)
+LEFT_FREE = 1 / 3  # of a process's share of a GPU's memory, for what comes and goes
 
 
 def device_of_worker(name: str, gpu_share: float) -> str:
@@ -91,13 +94,27 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
+_memory_share = 1.0  # of its GPU that torch may take in this process
+
+
 def limit_gpu_memory(share: float) -> None:
     """A process with a fraction of a GPU gets no more of its memory from torch; what exceeds it fails as out of memory.
 
     CUDA's own context, some hundred MiB, comes on top. Nothing happens for whole GPUs, or without one.
     """
+    global _memory_share
     if 0 < share < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
+        _memory_share = share
+
+
+def room_on(device: torch.device, num_bytes: int) -> bool:
+    """Whether so much can stay on the device with LEFT_FREE of what this process may take there still free. A CPU has room."""
+    if device.type != "cuda":
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    ours = int(total * _memory_share)
+    return min(free, ours - torch.cuda.memory_reserved(device)) - num_bytes >= LEFT_FREE * ours
 
 
 def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
@@ -108,9 +125,17 @@ def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
 
 def to_host(tensor: Tensor) -> Tensor:
     """The tensor on the CPU; from a GPU through pinned memory, and there when this returns."""
-    if tensor.device.type != "cuda":
-        return tensor
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
-    return host
+    return all_to_host({"": tensor})[""]
+
+
+def all_to_host(tensors: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
+    """The tensors on the CPU; from a GPU through pinned memory, with one wait for all of them."""
+    there = [tensor.device for tensor in tensors.values() if tensor.device.type == "cuda"]
+    hosts = {name: _on_its_way(tensor) if tensor.device.type == "cuda" else tensor for name, tensor in tensors.items()}
+    if there:
+        torch.cuda.current_stream(there[0]).synchronize()
+    return hosts
+
+
+def _on_its_way(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

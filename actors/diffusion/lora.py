@@ -13,6 +13,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from actors.device import all_to_host, room_on, to_device
 from actors.diffusion.sample import noise_of
 from actors.messages import Adapter
 from actors.seeds import seed_of
@@ -72,22 +73,30 @@ def config_of(transformer: nn.Module) -> dict:
     return transformer.peft_config[TRAINED].to_dict()  # type: ignore[union-attr, index]
 
 
-@contextmanager
-def active(transformer: nn.Module, adapter: str) -> Iterator[None]:
-    """Within it the transformer runs with `ema`, or with no adapter for `none`; afterwards with the trained one again.
+class Switch:
+    """Chooses what a transformer with LoRA attached computes with, where no gradient is wanted.
 
-    Peft turns the adapters' requires_grad on and off with the switch, so a graph must not be open across it.
+    Peft's own switch walks through all modules and turns requires_grad on and off; this one knows the layers, and leaves that alone.
     """
-    if adapter == "none":
-        transformer.disable_adapters()  # type: ignore[operator]
-    else:
-        transformer.set_adapter(adapter)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        if adapter == "none":
-            transformer.enable_adapters()  # type: ignore[operator]
-        train(transformer)
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.layers = [module for module in transformer.modules() if isinstance(module, LoraLayer)]
+
+    @contextmanager
+    def to(self, adapter: str) -> Iterator[None]:
+        """Within it there is no gradient, and `ema` is in use, or no adapter for `none`; afterwards the trained one again."""
+        self._use(adapter)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._use(TRAINED)
+
+    def _use(self, adapter: str) -> None:
+        for layer in self.layers:
+            layer._disable_adapters = adapter == "none"
+            if adapter != "none":
+                layer._active_adapter = [adapter]
 
 
 def train(transformer: nn.Module) -> None:
@@ -106,7 +115,8 @@ def decay(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], keep: fl
 
 def as_numpy(parameters: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Float32 copies on the CPU."""
-    return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in parameters.items()}
+    hosts = all_to_host({name: tensor.detach().float() for name, tensor in parameters.items()})
+    return {name: host.numpy().copy() for name, host in hosts.items()}
 
 
 def sha256_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -122,7 +132,8 @@ class Merger:
     """Writes adapters into a transformer's weights, each from the base weights, so that nothing accumulates.
 
     W = W_0 + (alpha / rank) B A, summed in float32 and rounded once to the weights' type. The base weights of the
-    touched modules are kept on the CPU. `share` is how much of the adapter then stands in the weights,
+    touched modules are kept where the weights are if `room_on` says that there is room, else in pinned memory of the
+    host: in their own type, and sent without waiting. `share` is how much of the adapter then stands in the weights,
     <W - W_0, D> / <D, D> over all modules with D = (alpha / rank) B A: 1 but for rounding, which swallows a D far below
     half a step of W_0's type; 1.0 for an adapter of zeros. `size` is |D| / |W_0| over all modules.
     """
@@ -131,6 +142,7 @@ class Merger:
         self.weights = {
             name.removesuffix(".weight"): p for name, p in transformer.named_parameters() if name.endswith(".weight")
         }
+        self.device = next(transformer.parameters()).device
         self.base: dict[str, Tensor] = {}
         self.sha256 = ""
         self.share, self.size = 1.0, 0.0
@@ -154,20 +166,23 @@ class Merger:
             )
         self.sha256 = ""  # should a write fail, the weights are no adapter's
         for name in self.base.keys() - set(modules):
-            self.weights[name].copy_(self.base.pop(name))
-        sums = torch.zeros(3)  # of D D, of (W - W_0) D and of W_0 W_0
+            self.weights[name].copy_(self.base.pop(name), non_blocking=True)
+        self._keep_base({name: self.weights[name].detach() for name in modules if name not in self.base})
+        sums = torch.zeros(3, device=self.device)  # of D D, of (W - W_0) D and of W_0 W_0
         for name in modules:
             weight = self.weights[name]
-            base = self.base.setdefault(name, weight.detach().cpu().clone())
-            down, up = (torch.from_numpy(adapter.tensors[name + end].copy()) for end in (A, B))
-            delta = (adapter.alpha / adapter.rank) * (up.to(weight.device) @ down.to(weight.device))
-            base_on_device = base.to(weight.device, torch.float32)
-            weight.copy_(base_on_device + delta)
-            stands = weight.float() - base_on_device
-            sums = sums.to(weight.device) + torch.stack(
-                [delta.square().sum(), (stands * delta).sum(), base_on_device.square().sum()]
-            )
+            base = self.base[name].to(self.device, non_blocking=True).float()
+            down, up = (to_device(adapter.tensors[name + end].copy(), self.device) for end in (A, B))
+            delta = (adapter.alpha / adapter.rank) * (up @ down)
+            weight.copy_(base + delta)
+            stands = weight.float() - base
+            sums += torch.stack([delta.square().sum(), (stands * delta).sum(), base.square().sum()])
         wanted, found, whole = sums.tolist()
         self.share = found / wanted if wanted else 1.0
         self.size = (wanted / whole) ** 0.5 if whole else 0.0
         self.sha256 = adapter.sha256
+
+    def _keep_base(self, weights: dict[str, Tensor]) -> None:
+        """Copies these weights, which no adapter has touched yet."""
+        here = room_on(self.device, sum(weight.nbytes for weight in weights.values()))
+        self.base |= {name: weight.clone() for name, weight in weights.items()} if here else all_to_host(weights)

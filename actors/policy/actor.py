@@ -57,10 +57,12 @@ class PolicyActor:
         return self.learner.update(step, groups, chunks)
 
     @leaves_room
-    def export(self, policy_version: int) -> tuple[dict, Adapter]:
-        """(sha256 and seconds, the adapter)."""
+    def export(self, policy_version: int) -> tuple[dict, Adapter | None]:
+        """(sha256 and seconds, the adapter) on rank 0; the others have nothing to give."""
         start = time.perf_counter()
         adapter = self.learner.export(policy_version)
+        if adapter is None:
+            return {}, None
         return {"sha256": adapter.sha256, "seconds": time.perf_counter() - start}, adapter
 
     @leaves_room
@@ -79,10 +81,12 @@ class PolicyActor:
 
         return load(self.learner, files)
 
-    def load_adapter(self, files: dict[str, np.ndarray], policy_version: int) -> tuple[dict, Adapter]:
-        """An adapter that `snapshot` was given: (sha256, the adapter)."""
+    def load_adapter(self, files: dict[str, np.ndarray], policy_version: int) -> tuple[dict, Adapter | None]:
+        """An adapter that `snapshot` was given: (sha256, the adapter) on rank 0; the others have nothing to give."""
         from actors.policy.checkpoint import load_adapter
 
+        if self.meeting.rank:
+            return {}, None
         adapter = load_adapter(self.learner, files, policy_version)
         return {"sha256": adapter.sha256}, adapter
 

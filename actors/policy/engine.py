@@ -79,9 +79,13 @@ class Engine(ABC):
         """The inverse of `whole`."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that training continues from: float32 arrays by `<kind>/<name>`, and the number of updates."""
-        arrays = {f"{kind}/{name}": value for kind in KINDS for name, value in lora.as_numpy(self.whole(kind)).items()}
-        return arrays | {UPDATES: np.array(self.updates)}
+        """Everything that training continues from: float32 arrays by `<kind>/<name>`, and the number of updates. Only rank 0 has it."""
+        arrays: dict[str, np.ndarray] = {} if self.rank else {UPDATES: np.array(self.updates)}
+        for kind in KINDS:
+            tensors = self.whole(kind)
+            if not self.rank:
+                arrays |= {f"{kind}/{name}": value for name, value in lora.as_numpy(tensors).items()}
+        return arrays
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """The inverse of `state`, by an engine of any form and number of ranks. Raises ValueError if it is of another adapter layout."""

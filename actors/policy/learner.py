@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.device import pick_device, pick_dtype, to_device
+from actors.device import all_to_host, pick_device, pick_dtype, to_device
 from actors.diffusion import lora
 from actors.diffusion.adapter_file import find_adapter
 from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
@@ -27,6 +27,7 @@ from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_ob
 
 STEP = "step"
 LATENTS = "latents"
+LOSS, RATIO, CLIPPED = "loss", "ratio", "clipped"
 Shapes = dict[str, tuple[int, tuple[int, ...], str]]
 
 
@@ -96,6 +97,7 @@ class Learner:
     def __init__(self, settings: LearnerSettings, family: Family, engine: Engine) -> None:
         self.settings, self.family, self.engine = settings, family, engine
         family.transformer = engine.model
+        self.switch = lora.Switch(engine.transformer)
         self.targets = family.lora_targets[settings.policy["lora_targets"]]
         self.objective = load_objective(settings.objective)
         self.sigmas = family.sigmas(settings.num_steps, settings.height, settings.width)
@@ -174,11 +176,12 @@ class Learner:
             self.engine.backward(loss.total * share * scale, last=i == rounds - 1)
             if share:
                 parts.append(_Part.of(loss, share))
-        return parts
+        return _on_host(parts)
 
-    def export(self, policy_version: int) -> Adapter:
-        """The adapter that draws, as numpy. Raises FloatingPointError as `adapter`."""
-        return self.adapter(policy_version, lora.as_numpy(self.engine.whole(self.objective.drawn_by)))
+    def export(self, policy_version: int) -> Adapter | None:
+        """The adapter that draws, as numpy; None but on rank 0. Raises FloatingPointError as `adapter`."""
+        tensors = self.engine.whole(self.objective.drawn_by)
+        return None if self.engine.rank else self.adapter(policy_version, lora.as_numpy(tensors))
 
     def adapter(self, policy_version: int, tensors: dict[str, np.ndarray]) -> Adapter:
         """The message that carries these tensors, with their hash. Raises FloatingPointError if they are not finite."""
@@ -193,8 +196,9 @@ class Learner:
         )
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that training continues from, whole on every rank."""
-        return self.engine.state() | {STEP: np.array(self.step)}
+        """Everything that training continues from, whole on rank 0; nothing on the others."""
+        state = self.engine.state()
+        return state and state | {STEP: np.array(self.step)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """The inverse of `state`, of any number of ranks. Raises ValueError if the state is of another adapter layout."""
@@ -236,13 +240,8 @@ class Learner:
         prompted = self.family.prompted("", self.settings.guidance_scale)
         return Batch(tensors.pop(LATENTS), prompted, advantage, (0,), self.sigmas, tensors)
 
-    @contextmanager
-    def _under(self, adapter: AdapterName) -> Iterator[None]:
-        if adapter == lora.TRAINED:
-            yield
-            return
-        with torch.no_grad(), lora.active(self.engine.transformer, adapter):
-            yield
+    def _under(self, adapter: AdapterName) -> AbstractContextManager[None]:
+        return nullcontext() if adapter == lora.TRAINED else self.switch.to(adapter)
 
 
 def _shapes(samples: Batch) -> Shapes:
@@ -260,30 +259,31 @@ def _count(shapes: list[Shapes]) -> int:
 
 @dataclass(frozen=True)
 class _Part:
-    """What the log needs of a micro-batch. `share`: of the step's samples; ratio and clipped: flat, on the CPU."""
+    """What the log needs of a micro-batch. `share`: of the step's samples; figures: flat, float64; one of the loss and of each term."""
 
     share: float
-    loss: float
-    terms: dict[str, float]
-    ratio: Tensor
-    clipped: Tensor
+    figures: dict[str, Tensor]
 
     @classmethod
     def of(cls, loss: Loss, share: float) -> _Part:
-        terms = {name: float(term) for name, term in loss.terms.items()}
-        ratio, clipped = loss.ratio.flatten().double().cpu(), loss.clipped.flatten().cpu()
-        return cls(share, float(loss.total.detach()), terms, ratio, clipped)
+        figures = {LOSS: loss.total, **loss.terms, RATIO: loss.ratio, CLIPPED: loss.clipped}
+        return cls(share, {name: figure.detach().flatten().double() for name, figure in figures.items()})
+
+
+def _on_host(parts: list[_Part]) -> list[_Part]:
+    """The parts on the CPU: what all micro-batches left on the device is read at once, with one wait."""
+    hosts = all_to_host({(i, name): figure for i, part in enumerate(parts) for name, figure in part.figures.items()})
+    return [_Part(part.share, {name: hosts[i, name] for name in part.figures}) for i, part in enumerate(parts)]
 
 
 def _summarise(parts: list[_Part]) -> dict[str, float]:
     """Means over samples of the loss and its terms; where there are ratios, their quantiles and the share of clipped ones."""
-    figures = {"loss": sum(part.loss * part.share for part in parts)}
-    for name in parts[0].terms:
-        figures[name] = sum(part.terms[name] * part.share for part in parts)
-    ratios = torch.cat([part.ratio for part in parts])
+    means = [name for name in parts[0].figures if name not in (RATIO, CLIPPED)]
+    figures = {name: sum(part.figures[name].item() * part.share for part in parts) for name in means}
+    ratios = torch.cat([part.figures[RATIO] for part in parts])
     if len(ratios) == 0:
         return figures
     quantiles = torch.quantile(ratios, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
     figures |= dict(zip(("ratio_p05", "ratio_p50", "ratio_p95"), quantiles, strict=True))
-    figures["clip_fraction"] = float(torch.cat([part.clipped for part in parts]).double().mean())
+    figures["clip_fraction"] = torch.cat([part.figures[CLIPPED] for part in parts]).mean().item()
     return figures

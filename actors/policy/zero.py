@@ -144,6 +144,7 @@ def _config(policy: Mapping[str, Any], device: torch.device, trained_numel: int)
         "train_micro_batch_size_per_gpu": 1,  # asked for, and used only for figures that nobody reads
         "zero_allow_untested_optimizer": True,  # torch's AdamW
         "gradient_clipping": policy["max_grad_norm"],
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device before every forward
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": gpu and stage == 3,

@@ -92,6 +92,24 @@ def test_loading_another_adapter_leaves_nothing_of_the_first(family, adapter):
         assert torch.equal(parameter, before[name])
 
 
+def test_the_switch_computes_what_pefts_own_does_and_leaves_training_as_it_was(folder, adapter):
+    family = attached(folder, adapter)
+    transformer, switch = family.transformer, lora.Switch(family.transformer)
+    wanted = {name: parameter.requires_grad for name, parameter in transformer.named_parameters()}
+    drawn = {"trained": ours(family, [CAPTION], 1.0)}
+    for name in ("none", "ema"):
+        with switch.to(name):
+            assert not torch.is_grad_enabled()
+            drawn[name] = ours(family, [CAPTION], 1.0)
+    assert torch.equal(ours(family, [CAPTION], 1.0), drawn["trained"])
+    assert {name: parameter.requires_grad for name, parameter in transformer.named_parameters()} == wanted
+    transformer.set_adapter(lora.EMA)
+    assert torch.equal(ours(family, [CAPTION], 1.0), drawn["ema"])
+    transformer.disable_adapters()
+    assert torch.equal(ours(family, [CAPTION], 1.0), drawn["none"])
+    assert not torch.equal(drawn["none"], drawn["trained"])
+
+
 def test_gradient_reaches_the_trained_adapter_alone_and_checkpointing_does_not_change_it(folder, adapter):
     family = attached(folder, adapter)
     plain = gradients(family)

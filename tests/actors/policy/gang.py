@@ -108,9 +108,11 @@ class Ranks(ABC):
         return load(self.snapshot()["policy.safetensors"].tobytes())
 
     def sha256(self) -> str:
-        """Of the trained adapter, the same on all ranks."""
-        [sha256] = {meta["sha256"] for meta, _ in self.call("export", 0)}
-        return sha256
+        """Of the trained adapter, which rank 0 alone gives."""
+        (meta, adapter), *others = self.call("export", 0)
+        assert meta["sha256"] == adapter.sha256
+        assert all(of_other == ({}, None) for of_other in others)
+        return meta["sha256"]
 
 
 class Alone(Ranks):

@@ -38,7 +38,7 @@ def draw(learner, step, adapter=None, count=IMAGES):
     family = learner.family
     noise_BCHW = torch.stack([noise_of(100 * step + i, (4, 8, 8)) for i in range(count)])
     prompted = family.prompted(CAPTION, learner.settings.guidance_scale).repeat(count)
-    with torch.no_grad(), lora.active(family.transformer, adapter or learner.objective.drawn_by):
+    with learner.switch.to(adapter or learner.objective.drawn_by):
         latents, behaviour = learner.objective.draw(family, noise_BCHW, learner.sigmas, prompted, seeds(step, count))
     return Latents(latents.numpy(), {name: value.numpy() for name, value in behaviour.items()})
 
