@@ -49,7 +49,7 @@ def resolved(place: str) -> str:
     """
     if not place.strip():
         raise ValueError("it is empty (is a variable unset?)")
-    if "\0" in place or place.encode(errors="replace").decode() != place:
+    if not is_text(place):
         raise ValueError("it is not text in UTF-8")
     protocol, colon, rest = place.partition("://")
     if not colon:
@@ -66,6 +66,11 @@ def resolved(place: str) -> str:
     if {"", ".", ".."} & {*names[1:]}:
         raise ValueError("a name between its slashes is missing, or is . or .. (is a variable unset?)")
     return place.rstrip("/")
+
+
+def is_text(text: str) -> bool:
+    """Whether it is text in UTF-8, which a terminal need not give, without NUL."""
+    return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def home_resolved(path: str) -> str:

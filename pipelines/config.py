@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import ValidationError, model_validator
 
 from actors.model_path import located
+from cluster.places import is_text
 from pipelines.recipe_errors import explain, toml
 from pipelines.tables import (
     OF_THE_SAMPLER,
@@ -175,7 +176,7 @@ def apply_override(tables: dict[str, Any], override: str) -> None:
     found = OVERRIDE.match(override)
     if not found:
         raise UserError(f"--set {override!r}: give key=value, such as --set rollout.size=2")
-    if not override.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in override):
+    if not is_text(override):
         raise UserError(f"--set {override!r}: not UTF-8; set the terminal to UTF-8, or put it into the recipe")
     *parents, leaf = (part.strip().strip("\"'") for part in re.findall(PART, found["key"]))
     table = tables

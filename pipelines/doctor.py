@@ -90,7 +90,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. A mistake in it exits with code 2, as argparse does."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.gpu_memory <= 0:
+    if not 0 < options.gpu_memory < float("inf"):
         parser.error(f"--gpu-memory {options.gpu_memory:g}: give the GiB of a card, such as 80")
     manifests = [file for file in options.files if file.suffix in SUFFIXES]
     recipes = [file for file in options.files if file.suffix not in SUFFIXES]

@@ -27,6 +27,7 @@ from actors.mistake import Mistake
 from actors.model_path import PIPELINE_MARKER, check_model, located
 from actors.process import prepare
 from cluster import speaking
+from cluster.places import is_text
 from pipelines.arguments import path_of
 from pipelines.config import UserError
 from pipelines.grids import draw_grid
@@ -90,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-sequence-length",
-        type=int,
+        type=_length,
         metavar="N",
         help="tokens of a prompt that are read (default: the run's, or 256)",
     )
@@ -106,6 +107,8 @@ def draw(options: argparse.Namespace, folder: Path, console: Console) -> int:
     check_free(out)
     if not all(prompt.strip() for prompt in options.prompts):
         raise UserError("an empty prompt: say what to draw")
+    if unreadable := [prompt for prompt in options.prompts if not is_text(prompt)]:
+        raise UserError(f"the prompt {unreadable[0]!r} is not text in UTF-8: set the terminal to UTF-8")
     painter = load(trained, options)
     drawing = way(painter, trained, options)
     with Progress(console=console, transient=True) as progress:
@@ -204,6 +207,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return number
+
+
+def _length(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
     return number
 
 

@@ -96,9 +96,12 @@ def test_a_mistake_exits_with_2(arguments: list[str], told: str, capsys: pytest.
     assert told in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_card_without_memory_is_a_mistake_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("memory", ["0", "-1", "nan", "inf"])
+def test_a_card_without_memory_is_a_mistake_of_the_command_line(
+    capsys: pytest.CaptureFixture[str], memory: str
+) -> None:
     with pytest.raises(SystemExit, match="2"):
-        doctor.main([EIGHT, "--gpu-memory", "0"])
+        doctor.main([EIGHT, "--gpu-memory", memory])
     assert "give the GiB of a card" in capsys.readouterr().err
 
 

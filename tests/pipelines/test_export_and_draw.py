@@ -144,6 +144,7 @@ def test_a_run_at_a_url_is_exported_and_drawn(run, s3, tmp_path):
         (export, ["{run}", "--out", "x", "--checkpoint", "7"], "checkpoints of the steps [1, 2, 3]"),
         (draw, ["{run}/nowhere", PROMPT], "holds neither a run nor a model"),
         (draw, ["{run}", ""], "an empty prompt"),
+        (draw, ["{run}", "\udcff"], "not text in UTF-8"),
         (draw, ["{run}", PROMPT, "--size", "33x32"], "multiples of 8"),
         (draw, ["{run}", PROMPT, "--max-sequence-length", "100000"], "reads at most"),
     ],
