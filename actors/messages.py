@@ -23,20 +23,30 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class DrawRequest:
-    """Draw the images of one chunk of a group, by one policy version: everything that decides the bytes of the result.
+class DrawPart:
+    """One chunk of a group that is to be drawn.
 
     `noise_seeds` gives the seed of each image's starting noise; `sample_seeds` that of everything else that is random about it: its
     noise on the way, and the (sigma, noise) pairs at which the learner trains it and the worker may measure the policy that drew.
     """
 
-    purpose: str
-    step: int
     group: int
     chunk: int
     caption: str
     noise_seeds: tuple[int, ...]
     sample_seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """Draw these chunks as one batch, by one policy version: everything that decides the bytes of the result.
+
+    Rounding depends on what else is in the batch: a chunk that is drawn again is drawn with the same others.
+    """
+
+    purpose: str
+    step: int
+    parts: tuple[DrawPart, ...]
     policy_version: int
     adapter_sha256: str
     num_steps: int
@@ -59,12 +69,12 @@ class DrawTrial:
 
 @dataclass(frozen=True)
 class DrawReport:
-    """The small return value of a draw. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's.
+    """What a draw says of each of its chunks. `caption` is the string that was drawn: `cut` says if it is shorter than the prompt's.
 
     `adapter_sha256` is what the worker holds; `adapter_effect` how far it moves the model from its base; `adapter_share` how much
     of it rounding left in the weights (actors/rollout/probe.py). `load_seconds`, a part of `seconds`, went into loading it: next to
-    nothing if the worker held it already. `not_finite` names what came out as no number ("latents", "pictures", a figure of the
-    policy that drew); then nothing of the chunk may be used.
+    nothing if the worker held it already; both are of the whole batch. `not_finite` names what came out as no number ("latents",
+    "pictures", a figure of the policy that drew); then nothing of the chunk may be used.
     """
 
     caption: str

@@ -122,6 +122,17 @@ def _park(recipe: Recipe, models: Models) -> Iterator[Override]:
         yield {"policy.text_encoders": "park"}
 
 
+def _groups_per_task(recipe: Recipe, models: Models) -> Iterator[Override]:
+    for value in range(recipe.rollout.groups_per_task - 1, 0, -1):
+        yield {"rollout.groups_per_task": value}
+
+
+def _heldout_groups_per_task(recipe: Recipe, models: Models) -> Iterator[Override]:
+    if recipe.data.heldout:
+        for value in range(recipe.heldout.groups_per_task - 1, 0, -1):
+            yield {"heldout.groups_per_task": value}
+
+
 def _chunk(recipe: Recipe, models: Models) -> Iterator[Override]:
     size = recipe.rollout.group_size
     for value in range(recipe.chunk - 1, 0, -1):
@@ -172,7 +183,18 @@ def _shares(recipe: Recipe, models: Models) -> Iterator[Override]:
 
 
 TIERS: tuple[tuple[Options, ...], ...] = (
-    (_shares, _gentle_micro_batch, _park, _checkpointing, _micro_batch, _chunk, _heldout_chunk, _stage),
+    (
+        _shares,
+        _gentle_micro_batch,
+        _groups_per_task,
+        _heldout_groups_per_task,
+        _park,
+        _checkpointing,
+        _micro_batch,
+        _chunk,
+        _heldout_chunk,
+        _stage,
+    ),
     (_own_gpus,),
     (_points,),
 )

@@ -60,8 +60,23 @@ class Recipe(Table):
 
     @property
     def chunk(self) -> int:
-        """Images per draw task."""
+        """Images of a group per task: a draw has those of `rollout.groups_per_task` groups, a score those of one."""
         return self.rollout.chunk or self.rollout.group_size
+
+    @property
+    def images_per_draw(self) -> int:
+        """Images per draw task."""
+        return self.chunk * self.rollout.groups_per_task
+
+    @property
+    def chunks_per_step(self) -> int:
+        """Chunks of a step: its score tasks."""
+        return self.rollout.prompts_per_step * self.rollout.group_size // self.chunk
+
+    @property
+    def draws_per_step(self) -> int:
+        """Draw tasks of a step."""
+        return -(-self.chunks_per_step // self.rollout.groups_per_task)
 
     @model_validator(mode="after")
     def check_across_tables(self) -> Recipe:
@@ -71,6 +86,7 @@ class Recipe(Table):
                 f"rollout.chunk = {self.chunk} does not divide rollout.group_size = {self.rollout.group_size}: "
                 f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
             )
+        self._check_groups_per_task()
         for name, pool in (("rollout", self.rollout), ("reward", self.reward)):
             if not pool.min <= pool.size <= (pool.max or pool.size):
                 raise ValueError(
@@ -100,6 +116,19 @@ class Recipe(Table):
                     "run.deterministic = false"
                 )
 
+    def _check_groups_per_task(self) -> None:
+        together, prompts = self.rollout.groups_per_task, self.rollout.prompts_per_step
+        if together > 1 and self.chunk < self.rollout.group_size:
+            raise ValueError(
+                f"rollout.groups_per_task = {together} draws whole groups together, but rollout.chunk = {self.chunk} draws parts of a "
+                f"group of {self.rollout.group_size}: leave rollout.chunk out, or set rollout.groups_per_task = 1"
+            )
+        if together > prompts:
+            raise ValueError(
+                f"rollout.groups_per_task = {together}, but a step has only rollout.prompts_per_step = {prompts} groups: "
+                f"choose from 1 to {prompts}"
+            )
+
     def _check_timesteps(self) -> None:
         objective, steps = self.objective, self.rollout.steps
         if self.rollout.noise == "group" and not isinstance(objective, FlowGrpo):
@@ -125,7 +154,7 @@ class Recipe(Table):
             )
 
     def _check_ranks(self) -> None:
-        ranks, tasks = self.policy.ranks, self.rollout.prompts_per_step * self.rollout.group_size // self.chunk
+        ranks, tasks = self.policy.ranks, self.chunks_per_step
         if self.policy.zero_stage == 0 and ranks > 1:
             raise ValueError(
                 f"policy.ranks = {ranks} with policy.zero_stage = 0: stage 0 is one rank of plain torch; choose stage 1, 2 or 3"

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.tasks import Executor, Outcome, Task
 from pipelines.deadlines import Deadlines
-from pipelines.loop_messages import Unit
+from pipelines.loop_messages import Draw, Unit
 from pipelines.tables import Cluster
 
 FINISHED_ANYWAY = {"write", "remove", "keep"}  # what is stored is good even if the policy is lost meanwhile
@@ -46,4 +46,8 @@ class Dispatch:
 
 def _duration_of(kind: str, what: Any) -> str:
     """The kind under which a task's time is remembered: held-out groups are of another size."""
-    return f"{kind} {what.purpose}" if isinstance(what, Unit) else kind
+    match what:
+        case Draw(batch=(unit, *_)) | (Unit() as unit):
+            return f"{kind} {unit.purpose}"
+        case _:
+            return kind

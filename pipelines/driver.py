@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -189,13 +189,16 @@ class Driver:
                 raise RunFailed(reason)
 
     def draw(self, draw: Draw) -> None:
-        """Asks a rollout worker for a chunk."""
-        unit = draw.unit
-        if unit.key not in self.groups:
-            self.groups[unit.key] = open_group(unit, draw.version, self.order, self.heldout)
+        """Asks a rollout worker for a batch. Groups of it that are settled are drawn once more for the others' sake, and let go."""
+        known = self.groups
+        batch = [
+            (unit, known.get(unit.key) or open_group(unit, draw.version, self.order, self.heldout))
+            for unit in draw.batch
+        ]
+        known.update({group.key: group for unit, group in batch if unit in draw.wanted})
         sha256, adapter = self.adapters[draw.version]
-        request = draw_request(self.recipe, self.heldout, unit, self.groups[unit.key], sha256)
-        self.submit("rollout", "draw", unit, (request, adapter), returns=3, avoid=draw.avoid)
+        request = draw_request(self.recipe, self.heldout, batch, sha256)
+        self.submit("rollout", "draw", draw, (request, adapter), returns=1 + 2 * len(batch), avoid=draw.avoid)
 
     def score(self, score: Score) -> None:
         """Asks a reward worker to score a chunk. Held-out images are checked as well."""
@@ -237,49 +240,59 @@ class Driver:
     # what the workers return
 
     def drawn(self, outcome: Outcome) -> None:
-        """A chunk was drawn, or was not."""
-        unit: Unit = outcome.key[1]
+        """A batch was drawn, or was not; a chunk of it whose figures are not finite was not."""
+        draw: Draw = outcome.key[1]
         if outcome.failure:
-            return self.failed(unit, outcome, outcome.failure)
-        group = self.groups[unit.key]
-        held, wanted = outcome.value.adapter_sha256, self.adapters[group.version][0]
+            return self.failed(draw.wanted, outcome, outcome.failure)
+        held, wanted = outcome.value[0].adapter_sha256, self.adapters[draw.version][0]
         if held != wanted:
-            message = f"the worker drew with adapter {held[:12]}, but version {group.version} is {wanted[:12]}"
-            return self.failed(unit, outcome, Failure("raised", message))
-        if what := outcome.value.not_finite:
+            message = f"the worker drew with adapter {held[:12]}, but version {draw.version} is {wanted[:12]}"
+            return self.failed(draw.wanted, outcome, Failure("raised", message))
+        payloads = zip(outcome.payloads[::2], outcome.payloads[1::2], strict=True)
+        drawn = zip(draw.batch, outcome.value, payloads, strict=True)
+        chunks = {unit: Chunk(report, *handles) for unit, report, handles in drawn}
+        reports = {unit: chunks[unit].report for unit in draw.wanted}
+        self.log.drawn({unit: report for unit, report in reports.items() if not report.not_finite}, outcome.seconds)
+        for unit in draw.wanted:
+            self.take_chunk(unit, chunks[unit], outcome)
+
+    def take_chunk(self, unit: Unit, chunk: Chunk, outcome: Outcome) -> None:
+        """A chunk of a batch is there, if its figures are finite."""
+        group = self.groups[unit.key]
+        if what := chunk.report.not_finite:
             message = f"the {what} drawn for prompt {group.prompt.id} are not finite"
-            return self.failed(unit, outcome, Failure("raised", message), retry=False)
-        group.chunks[unit.chunk] = Chunk(outcome.value, *outcome.payloads)
-        self.log.drawn(unit, outcome.value, outcome.seconds)
-        self.loop.handle(Drawn(unit, outcome.value.num_bytes))
+            return self.failed([unit], outcome, Failure("raised", message), retry=False)
+        group.chunks[unit.chunk] = chunk
+        self.loop.handle(Drawn(unit, chunk.report.num_bytes))
 
     def scored(self, outcome: Outcome) -> None:
         """A chunk was scored, or was not. A reward that is not a number is a failure of its group, never a reward."""
         unit: Unit = outcome.key[1]
         if outcome.failure:
-            return self.failed(unit, outcome, outcome.failure)
+            return self.failed([unit], outcome, outcome.failure)
         scores: Scores = outcome.value
         group = self.groups[unit.key]
         for reward in scores.rewards_K:
             if not math.isfinite(reward):
                 failure = Failure("raised", f"a reward of prompt {group.prompt.id} is {reward}")
-                return self.failed(unit, outcome, failure, retry=False)
+                return self.failed([unit], outcome, failure, retry=False)
         chunk = group.chunks[unit.chunk]
         if unit.purpose == "heldout":
             try:
                 self.showcase.add(unit, group.drawn_prompt(), chunk.images, scores, outcome.payloads[0])
             except PayloadLostError as error:
-                return self.failed(unit, outcome, Failure("object_lost", str(error)))
+                return self.failed([unit], outcome, Failure("object_lost", str(error)))
         self.log.scored(unit, scores, outcome.seconds)
         images = chunk.images if self.samples.wants(unit) else None
         group.chunks[unit.chunk] = replace(chunk, images=images, scores=scores)
         self.loop.handle(Scored(unit))
 
-    def failed(self, unit: Unit, outcome: Outcome, failure: Failure, retry: bool = True) -> None:
-        """A draw or a score failed: it is written down, and the loop decides what follows."""
+    def failed(self, units: Sequence[Unit], outcome: Outcome, failure: Failure, retry: bool = True) -> None:
+        """A draw or a score failed for these chunks: it is written down, and the loop decides what follows."""
         self.log.retries[failure.cause] += 1
         self.folder.event("failure", **failure_record(outcome, failure))
-        self.loop.handle(Failed(unit, outcome.worker, failure.cause, failure.message, retry))
+        for unit in units:
+            self.loop.handle(Failed(unit, outcome.worker, failure.cause, failure.message, retry))
 
     def updated(self, outcome: Outcome) -> None:
         """The ranks have updated; the export that follows makes the new version exist."""

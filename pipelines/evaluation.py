@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import groupby, islice, zip_longest
 from typing import Any
 
 from actors.messages import Prompt
@@ -69,12 +69,18 @@ class HeldoutPlan:
         draws = self._by_prompt(full) if s.by_prompt else self._by_category(full)
         return [HeldoutGroup(prompt, scale, first) for scale in scales for prompt, first in draws]
 
+    def tasks(self, version: int) -> tuple[int, ...]:
+        """How many groups each draw task of an evaluation has: as many as may share one, and of one guidance scale."""
+        size = self.settings.groups_per_task
+        counts = [len(list(same)) for _, same in groupby(self.groups(version), lambda group: group.guidance_scale)]
+        return tuple(min(size, count - first) for count in counts for first in range(0, count, size))
+
     def _by_prompt(self, full: bool) -> list[tuple[Prompt, int]]:
         """(prompt, first sample) of each group: the first prompts in turn over the categories, each with all its images."""
         s = self.settings
         in_turn = [prompt for row in zip_longest(*self.by_category.values()) for prompt in row if prompt]
         most = s.prompts if full else s.prompts_during or s.prompts
-        starts = range(0, s.images_per_prompt or s.chunk, s.images_per_task)
+        starts = range(0, s.images_per_prompt or s.chunk, s.images_of_group)
         return [(prompt, first) for first in starts for prompt in in_turn[:most]]
 
     def _by_category(self, full: bool) -> list[tuple[Prompt, int]]:

@@ -7,13 +7,15 @@ from typing import Any
 from cluster.tasks import Failure, Outcome
 from pipelines.config import Recipe
 from pipelines.evaluation import HeldoutPlan
-from pipelines.loop_messages import Quarantined, Unit
+from pipelines.loop_messages import Draw, Quarantined, Unit
 from pipelines.requests import Group, group_samples, noise_seeds
 
 
 def failure_record(outcome: Outcome, failure: Failure) -> dict[str, Any]:
-    """Which task failed on which worker, and why."""
-    unit: Unit = outcome.key[1]
+    """Which task failed on which worker, and why. `together`: all groups of a batch that was drawn."""
+    what: Draw | Unit = outcome.key[1]
+    batch = what.batch if isinstance(what, Draw) else (what,)
+    unit = batch[0]
     return {
         "task": outcome.key[0],
         "worker": outcome.worker,
@@ -21,6 +23,7 @@ def failure_record(outcome: Outcome, failure: Failure) -> dict[str, Any]:
         "step": unit.step,
         "group": unit.group,
         "chunk": unit.chunk,
+        "together": [each.group for each in batch],
         "cause": failure.cause,
         "message": failure.message,
     }

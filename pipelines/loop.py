@@ -2,7 +2,8 @@
 
 Events go in (`handle`), decisions come out (`decide`). It knows no Ray, no torch, no clock and no worker beyond a name,
 so that the same loop runs on a cluster, in one process, and in virtual time. Steps are counted from 1; version n is the
-policy after n steps. A group of images is drawn in chunks; a chunk is the unit that is drawn, scored, and tried again.
+policy after n steps. A group of images is drawn in chunks; a chunk is the unit that is scored, and tried again. Chunks of several
+groups may be drawn together, as one batch; which ones, the plan alone decides.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
 
 from pipelines.loop_groups import Failures, OpenGroup, Stage
 from pipelines.loop_messages import (
@@ -48,7 +50,7 @@ class Loop:
         self._opened = self._finished = plan.first_version * plan.groups_per_step
         self._to_draw: list[tuple[tuple, Unit]] = []  # heaps: the oldest step first, so that retries do not queue
         self._to_score: list[tuple[tuple, Unit]] = []
-        self._heldout: deque[GroupKey] = deque()
+        self._heldout: deque[tuple[GroupKey, ...]] = deque()  # those of a draw task together
         self._unevaluated: dict[int, int] = {}  # version -> held-out groups not settled
         self._training: Train | None = None
         self._notices: list[Decision] = []
@@ -105,7 +107,7 @@ class Loop:
     def progress(self) -> Progress:
         count = self._stage_counts
         unopened = max(0, self._window() - self._opened) * self.plan.chunks_per_group
-        heldout = len(self._heldout) * self.plan.heldout_chunks_per_group
+        heldout = sum(map(len, self._heldout)) * self.plan.heldout_chunks_per_group
         return Progress(
             version=self.version,
             waiting_to_draw=count[Stage.TO_DRAW] + unopened + heldout,
@@ -122,7 +124,7 @@ class Loop:
 
     def _evaluating(self) -> tuple[int, int, int] | None:
         for version, left in sorted(self._unevaluated.items()):
-            groups = self.plan.evaluations[version]
+            groups = sum(self.plan.evaluations[version])
             return version, groups - left, groups
         return None
 
@@ -145,9 +147,21 @@ class Loop:
 
     def _decide_draws(self, free: int) -> Iterator[Draw]:
         while free > 0 and (unit := self._pop(self._to_draw, Stage.TO_DRAW) or self._open_next()):
-            self._move(unit, Stage.DRAWING)
-            yield Draw(unit, self._groups[unit.key].version, self._avoid(unit))
+            batch = self._batch_of(unit)
+            wanted = tuple(each for each in batch if self._stage_of(each) is Stage.TO_DRAW)
+            for each in wanted:
+                self._move(each, Stage.DRAWING)
+            yield Draw(batch, wanted, self._groups[unit.key].version, frozenset().union(*map(self._avoid, wanted)))
             free -= 1
+
+    def _batch_of(self, unit: Unit) -> tuple[Unit, ...]:
+        """The chunks that are drawn with this one, it among them."""
+        return tuple(Unit(key.purpose, key.step, key.group, unit.chunk) for key in self._groups[unit.key].together)
+
+    def _stage_of(self, unit: Unit) -> Stage | None:
+        """How far a chunk is; None once its group is released."""
+        group = self._groups.get(unit.key)
+        return group.stages[unit.chunk] if group else None
 
     def _avoid(self, unit: Unit) -> frozenset[str]:
         failures = self._groups[unit.key].failures.get(unit.chunk)
@@ -163,39 +177,51 @@ class Loop:
         return min(self._num_groups, self._order.window(self.version, self._finished))
 
     def _open_next(self) -> Unit | None:
-        """Begin the next group that may begin, held-out ones first; its first unit, or None."""
+        """Begin the next groups that may begin together, held-out ones first; their first unit, or None."""
         plan = self.plan
         self._paused = False
         if self._heldout:
             # with nothing else open a group is admitted whatever the limits: otherwise it never would be
-            if self._has_room(plan.heldout_chunks_per_group) or not self._groups:
-                key = self._heldout.popleft()
-                return self._open(key, key.step, plan.heldout_chunks_per_group)
+            if self._has_room(len(self._heldout[0]), plan.heldout_chunks_per_group) or not self._groups:
+                keys = self._heldout.popleft()
+                return self._open(keys, keys[0].step, plan.heldout_chunks_per_group)
             self._paused = True
         if self._opened < self._window():
+            keys = self._next_task()
             # the oldest untrained step must not wait for room, since only its update makes room
-            if self._opened - self._finished < plan.groups_per_step or self._has_room(plan.chunks_per_group):
-                step, group = divmod(self._opened, plan.groups_per_step)
+            if self._opened - self._finished < plan.groups_per_step or self._has_room(len(keys), plan.chunks_per_group):
                 version = self._order.version_for(self._opened, self.version)
-                self._opened += 1
-                self._order.opened(version)
-                return self._open(GroupKey("train", step + 1, group), version, plan.chunks_per_group)
+                for _ in keys:
+                    self._opened += 1
+                    self._order.opened(version)
+                return self._open(keys, version, plan.chunks_per_group)
             self._paused = True
         return None
 
-    def _has_room(self, chunks: int) -> bool:
-        """Room for one more group; chunks that are not drawn yet count as large as the largest one seen."""
+    def _next_task(self) -> tuple[GroupKey, ...]:
+        """The next groups of the stream that are drawn together.
+
+        They are of one step, and cut where multiples of `groups_per_task` are; the window cuts them only in an order that goes by time.
+        """
+        step, first = divmod(self._opened, self.plan.groups_per_step)
+        size = self.plan.groups_per_task
+        last = min((first // size + 1) * size, self.plan.groups_per_step, first + self._window() - self._opened)
+        return tuple(GroupKey("train", step + 1, group) for group in range(first, last))
+
+    def _has_room(self, num_groups: int, chunks: int) -> bool:
+        """Room for so many more groups; chunks that are not drawn yet count as large as the largest one seen."""
         groups, num_bytes = self.plan.max_groups_in_flight, self.plan.max_bytes_in_flight
-        return (groups is None or len(self._groups) < groups) and (
-            num_bytes is None or self._bytes + chunks * self._largest_chunk <= num_bytes
+        return (groups is None or len(self._groups) + num_groups <= groups) and (
+            num_bytes is None or self._bytes + num_groups * chunks * self._largest_chunk <= num_bytes
         )
 
-    def _open(self, key: GroupKey, version: int, chunks: int) -> Unit | None:
-        self._groups[key] = OpenGroup(key, version, [Stage.TO_DRAW] * chunks, [self._largest_chunk] * chunks)
-        self._stage_counts[Stage.TO_DRAW] += chunks
-        self._bytes += chunks * self._largest_chunk
-        for chunk in range(chunks):
-            self._push(self._to_draw, Unit(key.purpose, key.step, key.group, chunk))
+    def _open(self, keys: tuple[GroupKey, ...], version: int, chunks: int) -> Unit | None:
+        for key in keys:
+            self._groups[key] = OpenGroup(key, keys, version, [Stage.TO_DRAW] * chunks, [self._largest_chunk] * chunks)
+            self._stage_counts[Stage.TO_DRAW] += chunks
+            self._bytes += chunks * self._largest_chunk
+            for chunk in range(chunks):
+                self._push(self._to_draw, Unit(key.purpose, key.step, key.group, chunk))
         return self._pop(self._to_draw, Stage.TO_DRAW)
 
     # -- events
@@ -226,9 +252,12 @@ class Loop:
             return self._drop(group, unit)
         failures = group.failures.setdefault(unit.chunk, Failures())
         failures.add(event)
-        if not event.retry or failures.too_many(self.plan):
+        drawing = group.stages[unit.chunk] is Stage.DRAWING
+        if event.retry and failures.too_many(self.plan) and drawing and len(group.together) > 1:
+            self._draw_alone(group, unit)
+        elif not event.retry or failures.too_many(self.plan):
             self._quarantine(group, unit, event, failures.tries)
-        elif group.stages[unit.chunk] is Stage.DRAWING or event.cause == "object_lost":
+        elif drawing or event.cause == "object_lost":
             self._move(unit, Stage.TO_DRAW)
             self._push(self._to_draw, unit)
         else:
@@ -249,8 +278,10 @@ class Loop:
     # -- groups
 
     def _start_evaluation(self, version: int) -> None:
-        self._unevaluated[version] = num_groups = self.plan.evaluations[version]
-        self._heldout.extend(GroupKey("heldout", version, group) for group in range(num_groups))
+        sizes = self.plan.evaluations[version]
+        self._unevaluated[version] = sum(sizes)
+        for first, last in pairwise(accumulate(sizes, initial=0)):
+            self._heldout.append(tuple(GroupKey("heldout", version, group) for group in range(first, last)))
         self._finish_evaluation(version)
 
     def _finish_evaluation(self, version: int) -> None:
@@ -284,6 +315,13 @@ class Loop:
         if self._failures_in_row > self.plan.max_failures_in_row:
             row = self._failures_in_row
             self._abort(f"{row} training groups in a row were quarantined; the last one failed with: {event.message}")
+
+    def _draw_alone(self, group: OpenGroup, unit: Unit) -> None:
+        """A batch failed too often: each of its groups is tried on its own, so that one alone is to blame."""
+        group.together = (group.key,)
+        del group.failures[unit.chunk]
+        self._move(unit, Stage.TO_DRAW)
+        self._push(self._to_draw, unit)
 
     def _drop(self, group: OpenGroup, unit: Unit) -> None:
         """A unit of a quarantined group came back; with the last one its payloads are let go."""

@@ -43,9 +43,13 @@ class Failures:
 
 @dataclass(slots=True)
 class OpenGroup:
-    """A group that was begun and is not released. stages, bytes: by chunk; complete: all are scored."""
+    """A group that was begun and is not released. stages, bytes: by chunk; complete: all are scored.
+
+    together: the groups that are drawn in one batch with it, itself among them, in order.
+    """
 
     key: GroupKey
+    together: tuple[GroupKey, ...]
     version: int
     stages: list[Stage]
     bytes: list[int]

@@ -34,7 +34,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """Everything that the loop is told. `evaluations`: policy version -> number of held-out groups.
+    """Everything that the loop is told. `evaluations`: policy version -> how many held-out groups each draw task has, in order.
+
+    `groups_per_task` training groups of a step that follow each other are drawn together; where it is above 1, a group is one chunk.
 
     `first_version` is 0, or the version of the checkpoint that a run is resumed from; evaluations of it and of older
     versions are those that are still to be done.
@@ -46,6 +48,7 @@ class LoopPlan:
     steps: int
     groups_per_step: int
     chunks_per_group: int = 1
+    groups_per_task: int = 1
     staleness: int = 0
     order: Literal["strict", "ready"] = "strict"
     retries: int = 2
@@ -54,7 +57,7 @@ class LoopPlan:
     max_groups_in_flight: int | None = None
     max_bytes_in_flight: int | None = None
     first_version: int = 0
-    evaluations: Mapping[int, int] = field(default_factory=dict)
+    evaluations: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     heldout_chunks_per_group: int = 1
 
 
@@ -96,9 +99,13 @@ Event = Drawn | Scored | Failed | Trained
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Draw the chunk by this policy version, on none of the workers in `avoid` if there is another."""
+    """Draw the batch by this policy version, on none of the workers in `avoid` if there is another; take `wanted` of it.
 
-    unit: Unit
+    A chunk is always drawn in the same batch, whatever became of the others, so that its bits are the same.
+    """
+
+    batch: tuple[Unit, ...]
+    wanted: tuple[Unit, ...]
     version: int
     avoid: frozenset[str] = frozenset()
 

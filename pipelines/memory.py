@@ -131,7 +131,7 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
         "VAE": model.vae.numel * element,
         **_overhead(gpu, ranks=1),
     }
-    images = max(recipe.chunk, recipe.heldout.images_per_task if recipe.data.heldout else 0)
+    images = max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0)
     pixels = recipe.rollout.height * recipe.rollout.width
     decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, PIXELS_AT_ONCE)
     widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
@@ -150,7 +150,7 @@ def reward_worker(recipe: Recipe, judge: Judge, shape: Shape) -> Actor:
     gpu = on_gpu(reward)
     element = element_of(reward.dtype, gpu)
     task = vlm.Scoring(
-        images=max(recipe.chunk, recipe.heldout.images_per_task if recipe.data.heldout else 0),
+        images=max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0),
         height=recipe.rollout.height,
         width=recipe.rollout.width,
         caption=shape.text,
@@ -202,8 +202,7 @@ def rows_of_update(recipe: Recipe, shape: Shape) -> int:
 
 def samples_of_rank(recipe: Recipe) -> int:
     """The most samples that a policy rank gets in a step."""
-    chunks = recipe.rollout.prompts_per_step * recipe.rollout.group_size // recipe.chunk
-    return math.ceil(chunks / recipe.policy.ranks) * recipe.chunk
+    return math.ceil(recipe.chunks_per_step / recipe.policy.ranks) * recipe.chunk
 
 
 def on_gpu(table: Policy | Pool) -> bool:
@@ -299,18 +298,20 @@ def _update_bytes(recipe: Recipe, network: Network, shape: Shape, element: int) 
 
 
 def _drawing_bytes(recipe: Recipe, network: Network, shape: Shape, element: int) -> int:
-    """The widest forward of a draw: of a chunk, twice with guidance; of a held-out chunk; or of a measurement at all points."""
+    """The widest forward of a draw: of a batch, twice with guidance; of a held-out batch; or of a measurement at all points."""
     rollout, objective, heldout = recipe.rollout, recipe.objective, recipe.heldout
     size = rollout.height, rollout.width
-    rows = recipe.chunk * (2 if shape.doubles(rollout.guidance_scale) else 1)
+    rows = recipe.images_per_draw * (2 if shape.doubles(rollout.guidance_scale) else 1)
     if objective.behaviour == "measured" and not isinstance(objective, FlowGrpo):
-        rows = max(rows, recipe.chunk * objective.timesteps_per_sample)
+        rows = max(rows, recipe.images_per_draw * objective.timesteps_per_sample)
     if recipe.data.heldout:
         scales = (*heldout.guidance_scales, *heldout.base_guidance_scales)
         rows = max(rows, heldout.images_per_task * (2 if any(map(shape.doubles, scales)) else 1))
     run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, rank=0)
     captions = 2 * rows * shape.text * shape.caption_width * element
-    latents = (6 * rows * shape.latents(*size) + recipe.chunk * image_bytes(recipe, shape) // FLOAT32) * FLOAT32
+    latents = (
+        6 * rows * shape.latents(*size) + recipe.images_per_draw * image_bytes(recipe, shape) // FLOAT32
+    ) * FLOAT32
     return forward_bytes(network, run) + captions + latents
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to what is asked of workers: the loop's plan, the request that decides a chunk's bytes, the ranks' shares of an update."""
+"""From a recipe to what is asked of workers: the loop's plan, the request that decides a batch's bytes, the ranks' shares of an update."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.messages import DrawReport, DrawRequest, Prompt, Scores, UpdateGroup
+from actors.messages import DrawPart, DrawReport, DrawRequest, Prompt, Scores, UpdateGroup
 from actors.seeds import seed_of
 from pipelines.config import Recipe
 from pipelines.evaluation import HeldoutPlan
@@ -70,6 +70,7 @@ def loop_plan(
         first_version=first_version,
         groups_per_step=recipe.rollout.prompts_per_step,
         chunks_per_group=recipe.rollout.group_size // recipe.chunk,
+        groups_per_task=recipe.rollout.groups_per_task,
         staleness=recipe.loop.staleness,
         order=recipe.loop.order,
         retries=recipe.loop.retries,
@@ -77,9 +78,7 @@ def loop_plan(
         max_failures_in_row=recipe.loop.max_failures_in_row,
         max_groups_in_flight=recipe.loop.max_groups_in_flight,
         max_bytes_in_flight=recipe.loop.max_bytes_in_flight or store_share,
-        evaluations={
-            version: len(heldout.groups(version)) for version in heldout.versions() if version not in evaluated
-        },
+        evaluations={version: heldout.tasks(version) for version in heldout.versions() if version not in evaluated},
     )
 
 
@@ -110,15 +109,16 @@ def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
     if group.key.purpose == "train":
         return range(recipe.rollout.group_size)
     first = heldout.groups(group.key.step)[group.key.group].first_sample
-    return range(first, first + recipe.heldout.images_per_task)
+    return range(first, first + recipe.heldout.images_of_group)
 
 
-def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group, adapter_sha256: str) -> DrawRequest:
-    """Everything that decides the bytes of a chunk."""
+def draw_request(
+    recipe: Recipe, heldout: HeldoutPlan, batch: Sequence[tuple[Unit, Group]], adapter_sha256: str
+) -> DrawRequest:
+    """Everything that decides the bytes of a batch of chunks, which are of one step and one policy version."""
+    unit, group = batch[0]
     training = unit.purpose == "train"
-    samples = group_samples(recipe, heldout, group)
     if training:
-        samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
         num_steps, guidance_scale = recipe.rollout.steps, recipe.rollout.guidance_scale
     else:
         num_steps = recipe.heldout.steps
@@ -126,11 +126,7 @@ def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group,
     return DrawRequest(
         purpose=unit.purpose,
         step=unit.step,
-        group=unit.group,
-        chunk=unit.chunk,
-        caption=group.prompt.caption,
-        noise_seeds=noise_seeds(recipe, group, samples),
-        sample_seeds=training_seeds(recipe, group, samples),
+        parts=tuple(_part(recipe, heldout, unit, group) for unit, group in batch),
         policy_version=group.version,
         adapter_sha256=adapter_sha256,
         num_steps=num_steps,
@@ -138,6 +134,19 @@ def draw_request(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group,
         height=recipe.rollout.height,
         width=recipe.rollout.width,
         keep_latents=training,
+    )
+
+
+def _part(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
+    samples = group_samples(recipe, heldout, group)
+    if unit.purpose == "train":
+        samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
+    return DrawPart(
+        group=unit.group,
+        chunk=unit.chunk,
+        caption=group.prompt.caption,
+        noise_seeds=noise_seeds(recipe, group, samples),
+        sample_seeds=training_seeds(recipe, group, samples),
     )
 
 

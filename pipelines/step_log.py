@@ -95,17 +95,20 @@ class StepLog:
         """Admission was paused for so long."""
         self._paused_s += seconds
 
-    def drawn(self, unit: Unit, report: DrawReport, seconds: float) -> None:
-        """A chunk was drawn in `seconds` as seen by the driver."""
+    def drawn(self, reports: Mapping[Unit, DrawReport], seconds: float) -> None:
+        """Chunks were drawn together in `seconds` as seen by the driver."""
         self._count("draw", seconds)
-        self._load_seconds = max(self._load_seconds, report.load_seconds)
-        if unit.purpose == "train":
+        if any(unit.purpose == "train" for unit in reports):
             self._train_seconds["draw"].append(seconds)
-            self._drawn_at[unit] = now = time.monotonic()
-            self._spans[unit] = {"draw": (now - seconds, now)}
-            self._adapters[report.policy_version] = report.adapter_effect, report.adapter_share
-            if report.cut:
-                self._cut_captions.add((unit.step, unit.group))
+        now = time.monotonic()
+        for unit, report in reports.items():
+            self._load_seconds = max(self._load_seconds, report.load_seconds)
+            if unit.purpose == "train":
+                self._drawn_at[unit] = now
+                self._spans[unit] = {"draw": (now - seconds, now)}
+                self._adapters[report.policy_version] = report.adapter_effect, report.adapter_share
+                if report.cut:
+                    self._cut_captions.add((unit.step, unit.group))
 
     def scored(self, unit: Unit, scores: Scores, seconds: float) -> None:
         """A chunk was scored."""

@@ -122,12 +122,14 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
             yield f"{name}.num_gpus = 0: {numel / 1e9:.1f} billion parameters would run on a CPU"
         if table.num_gpus > 1:
             yield f"{name}.num_gpus = {table.num_gpus:g}: a worker uses one GPU, and the others stay idle"
-    tasks = recipe.rollout.prompts_per_step * recipe.rollout.group_size // recipe.chunk
-    for name, pool in (("rollout", recipe.rollout), ("reward", recipe.reward)):
+    for name, pool, tasks in (
+        ("rollout", recipe.rollout, recipe.draws_per_step),
+        ("reward", recipe.reward, recipe.chunks_per_step),
+    ):
         if pool.size > 1 and tasks < TASKS_PER_WORKER * pool.size and recipe.loop.order == "strict":
             yield (
                 f"{name}.size = {pool.size} workers share {tasks} tasks of a step: below {TASKS_PER_WORKER} each, they wait for "
-                "the last one; lower rollout.chunk or raise rollout.prompts_per_step"
+                "the last one; lower rollout.groups_per_task or rollout.chunk, or raise rollout.prompts_per_step"
             )
 
 

@@ -108,7 +108,8 @@ class Rollout(Pool):
 
     group_size: Annotated[int, Field(ge=2, le=10_000)] = 8
     prompts_per_step: Annotated[int, Field(ge=1, le=10**6)] = 8
-    chunk: Count | None = None  # images per task; None: a whole group
+    chunk: Count | None = None  # images of a group per task; None: a whole group
+    groups_per_task: Count = 1  # whole groups that are drawn as one batch; it decides the bits
     steps: Count = 10
     noise: Literal["own", "group"] = "own"  # group: all images of a group start from the same noise
     guidance_scale: Fraction = 1.0
@@ -250,7 +251,8 @@ class Heldout(Table):
     )
     prompts_during: Count | None = None  # None: as many
     images_per_prompt: Count | None = None  # None, with prompts: chunk
-    chunk: Count = 5  # images per task
+    chunk: Count = 5  # images of a prompt per task
+    groups_per_task: Count = 1  # prompts that are drawn as one batch
     steps: Count = 16
     base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
     guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
@@ -264,11 +266,16 @@ class Heldout(Table):
         return self.prompts is not None or self.images_per_prompt is not None
 
     @property
-    def images_per_task(self) -> int:
-        """Images per draw task: `chunk`, or as many as divide the images of a prompt."""
+    def images_of_group(self) -> int:
+        """Images of a held-out group: `chunk`, or as many as divide the images of a prompt."""
         if self.images_per_prompt is None:
             return self.chunk
         return max(n for n in range(1, min(self.chunk, self.images_per_prompt) + 1) if self.images_per_prompt % n == 0)
+
+    @property
+    def images_per_task(self) -> int:
+        """Images per draw task."""
+        return self.images_of_group * self.groups_per_task
 
 
 class Samples(Table):

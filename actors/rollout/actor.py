@@ -30,7 +30,7 @@ class RolloutActor:
 
     @leaves_room
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
-        """See `Generator.draw`: (report, images, latents)."""
+        """See `Generator.draw`: (reports, images, latents, images, latents, ...)."""
         return self.generator.draw(request, adapter)
 
     def info(self) -> dict:

@@ -1,4 +1,4 @@
-"""Drawing one chunk of a group: load the adapter that the request names, draw, decode, measure what the objective wants."""
+"""Drawing a batch of chunks: load the adapter that the request names, draw, decode, measure what the objective wants."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from actors.device import pick_device, pick_dtype, to_device, to_host
-from actors.diffusion.family import Family, LoadOptions, load_family
+from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
 from actors.policy.objectives.objective import load_objective
 from actors.rollout.probe import ProvenMerger
+
+LATENTS = "latents"
 
 
 class Generator:
@@ -33,8 +35,8 @@ class Generator:
         self.objective = load_objective(objective)
 
     @torch.no_grad()
-    def draw(self, request: DrawRequest, adapter: Adapter) -> tuple[DrawReport, np.ndarray, Latents | None]:
-        """Returns (report, images uint8 [K, H, W, 3], latents).
+    def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
+        """Returns (a report of each part, and then of each part in turn its images uint8 [K, H, W, 3] and its latents or None).
 
         Raises ValueError if the adapter is not the one that the request names, or does not reach the model (see `ProvenMerger`).
         """
@@ -44,39 +46,60 @@ class Generator:
         self.merger.load(adapter)
         load_seconds = time.perf_counter() - start
         family = self.family
-        caption = family.fit_caption(request.caption)
-        prompted = family.prompted(caption, request.guidance_scale).repeat(len(request.noise_seeds))
+        captions = [family.fit_caption(part.caption) for part in request.parts]
         shape = family.latent_shape(request.height, request.width)
-        noise_BCHW = to_device(torch.stack([noise_of(seed, shape) for seed in request.noise_seeds]), family.device)
+        noise = [noise_of(seed, shape) for part in request.parts for seed in part.noise_seeds]
+        noise_BCHW = to_device(torch.stack(noise), family.device)
         sigmas = family.sigmas(request.num_steps, request.height, request.width).to(family.device)
-        latents: Latents | None = None
+        prompted = self._prompted(request, captions)
         behaviour: dict[str, Tensor] = {}
         if request.keep_latents:
-            latents_BCHW, behaviour = self.objective.draw(family, noise_BCHW, sigmas, prompted, request.sample_seeds)
-            latents = Latents(
-                to_host(latents_BCHW).numpy(), {name: to_host(value).numpy() for name, value in behaviour.items()}
-            )
+            seeds = tuple(seed for part in request.parts for seed in part.sample_seeds)
+            latents_BCHW, behaviour = self.objective.draw(family, noise_BCHW, sigmas, prompted, seeds)
         else:
             latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
-        not_finite = _not_finite({"latents": latents_BCHW, **behaviour})
+        on_host = {name: to_host(tensor) for name, tensor in {LATENTS: latents_BCHW, **behaviour}.items()}
+        reports, payloads, first = [], [], 0
+        for part, caption in zip(request.parts, captions, strict=True):
+            rows = slice(first, first := first + len(part.noise_seeds))
+            figures = {name: tensor[rows] for name, tensor in on_host.items()}
+            images, not_finite = self._decode(latents_BCHW[rows], request)
+            kept = _as_latents(figures) if request.keep_latents else None
+            report = DrawReport(
+                caption=caption,
+                cut=caption != part.caption,
+                policy_version=request.policy_version,
+                adapter_sha256=self.merger.sha256,
+                num_bytes=images.nbytes + (kept.num_bytes if kept else 0),
+                seconds=time.perf_counter() - start,
+                adapter_effect=self.merger.effect,
+                adapter_share=self.merger.share,
+                load_seconds=load_seconds,
+                not_finite=_not_finite(figures) or not_finite,
+            )
+            reports.append(report)
+            payloads += [images, kept]
+        return tuple(reports), *payloads
+
+    def _prompted(self, request: DrawRequest, captions: list[str]) -> Prompted:
+        """A row for each image of the request."""
+        self.family.prepare(captions)
+        each = [self.family.prompted(caption, request.guidance_scale) for caption in captions]
+        parts = zip(each, request.parts, strict=True)
+        return self.family.together([prompted.repeat(len(part.noise_seeds)) for prompted, part in parts])
+
+    def _decode(self, latents_KCHW: Tensor, request: DrawRequest) -> tuple[np.ndarray, str]:
+        """(images, what of them is not finite); black images where they are not."""
         try:
-            images = family.decode(latents_BCHW).contiguous().numpy()
+            return self.family.decode(latents_KCHW).contiguous().numpy(), ""
         except FloatingPointError:
-            not_finite = not_finite or "pictures"
-            images = np.zeros((len(latents_BCHW), request.height, request.width, 3), np.uint8)
-        report = DrawReport(
-            caption=caption,
-            cut=caption != request.caption,
-            policy_version=request.policy_version,
-            adapter_sha256=self.merger.sha256,
-            num_bytes=images.nbytes + (latents.num_bytes if latents else 0),
-            seconds=time.perf_counter() - start,
-            adapter_effect=self.merger.effect,
-            adapter_share=self.merger.share,
-            load_seconds=load_seconds,
-            not_finite=not_finite,
-        )
-        return report, images, latents
+            return np.zeros((len(latents_KCHW), request.height, request.width, 3), np.uint8), "pictures"
+
+
+def _as_latents(figures: Mapping[str, Tensor]) -> Latents:
+    """Latents and what the objective kept beside them; arrays of their own, so that nothing of the other chunks travels along."""
+    arrays = {name: tensor.numpy().copy() for name, tensor in figures.items()}
+    return Latents(arrays.pop(LATENTS), arrays)
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> str:

@@ -79,12 +79,12 @@ def judging(judge: Judge, image: Seen, caption: int) -> Flops:
 
 
 def draw_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
-    """A chunk: every step of the sampler, twice with guidance, and what is measured of the policy that drew."""
+    """A draw: every step of the sampler, twice with guidance, and what is measured of the policy that drew."""
     rollout, objective = recipe.rollout, recipe.objective
     forwards = rollout.steps * (2 if shape.doubles(rollout.guidance_scale) else 1)
     if objective.behaviour == "measured" and not isinstance(objective, FlowGrpo):
         forwards += objective.timesteps_per_sample
-    return recipe.chunk * forwards * _once(recipe, part, shape).forward
+    return recipe.images_per_draw * forwards * _once(recipe, part, shape).forward
 
 
 def update_flops(recipe: Recipe, part: Part, shape: Shape) -> float:

@@ -57,7 +57,7 @@ class Measured:
         check_same(run.recipe, recipe)
         before = exchange_seconds(run.recipe, self.models, self.per_node)
         work = max(0.0, run.update.seconds - before) * _points(recipe) / _points(run.recipe)
-        drawn = recipe.chunk * recipe.rollout.steps / (run.recipe.chunk * run.recipe.rollout.steps)
+        drawn = recipe.images_per_draw * recipe.rollout.steps / (run.recipe.images_per_draw * run.recipe.rollout.steps)
         shape = shape_of(self.models.image, recipe.policy.max_sequence_length)
         return Times(
             Duration(run.draw.seconds * drawn, run.draw.jitter),

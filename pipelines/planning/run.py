@@ -90,7 +90,7 @@ class Meter:
         match outcome.key[0]:
             case "draw":
                 self.worked.append((now, "rollout", outcome.seconds))
-                self._bytes += outcome.value.num_bytes
+                self._bytes += sum(report.num_bytes for report in outcome.value)
                 self.bytes_peak = max(self.bytes_peak, self._bytes)
             case "score":
                 self.worked.append((now, "reward", outcome.seconds))
@@ -105,7 +105,7 @@ def simulate(recipe: Recipe, times: Times, driver_s: float = DRIVER_S, steady: i
     """Runs a recipe without its evaluations, samples and autoscaling for so many steady steps. driver_s: of the driver, for each task."""
     fill = recipe.loop.staleness + 2
     recipe = planned(recipe, 2 * fill + steady)
-    chunks = recipe.rollout.prompts_per_step * recipe.rollout.group_size // recipe.chunk
+    chunks = recipe.chunks_per_step
     executor = VirtualExecutor(list(pools(recipe, times)), driver_s)
     meter = Meter(executor, chunks * times.chunk_bytes)
     began = time.thread_time()
@@ -120,7 +120,7 @@ def simulate(recipe: Recipe, times: Times, driver_s: float = DRIVER_S, steady: i
     return Figures(
         images_per_s=images / (end - begin),
         step_s=(end - begin) / steady,
-        busy={**busy, "driver": driver_s * (2 * chunks + 2) * steady / (end - begin)},
+        busy={**busy, "driver": driver_s * (recipe.draws_per_step + chunks + 2) * steady / (end - begin)},
         staleness=sum(stale) / len(stale),
         bytes_peak=meter.bytes_peak,
         steps=recipe.loop.steps,

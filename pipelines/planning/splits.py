@@ -68,15 +68,15 @@ def own_split(recipe: Recipe) -> Split:
 
 
 def splits(recipe: Recipe, gpus: int, per_node: int) -> Iterator[Split]:
-    """Every split that can work, with as many reward workers as are left: in each pool at most a worker for each chunk of a step.
+    """Every split that can work, with as many reward workers as are left: in each pool at most a worker for each task of a step.
 
     A pool whose workers ask for no GPU keeps its size.
     """
-    chunks = chunks_of(recipe)
+    chunks = recipe.chunks_per_step
     drawing, scoring = recipe.rollout.num_gpus, recipe.reward.num_gpus
     for ranks in rank_counts(recipe, gpus, per_node):
         left = gpus - ranks * recipe.policy.num_gpus
-        most = min(chunks, int((left - scoring) / drawing + EXACT)) if drawing else recipe.rollout.size
+        most = min(recipe.draws_per_step, int((left - scoring) / drawing + EXACT)) if drawing else recipe.rollout.size
         for rollouts in range(1 if drawing else most, most + 1):
             room = left - rollouts * drawing
             rewards = min(chunks, int(room / scoring + EXACT)) if scoring else recipe.reward.size
@@ -89,7 +89,7 @@ def rank_counts(recipe: Recipe, gpus: int, per_node: int) -> list[int]:
     if recipe.policy.zero_stage == 0:
         return [1]
     share = recipe.policy.num_gpus
-    most = min(chunks_of(recipe), int(gpus / share + EXACT) if share else recipe.policy.ranks)
+    most = min(recipe.chunks_per_step, int(gpus / share + EXACT) if share else recipe.policy.ranks)
     powers = {2**n for n in range(most.bit_length())}
     of_a_node = max(1, int(per_node / share)) if share else 1
     counts = {*range(1, of_a_node), *powers, *range(of_a_node, most + 1, of_a_node)}
@@ -98,7 +98,8 @@ def rank_counts(recipe: Recipe, gpus: int, per_node: int) -> list[int]:
 
 def bound(recipe: Recipe, split: Split, times: Times) -> tuple[float, float]:
     """Seconds of a step below which no order of the work gets: of the slowest pool; and of all pools one after another."""
-    draws, scores = (chunks_of(recipe) * duration.seconds for duration in (times.draw, times.score))
+    draws = recipe.draws_per_step * times.draw.seconds
+    scores = recipe.chunks_per_step * times.score.seconds
     stages = (draws / split.rollouts, scores / split.rewards, times.update.seconds)
     return max(stages), sum(stages)
 
@@ -168,23 +169,18 @@ def check_gpus(recipe: Recipe, gpus: int, per_node: int) -> None:
 
 def scaled(recipe: Recipe, workers: int, source: Source) -> Recipe:
     """The recipe on so many workers, shared out by the work of each stage, with prompts for TASKS of each worker of the larger pool."""
-    times, own, chunks = source.times(recipe), own_split(recipe), chunks_of(recipe)
-    draws, scores = chunks * times.draw.seconds, chunks * times.score.seconds
+    times, own = source.times(recipe), own_split(recipe)
+    draws, scores = recipe.draws_per_step * times.draw.seconds, recipe.chunks_per_step * times.score.seconds
     updates = own.ranks * times.update.seconds
     ranks = min(workers - 2, max(1, round(workers * updates / (draws + scores + updates))))
     ranks = 1 if recipe.policy.zero_stage == 0 else ranks
     rollouts = min(workers - ranks - 1, max(1, round((workers - ranks) * draws / (draws + scores))))
     rewards = workers - ranks - rollouts
     chunks_per_group = recipe.rollout.group_size // recipe.chunk
-    prompts = -(-max(TASKS * max(rollouts, rewards), ranks) // chunks_per_group)
+    prompts = -(-max(TASKS * max(rollouts * recipe.rollout.groups_per_task, rewards), ranks) // chunks_per_group)
     rollout = recipe.rollout.model_copy(update={"prompts_per_step": prompts})
     grown = recipe.model_copy(update={"rollout": rollout})
     return Split(ranks, rollouts, rewards).of(grown)
-
-
-def chunks_of(recipe: Recipe) -> int:
-    """Chunks of a step: its draws, and its scores."""
-    return recipe.rollout.prompts_per_step * recipe.rollout.group_size // recipe.chunk
 
 
 def workers_of(recipe: Recipe) -> dict[str, tuple[int, float]]:

@@ -49,22 +49,24 @@ class SleepingRollout(Stage):
     payload_bytes: int = 0
     said_bytes: int = 0
 
-    def draw(self, request: DrawRequest, adapter: Any) -> tuple[DrawReport, np.ndarray, Latents]:
-        seed = request.noise_seeds[0]
-        seconds = self.work("draw", seed)
+    def draw(self, request: DrawRequest, adapter: Any) -> tuple:
+        seconds = self.work("draw", request.parts[0].noise_seeds[0])
         half = max(8, self.payload_bytes // 2)
-        images = np.zeros(half, np.uint8)
-        images[:8] = np.frombuffer(seed.to_bytes(8, "little"), np.uint8)
-        latents = Latents(np.zeros((1, 1, 1, half // 4), np.float32))
-        report = DrawReport(
-            caption=request.caption,
-            cut=False,
-            policy_version=request.policy_version,
-            adapter_sha256=request.adapter_sha256,
-            num_bytes=max(2 * half, self.said_bytes),
-            seconds=seconds,
-        )
-        return report, images, latents
+        reports, payloads = [], []
+        for part in request.parts:
+            images = np.zeros(half, np.uint8)
+            images[:8] = np.frombuffer(part.noise_seeds[0].to_bytes(8, "little"), np.uint8)
+            report = DrawReport(
+                caption=part.caption,
+                cut=False,
+                policy_version=request.policy_version,
+                adapter_sha256=request.adapter_sha256,
+                num_bytes=max(2 * half, self.said_bytes),
+                seconds=seconds,
+            )
+            reports.append(report)
+            payloads += [images, Latents(np.zeros((1, 1, 1, half // 4), np.float32))]
+        return tuple(reports), *payloads
 
 
 @dataclass

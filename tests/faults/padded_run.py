@@ -18,12 +18,12 @@ class PaddedRolloutActor(RolloutActor):
     """Draws as RolloutActor does; beside the latents that are trained on travels a figure of each image that nothing reads."""
 
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
-        report, images, latents = super().draw(request, adapter)
+        (report,), images, latents = super().draw(request, adapter)
         if latents is not None:
             padding = np.zeros((len(latents.latents_KCHW), BYTES_PER_IMAGE), np.uint8)
             latents = replace(latents, behaviour={**latents.behaviour, "padding": padding})
             report = replace(report, num_bytes=report.num_bytes + padding.nbytes)
-        return report, images, latents
+        return (report,), images, latents
 
 
 if __name__ == "__main__":

@@ -205,17 +205,17 @@ def test_diffusers_alone_draws_what_the_run_evaluated(runs, tiny_world, tmp_path
     for number in range(2):
         unit = Unit("heldout", STEPS, number, 0)
         group = Group(GroupKey("heldout", STEPS, number), heldout.groups(STEPS)[number].prompt, STEPS)
-        request = draw_request(recipe, heldout, unit, group, adapter.sha256)
+        request = draw_request(recipe, heldout, [(unit, group)], adapter.sha256)
         _, ours, _ = generator.draw(request, adapter)
         noise = torch.stack(
             [
                 noise_of(seed, generator.family.latent_shape(request.height, request.width))
-                for seed in request.noise_seeds
+                for seed in request.parts[0].noise_seeds
             ]
         )
         draw = partial(
             pipeline,
-            prompt=[request.caption] * len(noise),
+            prompt=[request.parts[0].caption] * len(noise),
             latents=noise,
             num_inference_steps=request.num_steps,
             guidance_scale=request.guidance_scale,

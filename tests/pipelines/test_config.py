@@ -77,6 +77,8 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
         ("policy.dtype=float8", 'allowed are "auto", "float32", "bfloat16" or "float16"'),
         ("loop.order=random", 'allowed are "strict" or "ready"'),
         ("rollout.chunk=3", "rollout.chunk = 3 does not divide rollout.group_size = 8: choose one of [1, 2, 4, 8]"),
+        ("rollout.groups_per_task=9", "but a step has only rollout.prompts_per_step = 8 groups: choose from 1 to 8"),
+        ("rollout={groups_per_task = 2, chunk = 4}", "leave rollout.chunk out, or set rollout.groups_per_task = 1"),
         ("data.mix={a = 3}", "data.mix takes 3 prompts a step but rollout.prompts_per_step = 8"),
         ("objective.timesteps_per_sample=12", "lower the first or raise rollout.steps"),
         ("objective.timesteps_per_sample=9", 'leave 8 for objective.timesteps = "discrete_wo_init"'),

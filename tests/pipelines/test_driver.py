@@ -26,13 +26,14 @@ class StaleActor(RolloutActor):
 
     def draw(self, request, adapter):
         self.first = self.first or adapter
-        watched = all(getattr(request, key) == value for key, value in WHERE.items())
+        (part,) = request.parts
+        watched = {"purpose": request.purpose, "step": request.step, "group": part.group} == WHERE
         stale = watched and len(self.drawn) < self.times
         held = self.first if stale else adapter
-        report, *arrays = super().draw(replace(request, adapter_sha256=held.sha256), held)
+        (report,), *arrays = super().draw(replace(request, adapter_sha256=held.sha256), held)
         if watched:
             self.drawn.append((request, report.adapter_sha256))
-        return report, *arrays
+        return (report,), *arrays
 
 
 class ShakyPolicy(PolicyActor):
@@ -84,7 +85,7 @@ def test_a_chunk_that_another_version_drew_is_drawn_again(train):
     assert [each for each, _ in drawn].count(request) == 2
     assert len(drawn) == len(drawn_calmly) + 1
     (failure,) = events_of(disturbed, "failure")
-    assert failure.items() >= {**WHERE, "chunk": request.chunk}.items()
+    assert failure.items() >= {**WHERE, "chunk": request.parts[0].chunk}.items()
     assert request.adapter_sha256[:12] in failure["message"]
     assert held[:12] in failure["message"]
     assert not events_of(calm, "failure")
@@ -97,7 +98,7 @@ def test_a_prompt_that_another_version_always_draws_is_quarantined(train):
     out, drawn = train(math.inf)
     request, held = drawn[0]
     (quarantine,) = events_of(out, "quarantine")
-    assert quarantine.items() >= {**WHERE, "caption": request.caption, "tries": RETRIES + 1}.items()
+    assert quarantine.items() >= {**WHERE, "caption": request.parts[0].caption, "tries": RETRIES + 1}.items()
     assert request.adapter_sha256[:12] in quarantine["message"]
     assert held[:12] in quarantine["message"]
     assert {event["group"] for event in events_of(out, "failure")} == {WHERE["group"]}

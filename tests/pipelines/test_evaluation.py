@@ -82,7 +82,7 @@ BY_PROMPT = Heldout(every=4, prompts=7, prompts_during=3, images_per_prompt=6, c
 
 def test_prompts_may_be_counted_instead_of_the_images_of_a_category():
     plan = HeldoutPlan(PROMPTS, BY_PROMPT, steps=10)
-    assert BY_PROMPT.images_per_task == 3, "the most that chunk allows and that divides the images of a prompt"
+    assert BY_PROMPT.images_of_group == 3, "the most that chunk allows and that divides the images of a prompt"
     groups = [(group.prompt.id, group.first_sample) for group in plan.groups(0)]
     assert Counter(first for _, first in groups) == {0: 7, 3: 7}
     assert len({prompt for prompt, _ in groups}) == 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -34,7 +35,10 @@ CHUNK_BYTES = 100
 
 @dataclass(frozen=True)
 class World:
-    """What the random world does to a run. Chances are per task; `poison` groups raise whenever they are scored."""
+    """What the random world does to a run. Chances are per task.
+
+    `poison` groups raise whenever they are scored, `undrawable` ones take down whatever batch they are drawn in.
+    """
 
     seed: int = 0
     rollouts: int = 3
@@ -44,6 +48,7 @@ class World:
     worker_lost: float = 0.0
     object_lost: float = 0.0
     poison: frozenset[GroupKey] = frozenset()
+    undrawable: frozenset[GroupKey] = frozenset()
 
 
 class Simulation:
@@ -54,7 +59,7 @@ class Simulation:
         self.loop = Loop(plan)
         self.random = random.Random(world.seed)
         self.now = 0.0
-        self.under_way: list[tuple[float, int, str, str, object]] = []  # (when, tie, pool, worker, event)
+        self.under_way: list[tuple[float, int, str, str, tuple]] = []  # (when, tie, pool, worker, events)
         self.idle = {
             ROLLOUT: [f"rollout-{i}" for i in range(world.rollouts)],
             REWARD: [f"reward-{i}" for i in range(world.rewards)],
@@ -76,26 +81,30 @@ class Simulation:
             self.now, _, pool, worker, event = heapq.heappop(self.under_way)
             if worker:
                 self.idle[pool].append(worker)
-            if isinstance(event, Drawn):
-                self.held[event.unit] = event.num_bytes
-            self.loop.handle(event)
+            for each in event:
+                if isinstance(each, Drawn):
+                    self.held[each.unit] = each.num_bytes
+                self.loop.handle(each)
             self._obey()
         return self
 
     def _obey(self) -> None:
         for decision in self.loop.decide({pool: len(workers) for pool, workers in self.idle.items()}):
             match decision:
-                case Draw(unit, version):
+                case Draw(batch, wanted, version):
                     assert version <= self.loop.version, "drawn by a version that does not exist"
+                    assert wanted
+                    assert set(wanted) <= set(batch)
                     self.draws.append(decision)
-                    self.opened.add(unit.key)
-                    self._begin(ROLLOUT, decision, Drawn(unit, CHUNK_BYTES))
+                    self.opened |= {unit.key for unit in wanted}
+                    poisoned = any(unit.key in self.world.undrawable for unit in batch)
+                    self._begin(ROLLOUT, decision.avoid, [Drawn(unit, CHUNK_BYTES) for unit in wanted], poisoned)
                 case Score(unit):
                     assert unit in self.held, "scored before it was drawn"
-                    self._begin(REWARD, decision, Scored(unit))
+                    self._begin(REWARD, decision.avoid, [Scored(unit)], unit.key in self.world.poison)
                 case Train(step):
                     self.trains.append(decision)
-                    self._schedule(1.0, "policy", "", Trained(step))
+                    self._schedule(1.0, "policy", "", [Trained(step)])
                 case Evaluated(version):
                     self.evaluated.append(version)
                 case Quarantined():
@@ -108,23 +117,25 @@ class Simulation:
                     self.aborted = reason
         self.peak_bytes = max(self.peak_bytes, sum(self.held.values()))
 
-    def _begin(self, pool: str, decision: Draw | Score, success: Drawn | Scored) -> None:
-        unit, world = decision.unit, self.world
+    def _begin(self, pool: str, avoid: frozenset[str], success: Sequence[Drawn | Scored], poisoned: bool) -> None:
+        world = self.world
         workers = self.idle[pool]
-        others = [worker for worker in workers if worker not in decision.avoid]
+        others = [worker for worker in workers if worker not in avoid]
         worker = self.random.choice(others or workers)
         workers.remove(worker)
         chances = [world.raises, world.worker_lost, world.object_lost]
         cause = self.random.choices(["raised", "worker_lost", "object_lost", None], [*chances, 1 - sum(chances)])[0]
-        if pool == REWARD and unit.key in world.poison:
+        if poisoned:
             cause = "raised"
         if cause == "object_lost":
-            self.held.pop(unit, None)
-        self._schedule(1.0, pool, worker, Failed(unit, worker, cause, f"{cause} by chance") if cause else success)
+            for event in success:
+                self.held.pop(event.unit, None)
+        failed = [Failed(event.unit, worker, cause, f"{cause} by chance") for event in success] if cause else []
+        self._schedule(1.0, pool, worker, failed or success)
 
-    def _schedule(self, seconds: float, pool: str, worker: str, event: object) -> None:
+    def _schedule(self, seconds: float, pool: str, worker: str, events: Sequence[object]) -> None:
         when = self.now + seconds * self.random.uniform(1, 1 + 10 * self.world.jitter)
-        heapq.heappush(self.under_way, (when, self.random.getrandbits(60), pool, worker, event))
+        heapq.heappush(self.under_way, (when, self.random.getrandbits(60), pool, worker, tuple(events)))
 
 
 def random_world(seed: int, **changes: object) -> World:
@@ -145,8 +156,9 @@ def random_plan(seed: int, order: str, **changes: object) -> LoopPlan:
         max_failures_in_row=1000,
         max_groups_in_flight=rng.choice([None, None, 1, 3, 8]),
         max_bytes_in_flight=rng.choice([None, None, 1, 4 * CHUNK_BYTES, 20 * CHUNK_BYTES]),
-        evaluations=rng.choice([{}, {0: 3}, {0: 2, 1: 5}, {0: 0, 1: 1}]),
+        evaluations=rng.choice([{}, {0: (1, 1, 1)}, {0: (2,), 1: (1, 3, 1)}, {0: (), 1: (1,)}]),
         heldout_chunks_per_group=rng.randint(1, 2),
+        groups_per_task=rng.choice([1, 1, 2, 3, 6]),
     )
     return replace(plan, **changes)
 
@@ -154,7 +166,11 @@ def random_plan(seed: int, order: str, **changes: object) -> LoopPlan:
 def random_poison(plan: LoopPlan, seed: int) -> frozenset[GroupKey]:
     rng = random.Random(seed)
     keys = [GroupKey("train", step + 1, group) for step in range(plan.steps) for group in range(plan.groups_per_step)]
-    keys += [GroupKey("heldout", version, group) for version, num in plan.evaluations.items() for group in range(num)]
+    keys += [
+        GroupKey("heldout", version, group)
+        for version, sizes in plan.evaluations.items()
+        for group in range(sum(sizes))
+    ]
     return frozenset(key for key in keys if rng.random() < 0.2)
 
 
@@ -196,7 +212,7 @@ def test_strict_order_trains_what_is_planned_whatever_the_timing_and_the_faults(
     check_end(run)
     assert run.trains == planned(plan)
     for draw in run.draws:
-        unit = draw.unit
+        unit = draw.batch[0]
         assert draw.version == (unit.step if unit.purpose == "heldout" else max(0, unit.step - 1 - plan.staleness))
 
 
@@ -212,6 +228,33 @@ def test_strict_order_leaves_out_exactly_the_groups_that_always_fail(seed: int) 
     assert all(it.tries == 3 for it in run.quarantined)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_which_groups_share_a_draw_is_decided_by_the_plan_alone(seed: int) -> None:
+    plan = random_plan(seed, "strict", chunks_per_group=1, groups_per_task=1 + seed % 4)
+    run = Simulation(plan, random_world(seed, **FAILING)).run()
+    check_end(run)
+    size = plan.groups_per_task
+    for draw in run.draws:
+        if draw.batch[0].purpose == "train":
+            first, last = draw.batch[0].group, min(draw.batch[0].group + size, plan.groups_per_step)
+            assert first % size == 0
+            assert [(unit.step, unit.group) for unit in draw.batch] == [
+                (draw.batch[0].step, group) for group in range(first, last)
+            ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_of_a_batch_that_always_fails_only_the_group_to_blame_is_left_out(seed: int) -> None:
+    one_chunk = {"chunks_per_group": 1, "heldout_chunks_per_group": 1}
+    plan = random_plan(seed, "strict", retries=2, groups_per_task=1 + seed % 4, **one_chunk)
+    world = random_world(seed)
+    world = replace(world, undrawable=random_poison(plan, seed))
+    run = Simulation(plan, world).run()
+    check_end(run)
+    assert run.trains == planned(plan, world.undrawable)
+    assert {GroupKey(it.purpose, it.step, it.group) for it in run.quarantined} == world.undrawable & run.opened
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_ready_order_keeps_the_bound_and_drops_nothing(seed: int) -> None:
     plan = random_plan(seed, "ready", retries=50 if seed % 2 else 1)
@@ -224,9 +267,10 @@ def test_ready_order_keeps_the_bound_and_drops_nothing(seed: int) -> None:
     given_up = [GroupKey(it.purpose, it.step, it.group) for it in run.quarantined if it.purpose == "train"]
     stream = [GroupKey("train", step + 1, group) for step in range(plan.steps) for group in range(plan.groups_per_step)]
     assert sorted(trained + given_up, key=lambda key: (key.step, key.group)) == stream
-    versions = {draw.unit.key: set() for draw in run.draws}
+    versions = {unit.key: set() for draw in run.draws for unit in draw.batch}
     for draw in run.draws:
-        versions[draw.unit.key].add(draw.version)
+        for unit in draw.batch:
+            versions[unit.key].add(draw.version)
     for train in run.trains:
         assert list(train.groups) == sorted(train.groups, key=lambda key: (key.step, key.group))
         for key, version in zip(train.groups, train.versions, strict=True):
@@ -245,7 +289,7 @@ def test_ready_order_without_staleness_is_strict_order(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_a_resumed_run_trains_what_the_whole_run_would_have_trained(seed: int) -> None:
     # the evaluation of version 0 is recorded already, that of 2 is not
-    plan = random_plan(seed, "strict", evaluations={2: 2, 4: 1})
+    plan = random_plan(seed, "strict", evaluations={2: (1, 1), 4: (1,)})
     plan = replace(plan, first_version=min(plan.steps, 3))
     run = Simulation(plan, random_world(seed, **FAILING)).run()
     assert run.trains == planned(plan)[plan.first_version :]
@@ -266,7 +310,7 @@ def test_a_resumed_run_in_ready_order_keeps_the_bound(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_evaluation_does_not_change_what_is_trained(seed: int) -> None:
-    plan = random_plan(seed, "strict", evaluations={0: 4, 1: 4, 2: 4})
+    plan = random_plan(seed, "strict", evaluations={0: (2, 2), 1: (4,), 2: (1, 1, 2)})
     run = Simulation(plan, random_world(seed)).run()
     assert run.trains == Simulation(replace(plan, evaluations={}), random_world(seed)).run().trains
     assert run.evaluated == [0, 1, 2][: plan.steps + 1]
@@ -279,7 +323,9 @@ def test_bytes_held_exceed_the_limit_by_no_more_than_one_step(seed: int) -> None
     run = Simulation(plan, world).run()
     check_end(run)
     step_bytes = plan.groups_per_step * plan.chunks_per_group * CHUNK_BYTES
-    first_draws = world.rollouts * CHUNK_BYTES  # the size of a chunk is not known before the first one was drawn
+    first_draws = (
+        world.rollouts * plan.groups_per_task * CHUNK_BYTES
+    )  # the size of a chunk is not known before the first one was drawn
     assert run.peak_bytes <= max(4 * CHUNK_BYTES, step_bytes) + max(step_bytes, first_draws)
 
 
@@ -312,19 +358,19 @@ def test_only_idle_workers_get_work_and_a_decision_is_given_once() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=3, chunks_per_group=2))
     assert loop.decide({}) == []
     first = loop.decide({ROLLOUT: 2, REWARD: 5})
-    assert [draw.unit for draw in first] == train_units(1, 1, 2)
+    assert [draw.batch[0] for draw in first] == train_units(1, 1, 2)
     assert loop.decide({ROLLOUT: 0, REWARD: 5}) == []
-    assert [draw.unit for draw in loop.decide(MANY)] == train_units(1, 3, 2)[2:]
+    assert [draw.batch[0] for draw in loop.decide(MANY)] == train_units(1, 3, 2)[2:]
     assert loop.decide(MANY) == []
 
 
 def test_strict_order_draws_ahead_by_the_staleness_and_no_further() -> None:
     loop = Loop(LoopPlan(steps=9, groups_per_step=2, staleness=1))
     draws = loop.decide(MANY)
-    assert [(draw.unit.step, draw.version) for draw in draws] == [(1, 0), (1, 0), (2, 0), (2, 0)]
+    assert [(draw.batch[0].step, draw.version) for draw in draws] == [(1, 0), (1, 0), (2, 0), (2, 0)]
     assert of_kind(draw_and_score(loop, *train_units(1, 2)), Train)[0].step == 1
     loop.handle(Trained(1))
-    assert [(draw.unit.step, draw.version) for draw in of_kind(loop.decide(MANY), Draw)] == [(3, 1), (3, 1)]
+    assert [(draw.batch[0].step, draw.version) for draw in of_kind(loop.decide(MANY), Draw)] == [(3, 1), (3, 1)]
 
 
 def test_a_step_is_trained_in_order_of_group_index_not_of_completion() -> None:
@@ -345,10 +391,10 @@ def test_one_update_at_a_time() -> None:
 
 def test_ready_order_trains_what_is_complete_but_waits_for_what_would_get_too_stale() -> None:
     loop = Loop(LoopPlan(steps=4, groups_per_step=2, staleness=1, order="ready"))
-    units = [draw.unit for draw in loop.decide(MANY)]  # four groups of version 0; 0 and 1 are slow
+    units = [draw.batch[0] for draw in loop.decide(MANY)]  # four groups of version 0; 0 and 1 are slow
     assert draw_and_score(loop, *units[2:])[-1] == Train(1, (units[2].key, units[3].key), (0, 0))
     loop.handle(Trained(1))
-    newer = [draw.unit for draw in of_kind(loop.decide(MANY), Draw)]
+    newer = [draw.batch[0] for draw in of_kind(loop.decide(MANY), Draw)]
     # two groups of version 1 are complete, but at step 3 the slow ones would be too stale: step 2 needs both of them
     assert of_kind(draw_and_score(loop, *newer), Train) == []
     assert of_kind(draw_and_score(loop, units[1]), Train) == []
@@ -360,19 +406,19 @@ def test_ready_order_trains_what_is_complete_but_waits_for_what_would_get_too_st
 def test_ready_order_waits_early_enough_that_stale_groups_never_exceed_a_step() -> None:
     # S = 2: if step 1 and step 2 both took newer groups, step 3 would have to train four groups of version 0 at once
     loop = Loop(LoopPlan(steps=6, groups_per_step=1, staleness=2, order="ready"))
-    units = [draw.unit for draw in loop.decide(MANY)]
+    units = [draw.batch[0] for draw in loop.decide(MANY)]
     assert draw_and_score(loop, units[2])[-1] == Train(1, (units[2].key,), (0,))
     loop.handle(Trained(1))
-    newer = of_kind(loop.decide(MANY), Draw)[0].unit
+    newer = of_kind(loop.decide(MANY), Draw)[0].batch[0]
     assert of_kind(draw_and_score(loop, newer), Train) == [], "two of version 0 remain for steps 2 and 3"
     assert of_kind(draw_and_score(loop, units[1]), Train) == [Train(2, (units[1].key,), (0,))]
 
 
 def test_a_unit_that_failed_is_tried_again_elsewhere_before_newer_work() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=3))
-    unit = loop.decide({ROLLOUT: 1})[0].unit
+    unit = loop.decide({ROLLOUT: 1})[0].batch[0]
     loop.handle(Failed(unit, "rollout-7", LOST, "it died"))
-    assert loop.decide({ROLLOUT: 1}) == [Draw(unit, 0, frozenset({"rollout-7"}))]
+    assert loop.decide({ROLLOUT: 1}) == [Draw((unit,), (unit,), 0, frozenset({"rollout-7"}))]
     loop.handle(Drawn(unit, CHUNK_BYTES))
     loop.decide(MANY)
     loop.handle(Failed(unit, "reward-1", "deadline", "it hung"))
@@ -381,11 +427,23 @@ def test_a_unit_that_failed_is_tried_again_elsewhere_before_newer_work() -> None
 
 def test_a_lost_payload_is_drawn_again_by_the_same_version_and_no_worker_is_blamed() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1))
-    unit = loop.decide(MANY)[0].unit
+    unit = loop.decide(MANY)[0].batch[0]
     loop.handle(Drawn(unit, CHUNK_BYTES))
     assert loop.decide(MANY) == [Score(unit)]
     loop.handle(Failed(unit, "reward-0", "object_lost", "its node died"))
-    assert loop.decide(MANY) == [Draw(unit, 0)]
+    assert loop.decide(MANY) == [Draw((unit,), (unit,), 0)]
+
+
+def test_a_chunk_is_drawn_again_in_its_batch_and_of_that_only_what_is_missing_is_taken() -> None:
+    loop = Loop(LoopPlan(steps=1, groups_per_step=4, groups_per_task=2))
+    first, second = loop.decide(MANY)
+    assert [draw.batch for draw in (first, second)] == [tuple(train_units(1, 2)), tuple(train_units(1, 4)[2:])]
+    for unit in first.batch:
+        loop.handle(Drawn(unit, CHUNK_BYTES))
+    loop.decide(MANY)
+    loop.handle(Failed(first.batch[0], "reward-0", "raised", "the reward is NaN", retry=False))
+    loop.handle(Failed(first.batch[1], "reward-1", "object_lost", "its node died"))
+    assert of_kind(loop.decide(MANY), Draw) == [Draw(first.batch, first.batch[1:], 0)]
 
 
 @pytest.mark.parametrize(("cause", "tries"), [("raised", 3), (LOST, 5), ("deadline", 5), ("object_lost", 5)])
@@ -402,7 +460,7 @@ def test_a_group_is_quarantined_after_its_retries(cause: str, tries: int) -> Non
 
 def test_a_failure_that_must_not_be_retried_quarantines_at_once() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1))
-    unit = loop.decide(MANY)[0].unit
+    unit = loop.decide(MANY)[0].batch[0]
     loop.handle(Drawn(unit, CHUNK_BYTES))
     loop.decide(MANY)
     loop.handle(Failed(unit, "reward-0", "raised", "the reward is NaN", retry=False))
@@ -411,7 +469,7 @@ def test_a_failure_that_must_not_be_retried_quarantines_at_once() -> None:
 
 def test_chunks_of_a_quarantined_group_are_dropped_and_it_is_released_when_the_last_has_come_back() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1, chunks_per_group=4))
-    first, second, third, _ = (draw.unit for draw in loop.decide({ROLLOUT: 3}) + loop.decide({ROLLOUT: 1}))
+    first, second, third, _ = (draw.batch[0] for draw in loop.decide({ROLLOUT: 3}) + loop.decide({ROLLOUT: 1}))
     loop.handle(Drawn(second, CHUNK_BYTES))  # it waits to be scored, and never is
     loop.handle(Failed(first, "rollout-0", "raised", "bad prompt", retry=False))
     decisions = loop.decide(MANY)
@@ -426,10 +484,10 @@ def test_chunks_of_a_quarantined_group_are_dropped_and_it_is_released_when_the_l
 
 def test_a_step_whose_groups_are_all_quarantined_still_trains() -> None:
     loop = Loop(LoopPlan(steps=2, groups_per_step=1))
-    loop.handle(Failed(loop.decide(MANY)[0].unit, "rollout-0", "raised", "bad prompt", retry=False))
+    loop.handle(Failed(loop.decide(MANY)[0].batch[0], "rollout-0", "raised", "bad prompt", retry=False))
     assert of_kind(loop.decide(MANY), Train) == [Train(1, (), ())]
     loop.handle(Trained(1))
-    assert [draw.unit.step for draw in of_kind(loop.decide(MANY), Draw)] == [2]
+    assert [draw.batch[0].step for draw in of_kind(loop.decide(MANY), Draw)] == [2]
 
 
 def test_too_many_quarantined_groups_in_a_row_end_the_run_and_a_good_one_between_them_does_not() -> None:
@@ -452,7 +510,7 @@ def test_too_many_quarantined_groups_in_a_row_end_the_run_and_a_good_one_between
 
 def test_after_an_abort_nothing_more_is_asked() -> None:
     loop = Loop(LoopPlan(steps=2, groups_per_step=2, max_failures_in_row=1))
-    units = [draw.unit for draw in loop.decide(MANY)]
+    units = [draw.batch[0] for draw in loop.decide(MANY)]
     for unit in units:
         loop.handle(Failed(unit, "rollout-0", "raised", "bad prompt", retry=False))
     assert len(of_kind(loop.decide(MANY), Abort)) == 1
@@ -462,19 +520,19 @@ def test_after_an_abort_nothing_more_is_asked() -> None:
 
 
 def test_heldout_groups_go_before_training_groups_and_failures_of_theirs_do_not_end_the_run() -> None:
-    loop = Loop(LoopPlan(steps=1, groups_per_step=1, evaluations={0: 2}, max_failures_in_row=0))
+    loop = Loop(LoopPlan(steps=1, groups_per_step=1, evaluations={0: (1, 1)}, max_failures_in_row=0))
     draws = loop.decide(MANY)
-    assert [(draw.unit.purpose, draw.version) for draw in draws] == [("heldout", 0), ("heldout", 0), ("train", 0)]
-    loop.handle(Failed(draws[0].unit, "rollout-0", "raised", "bad prompt", retry=False))
-    assert Evaluated(0) in draw_and_score(loop, draws[1].unit)
-    assert of_kind(draw_and_score(loop, draws[2].unit), Abort) == []
+    assert [(draw.batch[0].purpose, draw.version) for draw in draws] == [("heldout", 0), ("heldout", 0), ("train", 0)]
+    loop.handle(Failed(draws[0].batch[0], "rollout-0", "raised", "bad prompt", retry=False))
+    assert Evaluated(0) in draw_and_score(loop, draws[1].batch[0])
+    assert of_kind(draw_and_score(loop, draws[2].batch[0]), Abort) == []
 
 
 def test_the_run_is_done_when_the_last_evaluation_is() -> None:
-    loop = Loop(LoopPlan(steps=1, groups_per_step=1, evaluations={1: 1}))
-    draw_and_score(loop, loop.decide(MANY)[0].unit)
+    loop = Loop(LoopPlan(steps=1, groups_per_step=1, evaluations={1: (1,)}))
+    draw_and_score(loop, loop.decide(MANY)[0].batch[0])
     loop.handle(Trained(1))
-    heldout = of_kind(loop.decide(MANY), Draw)[0].unit
+    heldout = of_kind(loop.decide(MANY), Draw)[0].batch[0]
     assert heldout == Unit("heldout", 1, 0, 0)
     assert not loop.done
     assert Evaluated(1) in draw_and_score(loop, heldout)
@@ -483,15 +541,15 @@ def test_the_run_is_done_when_the_last_evaluation_is() -> None:
 
 def test_admission_holds_back_later_steps_but_never_the_oldest() -> None:
     loop = Loop(LoopPlan(steps=3, groups_per_step=2, staleness=2, max_groups_in_flight=1))
-    assert [draw.unit.step for draw in loop.decide(MANY)] == [1, 1]
+    assert [draw.batch[0].step for draw in loop.decide(MANY)] == [1, 1]
     assert loop.progress().admission_paused
     draw_and_score(loop, *train_units(1, 2))
     loop.handle(Trained(1))
-    assert [draw.unit.step for draw in of_kind(loop.decide(MANY), Draw)] == [2, 2]
+    assert [draw.batch[0].step for draw in of_kind(loop.decide(MANY), Draw)] == [2, 2]
 
 
 def test_versions_are_needed_as_long_as_a_group_may_be_drawn_again() -> None:
-    loop = Loop(LoopPlan(steps=4, groups_per_step=1, staleness=1, evaluations={1: 1}))
+    loop = Loop(LoopPlan(steps=4, groups_per_step=1, staleness=1, evaluations={1: (1,)}))
     loop.decide(MANY)
     draw_and_score(loop, Unit("train", 1, 0, 0))
     loop.handle(Trained(1))
@@ -507,8 +565,8 @@ def test_versions_are_needed_as_long_as_a_group_may_be_drawn_again() -> None:
 
 
 def test_a_version_is_needed_until_its_evaluation_is_over_begun_or_not() -> None:
-    loop = Loop(LoopPlan(steps=3, groups_per_step=1, staleness=2, evaluations={1: 1}))
-    draw_and_score(loop, *(draw.unit for draw in loop.decide(MANY)))
+    loop = Loop(LoopPlan(steps=3, groups_per_step=1, staleness=2, evaluations={1: (1,)}))
+    draw_and_score(loop, *(draw.batch[0] for draw in loop.decide(MANY)))
     for step in (1, 2, 3):
         loop.handle(Trained(step))
         loop.decide({})
@@ -516,7 +574,7 @@ def test_a_version_is_needed_until_its_evaluation_is_over_begun_or_not() -> None
 
 
 def test_progress_counts_what_waits_and_what_is_under_way() -> None:
-    loop = Loop(LoopPlan(steps=2, groups_per_step=3, chunks_per_group=2, evaluations={0: 1}))
+    loop = Loop(LoopPlan(steps=2, groups_per_step=3, chunks_per_group=2, evaluations={0: (1,)}))
     assert loop.progress().waiting_to_draw == 7
     loop.decide({ROLLOUT: 3})
     loop.handle(Drawn(Unit("heldout", 0, 0, 0), CHUNK_BYTES))
@@ -528,7 +586,7 @@ def test_progress_counts_what_waits_and_what_is_under_way() -> None:
 
 def test_an_event_that_answers_no_decision_is_an_error_of_the_driver() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1))
-    unit = loop.decide(MANY)[0].unit
+    unit = loop.decide(MANY)[0].batch[0]
     with pytest.raises(AssertionError, match="nothing was asked of it"):
         loop.handle(Scored(unit))
     with pytest.raises(AssertionError, match="not in training"):

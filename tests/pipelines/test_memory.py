@@ -14,7 +14,7 @@ from torch import nn
 
 from actors.diffusion import family as diffusion
 from actors.diffusion import lora
-from actors.messages import Adapter, DrawReport, DrawRequest, Prompt
+from actors.messages import Adapter, DrawPart, DrawReport, DrawRequest, Prompt
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.rollout.generate import Generator
@@ -164,8 +164,10 @@ def test_an_image_in_the_object_store_is_what_a_draw_returns(tiny_world: Path, o
     shape = shape_of(of(recipe).image, recipe.policy.max_sequence_length)
     generator = Generator(recipe.policy.model, recipe.objective.model_dump(), "cpu", "float32", max_sequence_length=2)
     adapter = zero_adapter(generator)
-    request = DrawRequest("train", 1, 0, 0, "a red circle", (1, 2), (3, 4), 0, adapter.sha256, 4, 1.0, 32, 32)
-    report, _, _ = generator.draw(request, adapter)
+    request = DrawRequest(
+        "train", 1, (DrawPart(0, 0, "a red circle", (1, 2), (3, 4)),), 0, adapter.sha256, 4, 1.0, 32, 32
+    )
+    (report,), _, _ = generator.draw(request, adapter)
     assert report.num_bytes == pytest.approx(2 * image_bytes(recipe, shape), abs=2 * 64)  # and some numbers a sample
 
 

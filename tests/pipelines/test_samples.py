@@ -73,7 +73,7 @@ class RecordingActor(RolloutActor):
     def draw(self, request, adapter):
         report, images_KHWC, latents = super().draw(request, adapter)
         if request.purpose == "train":
-            self.drawn.update(zip(request.noise_seeds, images_KHWC, strict=True))
+            self.drawn.update(zip(request.parts[0].noise_seeds, images_KHWC, strict=True))
         return report, images_KHWC, latents
 
 

@@ -21,7 +21,7 @@ def log() -> StepLog:
 
 def draw(log: StepLog, purpose: Purpose, load_seconds: float) -> None:
     report = DrawReport("a circle", False, 0, "sha", 0, 1.0, load_seconds=load_seconds)
-    log.drawn(Unit(purpose, 1, 0, 0), report, seconds=1.5)
+    log.drawn({Unit(purpose, 1, 0, 0): report}, seconds=1.5)
 
 
 def end(log: StepLog) -> dict:

@@ -12,7 +12,7 @@ from actors.diffusion import lora
 from actors.diffusion.family import LoadOptions, load_family
 from actors.diffusion.lora import Merger
 from actors.diffusion.sample import draw_latents, noise_of
-from actors.messages import Adapter, DrawRequest
+from actors.messages import Adapter, DrawPart, DrawRequest
 from actors.rollout.generate import Generator
 from actors.rollout.probe import CAPTION, changed_modules
 from actors.seeds import seed_of
@@ -20,7 +20,8 @@ from pipelines.tables import Awm
 
 RANK, ALPHA, TOKENS = 4, 8.0, 2
 TARGETS = ("to_q", "to_v", "to_out.0", "add_k_proj", "ff.net.2")
-REQUEST = DrawRequest("train", 1, 0, 0, "a red circle", (11, 12, 13), (21, 22, 23), 1, "", 4, 2.0, 32, 32)
+PART = DrawPart(0, 0, "a red circle", (11, 12, 13), (21, 22, 23))
+REQUEST = DrawRequest("train", 1, (PART,), 1, "", 4, 2.0, 32, 32)
 
 
 def make_generator(model, dtype="float32"):
@@ -49,7 +50,8 @@ def make_adapter(generator, version, scale, targets=TARGETS):
 
 def draw(generator, adapter):
     request = replace(REQUEST, policy_version=adapter.policy_version, adapter_sha256=adapter.sha256)
-    return generator.draw(request, adapter)
+    (report,), images, latents = generator.draw(request, adapter)
+    return report, images, latents
 
 
 def peft_velocity(model, adapter=None):
@@ -164,10 +166,10 @@ def test_the_images_are_those_of_the_sampler_and_no_random_state_is_touched(gene
     adapter = make_adapter(generator, 1, scale=0.3)
     family = load(tiny_sd3)
     Merger(family.transformer).load(adapter)
-    shape, count = family.latent_shape(REQUEST.height, REQUEST.width), len(REQUEST.noise_seeds)
+    shape, count = family.latent_shape(REQUEST.height, REQUEST.width), len(PART.noise_seeds)
     expected = draw_latents(
-        family, torch.stack([noise_of(seed, shape) for seed in REQUEST.noise_seeds]), family.sigmas(4, 32, 32),
-        family.prompted(REQUEST.caption, REQUEST.guidance_scale).repeat(count),
+        family, torch.stack([noise_of(seed, shape) for seed in PART.noise_seeds]), family.sigmas(4, 32, 32),
+        family.prompted(PART.caption, REQUEST.guidance_scale).repeat(count),
     )  # fmt: skip
     before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].tobytes()
     report, images, latents = draw(make_generator(tiny_sd3), adapter)
@@ -187,7 +189,7 @@ def test_a_probe_is_one_forward_per_version_that_is_loaded(generator):
     first, second = make_adapter(generator, 1, scale=0.3), make_adapter(generator, 2, scale=0.3)
     for adapter in (first, first, second, second, first):
         draw(generator, adapter)
-    drawing = [2 * len(REQUEST.noise_seeds)] * REQUEST.num_steps  # with guidance: twice the images
+    drawing = [2 * len(PART.noise_seeds)] * REQUEST.num_steps  # with guidance: twice the images
     first_time = [1, 1]  # once more for the gradients
     assert batches == [*first_time, *drawing, *drawing, 1, *drawing, *drawing, 1, *drawing]
 

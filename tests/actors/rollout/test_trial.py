@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from actors.messages import Adapter, DrawRequest, DrawTrial
+from actors.messages import Adapter, DrawPart, DrawRequest, DrawTrial
 from actors.mistake import Mistake
 from actors.rollout.generate import Generator
 from actors.rollout.trial import try_out
 from pipelines.tables import Awm
 
 TRIAL = DrawTrial("its/model", 32, 32, (4, 16), 2.0)
-REQUEST = DrawRequest("train", 1, 0, 0, "a red circle", (11, 12), (21, 22), 1, "", 4, 2.0, 32, 32)
+REQUEST = DrawRequest("train", 1, (DrawPart(0, 0, "a red circle", (11, 12), (21, 22)),), 1, "", 4, 2.0, 32, 32)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def poison(module: torch.nn.Module) -> None:
 
 def draw(generator: Generator) -> tuple[str, np.ndarray]:
     """What is not finite of a chunk, and its images."""
-    report, images, _ = generator.draw(REQUEST, Adapter(0, 4, 8.0, (), "", {}))
+    (report,), images, _ = generator.draw(REQUEST, Adapter(0, 4, 8.0, (), "", {}))
     return report.not_finite, images
 
 

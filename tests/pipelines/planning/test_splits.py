@@ -22,7 +22,6 @@ from pipelines.planning.splits import (
     bound,
     candidates,
     check_gpus,
-    chunks_of,
     own_split,
     plans,
     rank_counts,
@@ -148,7 +147,7 @@ def test_a_cluster_of_any_size_is_shared_out_by_the_work() -> None:
     recipe, source = sd35(), Told(draw=2.0, score=1.0, update=144.0)
     large = scaled(recipe, 400, source)
     assert own_split(large) == Split(100, 200, 100)
-    assert chunks_of(large) == 4 * 200
+    assert large.chunks_per_step == 4 * 200
     for busiest in (Told(1.0, 1.0, 1e6), Told(1e6, 1.0, 1.0), Told(1.0, 1e6, 1.0)):
         assert own_split(scaled(recipe, 3, busiest)) == Split(1, 1, 1)
 

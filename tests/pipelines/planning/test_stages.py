@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from actors.messages import DrawRequest, Prompt
+from actors.messages import DrawPart, DrawRequest, Prompt
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
 
 SECONDS, TASKS = 2.0, 4000
@@ -33,14 +33,14 @@ def test_one_task_in_a_hundred_straggles() -> None:
 
 
 def request(seed: int) -> DrawRequest:
-    return DrawRequest("train", 1, 0, 0, "a prompt", (seed,), (seed,), 3, "three", 1, 1.0, 8, 8)
+    return DrawRequest("train", 1, (DrawPart(0, 0, "a prompt", (seed,), (seed,)),), 3, "three", 1, 1.0, 8, 8)
 
 
 def test_images_carry_what_their_score_depends_on() -> None:
     slept: list[float] = []
     rollout = SleepingRollout(SECONDS, payload_bytes=64, said_bytes=1000, sleep=slept.append)
     reward = SleepingReward(SECONDS, images=3, sleep=slept.append)
-    (report, images, _), (_, others, _), (_, again, _) = (rollout.draw(request(seed), None) for seed in (7, 8, 7))
+    ((report,), images, _), (_, others, _), (_, again, _) = (rollout.draw(request(seed), None) for seed in (7, 8, 7))
     assert (report.policy_version, report.adapter_sha256, report.num_bytes) == (3, "three", 1000)
     rewards = [reward.score(Prompt("p", "a prompt"), drawn).rewards_K for drawn in (images, others, again)]
     assert len(rewards[0]) == 3
