@@ -41,14 +41,17 @@ from pipelines.prompts import PromptList, PromptOrder
 from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
 
-CHUNK = 2  # images per task
+CHUNK = 2  # images per score
 SHORT = 0.4  # what the stages that do not limit a run take, relative to the one that does
 LIMITS = ("balanced", "rollout", "reward", "policy")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run. `limit`: the stage that dominates. A step has `tasks_per_worker` tasks of `task_seconds` for each worker."""
+    """A run. `limit`: the stage that dominates. A step has `tasks_per_worker` tasks of `task_seconds` for each worker.
+
+    together: whole groups that are drawn as one batch, which then takes so many times as long; 1: groups are drawn in two chunks.
+    """
 
     staleness: int
     order: str = "strict"
@@ -60,6 +63,7 @@ class Scenario:
     task_seconds: float = 0.2
     payload_bytes: int = 1_000_000
     steps: int = 20
+    together: int = 1
     suits: tuple[int, int] | None = None  # rollout and reward workers that all this is said of, if not the run's own
 
     @property
@@ -68,12 +72,12 @@ class Scenario:
 
     @property
     def chunks_per_group(self) -> int:
-        return 2
+        return 2 if self.together == 1 else 1
 
     @property
     def groups_per_step(self) -> int:
         tasks = self.tasks_per_worker * max(self.suited)
-        return -(-tasks // self.chunks_per_group)
+        return -(-tasks // self.chunks_per_group) * self.together
 
     @property
     def images_per_step(self) -> int:
@@ -83,12 +87,13 @@ class Scenario:
 def pools(scenario: Scenario) -> list[PoolSpec]:
     """Pools whose capacities are in the scenario's ratio: the time of a stage is what its pool needs for a step."""
     step_seconds = scenario.tasks_per_worker * scenario.task_seconds
-    tasks = scenario.groups_per_step * scenario.chunks_per_group
+    chunks = scenario.groups_per_step * scenario.chunks_per_group
+    draws = -(-chunks // scenario.together)
     rollouts, rewards = scenario.suited
     share = {stage: 1.0 if scenario.limit in (stage, "balanced") else SHORT for stage in LIMITS}
     noise = {"jitter": 0.1, "straggling": scenario.straggling} if scenario.straggling else {}
-    draw = {"seconds": share["rollout"] * step_seconds * rollouts / tasks, **noise}
-    score = {"seconds": share["reward"] * step_seconds * rewards / tasks, **noise, "images": CHUNK}
+    draw = {"seconds": share["rollout"] * step_seconds * rollouts / draws, **noise}
+    score = {"seconds": share["reward"] * step_seconds * rewards / chunks, **noise, "images": CHUNK}
     update = {"seconds": share["policy"] * step_seconds, **noise, "straggling": 1.0}
     draw["payload_bytes"] = scenario.payload_bytes
     return [
@@ -113,6 +118,7 @@ def recipe_of(scenario: Scenario) -> Recipe:
             "rollout": {
                 "group_size": scenario.chunks_per_group * CHUNK,
                 "chunk": CHUNK,
+                "groups_per_task": scenario.together,
                 "prompts_per_step": scenario.groups_per_step,
                 "size": scenario.rollouts,
             },
@@ -161,8 +167,10 @@ class Meter:
         for outcome in outcomes:
             kind, what, _ = outcome.key
             if kind in ("draw", "score"):
-                group = (what.step, what.group)
-                self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share
+                units = what.batch if kind == "draw" else (what,)
+                for unit in units:
+                    group = (unit.step, unit.group)
+                    self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share / len(units)
             elif kind in ("update", "export"):
                 self.update_seconds[what] = self.update_seconds.get(what, 0.0) + share
 
@@ -171,7 +179,7 @@ class Meter:
             raise RuntimeError(outcome.failure.message)
         match outcome.key[0]:
             case "draw":
-                self.busy.append((now, "rollout", outcome.value.seconds))
+                self.busy.append((now, "rollout", outcome.value[0].seconds))
             case "score":
                 self.busy.append((now, "reward", outcome.value.seconds))
             case "update":
@@ -274,6 +282,8 @@ def virtual_scenarios(quick: bool) -> Iterator[Scenario]:
         sizes, (0.0, 3.0, 5.0), (0, 1, 2, 4), ("strict", "ready")
     ):
         yield replace(base, staleness=staleness, order=order, rollouts=rollouts, rewards=rewards, straggling=straggling)
+    for together, staleness, order in product((2, 4), (0, 1, 2), ("strict", "ready")):
+        yield replace(base, staleness=staleness, order=order, together=together)
     for limit, staleness, order in product(("rollout", "reward", "policy"), (0, 1, 2), ("strict", "ready")):
         yield replace(base, staleness=staleness, order=order, limit=limit)
 
@@ -289,7 +299,7 @@ def long_scenarios(quick: bool) -> list[Scenario]:
 def utilisation_table(title: str, rows: list[dict[str, Any]]) -> Table:
     """A line per scenario, with strict order's share of ready order's speed where both were run."""
     speed = {_without_order(row): row["images_per_s"] for row in rows if row["order"] == "ready"}
-    columns = ("limit", "workers", "noise", "S", "order", "busy %:\nrollout/\nreward/\npolicy", "of\nbound", "images\n/s",
+    columns = ("limit", "workers", "groups\na draw", "noise", "S", "order", "busy %:\nrollout/\nreward/\npolicy", "of\nbound", "images\n/s",
                "strict\n/ready")  # fmt: skip
     table = Table(*columns, title=title)
     for row in rows:
@@ -298,7 +308,7 @@ def utilisation_table(title: str, rows: list[dict[str, Any]]) -> Table:
         busy = "/".join(f"{100 * row['busy'][pool]:.0f}" for pool in ("rollout", "reward", "policy"))
         noise = f"x{row['straggling']:.0f}" if row["straggling"] else "none"
         workers = f"{row['rollouts']}+{row['rewards']}"
-        table.add_row(row["limit"], workers, noise, str(row["staleness"]), row["order"], busy,
+        table.add_row(row["limit"], workers, str(row["together"]), noise, str(row["staleness"]), row["order"], busy,
                       f"[bold]{row['of_bound']:.3f}[/]", f"{row['images_per_s']:.1f}", ratio)  # fmt: skip
     return table
 
@@ -318,7 +328,7 @@ def driver_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _without_order(row: dict[str, Any]) -> tuple:
-    return tuple(row[key] for key in ("limit", "rollouts", "rewards", "straggling", "staleness"))
+    return tuple(row[key] for key in ("limit", "rollouts", "rewards", "together", "straggling", "staleness"))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,6 +17,11 @@ def test_two_versions_of_staleness_keep_balanced_pools_busy(order: str) -> None:
     assert of_bound(staleness=2, order=order) > 0.95
 
 
+@pytest.mark.parametrize("together", [2, 4])
+def test_groups_that_are_drawn_together_keep_pools_as_busy(together: int) -> None:
+    assert of_bound(staleness=2, together=together, straggling=0.0) > 0.999
+
+
 @pytest.mark.parametrize("limit", ["rollout", "reward", "policy"])
 def test_one_version_of_staleness_keeps_a_pool_busy_that_dominates(limit: str) -> None:
     assert of_bound(staleness=1, limit=limit) > 0.95
