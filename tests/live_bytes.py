@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -40,6 +41,20 @@ class LiveBytes(TorchDispatchMode):
 
     def _drop(self, size: int) -> None:
         self.now -= size
+
+
+def fake(model: nn.Module) -> FakeTensorMode:
+    """Turns a model's weights and buffers into tensors that have no numbers, and returns the mode in which it then runs.
+
+    Every operation says which tensors it would make, of which size, and computes nothing: the counts are those of a real run.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            module._parameters[name] = nn.Parameter(mode.from_tensor(weight.detach()), weight.requires_grad)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = mode.from_tensor(buffer)
+    return mode
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What networks keep for a backward, against what torch's hooks count on small networks of the real classes, in bfloat16 on the CPU."""
+"""What networks keep for a backward, against what torch's hooks count on small networks of the real classes, in bfloat16."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actors.diffusion import lora
 from actors.diffusion.family import FAMILIES
 from pipelines import architectures
 from pipelines.memory_networks import NETWORKS, Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
-from tests.live_bytes import LiveBytes, saved_for_backward
+from tests.live_bytes import LiveBytes, fake, saved_for_backward
 
 ROWS, SIDE, TEXT, RANK = 2, 32, 128, 8  # of a batch; of latents; tokens of a caption; of the LoRA
 SMALLER: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ def test_the_lora_has_as_many_numbers_as_the_network_says(name: str, targets: st
 def test_what_is_saved_for_the_backward_is_what_the_hooks_count(name: str, targets: str) -> None:
     """Within 6 %: left out are the first norms, which nothing trained comes before, the last one, and small things."""
     model, network = make(name, targets)
-    with saved_for_backward(model) as saved:
+    with fake(model), saved_for_backward(model) as saved:
         loss(model, inputs(name, model))
     assert saved_bytes(network, RUN, checkpointing=False) == pytest.approx(sum(saved.values()), rel=0.06)
 
@@ -116,9 +116,10 @@ def test_an_update_takes_no_more_than_was_said_and_not_much_less(name: str, targ
     model, network = make(name, targets)
     if checkpointing:
         model.enable_gradient_checkpointing()  # type: ignore[operator]
-    given = inputs(name, model)
-    with LiveBytes(known(model, given)) as live:
-        loss(model, given).backward()
+    with fake(model):
+        given = inputs(name, model)
+        with LiveBytes(known(model, given)) as live:
+            loss(model, given).backward()
     said = saved_bytes(network, RUN, checkpointing) + backward_bytes(network, RUN) + 4 * network.lora * RANK
     assert 0.5 * said < live.peak < 1.02 * said
 
@@ -126,9 +127,10 @@ def test_an_update_takes_no_more_than_was_said_and_not_much_less(name: str, targ
 @pytest.mark.parametrize(("name", "targets"), CASES)
 def test_a_forward_takes_no_more_than_was_said_and_not_much_less(name: str, targets: str) -> None:
     model, network = make(name, targets)
-    given = inputs(name, model)
-    with torch.no_grad(), LiveBytes(known(model, given)) as live:
-        model(**given, return_dict=False)
+    with fake(model), torch.no_grad():
+        given = inputs(name, model)
+        with LiveBytes(known(model, given)) as live:
+            model(**given, return_dict=False)
     assert 0.4 * forward_bytes(network, RUN) < live.peak < forward_bytes(network, RUN)
 
 
