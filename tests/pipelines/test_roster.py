@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +13,12 @@ import pytest
 import pipelines.workers
 from actors.rollout.actor import RolloutActor
 from cluster.tasks import Introduction
-from pipelines.config import Recipe, load_recipe
+from pipelines.config import Recipe, dump_recipe, load_recipe
+from pipelines.control import Control
+from pipelines.recovery import RunFailed
 from pipelines.roster import Roster
+from pipelines.run_folder import RunFolder
+from pipelines.step_log import StepLog
 from pipelines.train import main
 
 ACTORS = {"rollout-0": "rollout", "reward-0": "reward", "policy-0": "policy"}
@@ -46,6 +52,25 @@ def test_different_gpus_in_a_pool_are_named_and_forbidden_only_where_bits_must_b
         roster.meet([on("A100", 2)])
         assert "rollout do not compute alike: 2 x H100, 1 x A100" in roster.problem
         assert roster.exact == exact
+
+
+@pytest.mark.parametrize("order", ["strict", "ready"])
+def test_a_worker_that_joins_with_another_gpu_ends_a_run_that_must_be_repeatable_another_says_so_once(
+    tiny_world: Path, tmp_path: Path, order: str
+) -> None:
+    recipe = load_recipe(tiny_world, [f'loop.order="{order}"'])
+    folder = RunFolder.create(tmp_path / order, dump_recipe(recipe))
+    joined, notes = [[on("H100", 0)], [on("A100", 1)], [on("A100", 2)]], []
+    executor = SimpleNamespace(introductions=lambda: joined.pop(0))
+    watchers = SimpleNamespace(note=notes.append)
+    control = Control(recipe, executor, folder, StepLog(), watchers, Roster(recipe), lambda: None)
+    control.greet()
+    with pytest.raises(RunFailed, match="1 x H100, 1 x A100") if order == "strict" else nullcontext():
+        control.greet()
+    control.greet()
+    assert [event["kind"] for event in folder.read_events()] == ["mixed_gpus"]
+    assert len(notes) == (order == "ready")
+    assert len(json.loads((folder.path / "workers.json").read_text())) == 3
 
 
 class Varied(RolloutActor):
