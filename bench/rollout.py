@@ -20,6 +20,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from actors.diffusion.compiling import compile_blocks
 from actors.diffusion.family import Family, Prompted
 from actors.diffusion.sample import draw_latents, noise_of
 from bench.command import command_line, fill_in, finish, start, surroundings
@@ -120,7 +121,7 @@ def measure(options: argparse.Namespace, device: torch.device, dtype: torch.dtyp
         peaks[name] = peak.mb
     seconds = take_turns(ways, options.repeats, device.type)
     if options.compile:
-        family.transformer.compile()
+        compile_blocks(family.transformer)
         seconds |= take_turns({"compiled": ways["ours"]}, options.repeats, device.type)
     decoding = take_turns({"decode": lambda: family.decode(latents_BCHW)}, options.repeats, device.type)
     return {

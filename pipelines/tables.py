@@ -117,7 +117,7 @@ class Rollout(Pool):
     width: Count = 512
     device: Device = "auto"
     dtype: DType = "auto"
-    compile: bool = False  # the transformer, by torch.compile, on a GPU
+    compile: bool = False  # the blocks of the transformer, by torch.compile, on a GPU
 
 
 class Reward(Pool):
@@ -143,7 +143,7 @@ class Policy(Table):
     ranks: Count = 1
     zero_stage: Literal[0, 1, 2, 3] = 2  # of DeepSpeed; 0: one rank of plain torch
     activation_checkpointing: bool = False
-    compile: bool = False  # the transformer, by torch.compile, on a GPU
+    compile: bool = False  # the blocks of the transformer, by torch.compile, on a GPU
     text_encoders: Literal["keep", "park"] = "keep"  # park: on the CPU while nothing is encoded, here and in rollout
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
     init_adapter: Model = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one

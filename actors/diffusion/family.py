@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
 from actors.device import to_host
+from actors.diffusion.compiling import compile_blocks
 from actors.diffusion.schedule import ramp, shifted_sigmas
 from actors.mistake import Mistake
 from actors.model_files import read_object
@@ -81,7 +82,7 @@ class LoadOptions:
     """How to load a family.
 
     `decoder=False` leaves out the VAE, which the policy does not need. `text_encoders` "park" keeps them on the CPU while nothing
-    is encoded. `compile` runs the transformer through torch.compile; on a CPU it is off.
+    is encoded. `compile` runs the transformer's blocks through torch.compile; on a CPU it is off.
     """
 
     device: torch.device
@@ -131,7 +132,7 @@ class Family(ABC):
                 if not (self.parked and name in self.encoder_parts):
                     part.to(options.device)
         if options.compile and options.device.type == "cuda":
-            self.transformer.compile()
+            compile_blocks(self.transformer)
         self._captions: OrderedDict[str, Conditions] = OrderedDict()
 
     @abstractmethod

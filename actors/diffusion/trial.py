@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from actors.diffusion.compiling import uncompiled
 from actors.diffusion.family import Family
 from actors.diffusion.sample import noise_of
 from actors.messages import DrawTrial
@@ -52,9 +51,3 @@ def not_finite(trial: DrawTrial, what: str) -> Mistake:
 
 def _finite(tensor: Tensor) -> bool:
     return bool(tensor.isfinite().all())
-
-
-def uncompiled(network: nn.Module) -> AbstractContextManager[object]:
-    """Within it a compiled network runs as it is written: what it compiles depends on the shapes that it meets, and on their order."""
-    compiled = network._compiled_call_impl is not None
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from actors.diffusion.trial import try_network, uncompiled
+from actors.diffusion.compiling import uncompiled
+from actors.diffusion.trial import try_network
 from actors.messages import DrawTrial
 from actors.mistake import Mistake
 from actors.policy.actor import PolicyActor
