@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Callable
@@ -58,11 +59,17 @@ def quiet() -> None:
     """Silences what the libraries say while they load: what does not fit is told as a mistake (actors/model_weights.py)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    logging.getLogger("DeepSpeed").addFilter(_errors_alone)
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+
+
+def _errors_alone(record: logging.LogRecord) -> bool:
+    """DeepSpeed sets its own level when it is imported, and says at each import that there is no GPU."""
+    return record.levelno >= logging.ERROR
 
 
 def leaves_room(method: Method) -> Method:

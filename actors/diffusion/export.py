@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -15,6 +16,8 @@ from actors.diffusion.family import LoadOptions, load_family
 from actors.diffusion.foreign_lora import as_adapter
 from actors.diffusion.lora import Merger
 from actors.model_path import PIPELINE_MARKER
+
+HERE = "_name_or_path"  # where a part was read from, which says nothing on another machine
 
 
 def write_lora(file: Path, folder: Path, dtype: str) -> None:
@@ -36,6 +39,10 @@ def write_merged(model: str, file: Path, folder: Path, dtype: str, max_sequence_
     family = load_family(model, options)
     Merger(family.transformer).load(as_adapter(family.pipeline, file))
     family.pipeline.save_pretrained(folder, safe_serialization=True)
+    for file in (folder / PIPELINE_MARKER, *folder.glob("*/config.json")):
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        if fields.pop(HERE, None) is not None:
+            file.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def arguments_to_open(model: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 
@@ -10,7 +11,7 @@ import torch
 
 from actors import device
 from actors.mistake import Mistake
-from actors.process import EXACT, leaves_room, prepare
+from actors.process import EXACT, leaves_room, prepare, quiet
 
 
 @pytest.fixture
@@ -92,3 +93,14 @@ def test_a_foreign_launchers_local_rank_does_not_choose_the_gpu(monkeypatch: pyt
     _import_deepspeed(torch.device("cpu"))
     assert os.environ["LOCAL_RANK"] == "0"
     assert "OMPI_COMM_WORLD_LOCAL_RANK" not in os.environ
+
+
+def test_deepspeed_says_errors_alone_whatever_level_it_sets_for_itself() -> None:
+    quiet()
+    logger = logging.getLogger("DeepSpeed")
+    said = [level for level in (logging.INFO, logging.WARNING, logging.ERROR) if logger.filter(record_of(level))]
+    assert said == [logging.ERROR]
+
+
+def record_of(level: int) -> logging.LogRecord:
+    return logging.LogRecord("DeepSpeed", level, __file__, 1, "Setting accelerator to CPU", None, None)

@@ -92,8 +92,10 @@ def test_an_exported_lora_draws_the_same_in_diffusers(run, pictures, tiny_world,
     assert "learning_rate = 0.05" in card
 
 
-def test_a_merged_pipeline_opens_alone_and_draws_the_same(run, pictures, tmp_path):
+def test_a_merged_pipeline_opens_alone_and_draws_the_same(run, pictures, tiny_world, tmp_path):
     assert export.main([str(run), "--out", str(tmp_path / "whole"), "--merge"]) == 0
+    described = "".join(file.read_text() for file in (tmp_path / "whole").rglob("*.json"))
+    assert str(tiny_world.parent) not in described, "where the base lies on this machine says nothing elsewhere"
     pipeline = opened_as_its_card_says(tmp_path / "whole")
     assert np.abs(by_diffusers(pipeline) - drawn(pictures, "trained")).max() <= 1
     assert not list((tmp_path / "whole").rglob("*.bin"))
