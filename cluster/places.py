@@ -122,9 +122,20 @@ def write(place: str, content: memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _keep_names(os.path.dirname(path))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _keep_names(folder: str) -> None:
+    """Makes a folder of this disk hold the names that it has now, whatever happens to the machine; some file systems cannot."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def size(place: str) -> int:

@@ -13,13 +13,15 @@ from cluster.tasks import Failure
 from cluster.waiting import WaitSet
 
 GRACE_S = 5.0
+BLAMED_FIRST = {"worker_lost": 0, "mistake": 1}
 
 
 class Round:
     """Calls `done(values, None)` when all ranks have returned, or `done([], failure)` when one has not. Once.
 
     When a rank dies, the others often fail first, with an error about a lost connection. So after an error the round gives
-    the others GRACE_S to say more (those that wait for the failed one never would), and blames a dead rank before one that raised.
+    the others GRACE_S to say more (those that wait for the failed one never would), and blames a dead rank, then a mistake, before
+    one that raised.
     """
 
     def __init__(
@@ -74,6 +76,6 @@ class Round:
 
     def _finish(self) -> None:
         self.cancel()
-        blamed = sorted(self._failures, key=lambda failure: failure.cause != "worker_lost")
+        blamed = sorted(self._failures, key=lambda failure: BLAMED_FIRST.get(failure.cause, len(BLAMED_FIRST)))
         values = [] if blamed else [self._values[rank] for rank in range(len(self._refs))]
         self._done(values, blamed[0] if blamed else None)
