@@ -11,6 +11,7 @@ import torch
 from actors import process
 from cluster.tasks import PoolSpec
 from pipelines.config import load_recipe
+from pipelines.train import main
 from pipelines.workers import in_one_process, pool_specs
 
 SHARES = {"rollout": 0.25, "reward": 0.5, "policy": 1.0}
@@ -72,3 +73,15 @@ def test_every_worker_is_told_whether_its_bits_must_be_the_same_again(tiny_world
         if spec.name in SHARES
     ]
     assert told == [wanted] * 3
+
+
+def test_a_run_whose_worker_holds_a_gpu_and_sees_none_ends_with_one_sentence(
+    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = [str(tiny_world), "--executor", "local", "--set", "rollout.num_gpus=1.0"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert "error a worker with num_gpus = 1 on " in told
+    assert "set device" in told
+    assert "Traceback" not in told
