@@ -66,11 +66,11 @@ def where(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     }
     if device.type != "cuda":
         return said
-    gpu = torch.cuda.get_device_properties(device)
+    major, minor = torch.cuda.get_device_capability(device)
     return said | {
-        "gpu": gpu.name,
-        "capability": f"{gpu.major}.{gpu.minor}",
-        "memory_gib": round(gpu.total_memory / 2**30, 1),
+        "gpu": torch.cuda.get_device_name(device),
+        "capability": f"{major}.{minor}",
+        "memory_gib": round(torch.cuda.mem_get_info(device)[1] / 2**30, 1),
         "cuda": torch.version.cuda,
         "driver": driver_version(),
     }
