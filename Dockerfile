@@ -21,7 +21,9 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
 
 COPY LICENSE README.md ./
 COPY actors ./actors
+COPY bench ./bench
 COPY cluster ./cluster
 COPY pipelines ./pipelines
 COPY recipes ./recipes
+COPY tests ./tests
 COPY toy ./toy

@@ -13,7 +13,7 @@ from itertools import product
 
 from pipelines import memory_judge as vlm
 from pipelines.config import Recipe
-from pipelines.memory_families import Shape, shape_of
+from pipelines.memory_families import Shape, loaded, shape_of
 from pipelines.memory_models import ImageModel, Judge, Part
 from pipelines.memory_networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
 from pipelines.tables import DType, FlowGrpo, Policy, Pool
@@ -87,9 +87,10 @@ def estimate(recipe: Recipe, models: Models) -> Estimate:
     groups = steps * recipe.rollout.prompts_per_step
     if recipe.loop.max_groups_in_flight is not None:
         groups = min(groups, recipe.loop.max_groups_in_flight)
+    image = loaded(models.image, recipe.policy.max_sequence_length)
     actors = (
-        policy_rank(recipe, models.image, shape),
-        rollout_worker(recipe, models.image, shape),
+        policy_rank(recipe, image, shape),
+        rollout_worker(recipe, image, shape),
         reward_worker(recipe, models.judge, shape),
     )
     return Estimate(actors, one, one * groups * recipe.rollout.group_size)

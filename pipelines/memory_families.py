@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.memory_models import ImageModel
 
 LONGEST_T5, LONGEST_QWEN, Z_IMAGE_BLOCK = 512, 1024, 32
+T5_OF_SD3, WITHOUT_T5 = "text_encoder_3", 256  # actors/diffusion/sd3.py
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Shape:
 
     channels: of the latents; scale: pixels per latent, patch: latents per token, in each direction; text: a caption's tokens at
     most; caption_width: numbers of such a token; longest: the largest policy.max_sequence_length; block: to whole multiples of
-    this the network pads tokens; guidance: how a scale is used, "mixed" above `unguided`, or "told" to the network.
+    this the network pads tokens; guidance: how a scale is used, "mixed" above `unguided`, or "told" to the network; unread: how many
+    of a caption's tokens are zeros that stand for an encoder left out.
     """
 
     channels: int
@@ -32,6 +34,7 @@ class Shape:
     block: int = 1
     guidance: str = "mixed"
     unguided: float = 1.0
+    unread: int = 0
 
     @property
     def unit(self) -> int:
@@ -60,15 +63,24 @@ def shape_of(model: ImageModel, max_sequence_length: int) -> Shape:
     return SHAPES[model.pipeline](model, max_sequence_length)
 
 
+def loaded(model: ImageModel, max_sequence_length: int) -> ImageModel:
+    """The model without what its family leaves out: SD3's T5 where it is asked for no tokens."""
+    if model.pipeline != "StableDiffusion3Pipeline" or max_sequence_length:
+        return model
+    return replace(model, encoders={name: part for name, part in model.encoders.items() if name != T5_OF_SD3})
+
+
 def _sd3(model: ImageModel, max_sequence_length: int) -> Shape:
     config, clip = model.transformer.config, model.encoders["text_encoder"].config
+    unread = WITHOUT_T5 if max_sequence_length == 0 and T5_OF_SD3 in model.encoders else 0
     return Shape(
         channels=config["in_channels"],
         scale=_scale_of_autoencoder(model),
         patch=config.get("patch_size", 2),
-        text=clip.get("max_position_embeddings", 77) + max_sequence_length,
+        text=clip.get("max_position_embeddings", 77) + max_sequence_length + unread,
         caption_width=config["joint_attention_dim"],
         longest=LONGEST_T5,
+        unread=unread,
     )
 
 

@@ -102,7 +102,9 @@ def _guidance(recipe: Recipe, shape: Shape, pipeline: str) -> Iterator[str]:
 
 def _captions(shape: Shape, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
     """Words are counted, since a word is a token at least: these captions are cut for certain, others may be."""
-    longest = max(1, shape.text if recipe.policy.max_sequence_length == 0 else recipe.policy.max_sequence_length)
+    longest = max(
+        1, shape.text - shape.unread if recipe.policy.max_sequence_length == 0 else recipe.policy.max_sequence_length
+    )
     cut = sum(len(prompt.caption.split()) > longest for prompt in prompts)
     if cut:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.manifest.entrypoint import IN_IMAGE
+from pipelines.shipping import list_files
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = yaml.safe_load((ROOT / "ray_job.yaml").read_text())
@@ -35,3 +37,22 @@ def test_the_image_holds_what_a_job_needs() -> None:
     assert {name for name in copied if (ROOT / name).is_dir()} == set(IN_IMAGE)
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert let_in == set(copied)
+
+
+def test_what_measures_a_gpu_travels_with_all_that_it_imports() -> None:
+    """In the image and in a job's working folder: there are the GPUs."""
+    imported = {
+        name.partition(".")[0]
+        for file in (ROOT / "bench").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        for name in _modules(node)
+    }
+    own = {name for name in imported if (ROOT / name).is_dir()}
+    assert {"actors", "bench"} <= own <= set(IN_IMAGE)
+    assert own <= {file.partition("/")[0] for file in list_files()}
+
+
+def _modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

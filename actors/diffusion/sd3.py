@@ -12,13 +12,15 @@ from actors.diffusion.schedule import shifted_sigmas
 from actors.mistake import Mistake
 
 OPTIONAL_PARTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
+WITHOUT_T5 = 256  # zero vectors in the place of a T5 that is left out: what diffusers' pipeline feeds by default
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
 class StableDiffusion3(Family):
     """SD3 behind `Family`: timestep = 1000 sigma, velocity = noise - clean as predicted, no packing, plain guidance.
 
-    Without T5 in the folder, diffusers' pipeline feeds `max_sequence_length` zero vectors in its place; so does this.
+    Without T5 in the folder, diffusers' pipeline feeds `max_sequence_length` zero vectors in its place; so does this. A T5 that the
+    folder has is left out where `max_sequence_length` is 0: WITHOUT_T5 zero vectors stand for it, and captions are CLIP's.
     Left out: skip-layer guidance and IP adapters.
     """
 
@@ -31,6 +33,10 @@ class StableDiffusion3(Family):
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         absent = pipeline_parts(model, OPTIONAL_PARTS, options.decoder)
+        self.zeros = options.max_sequence_length
+        if self.zeros == 0 and "text_encoder_3" not in absent:
+            absent |= {"text_encoder_3": None, "tokenizer_3": None}
+            self.zeros = WITHOUT_T5
         pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtype, **absent)
         super().__init__(pipeline, options, longest_sequence=512)
         self.channels = pipeline.transformer.config.in_channels
@@ -58,7 +64,7 @@ class StableDiffusion3(Family):
             prompt_2=None,
             prompt_3=None,
             do_classifier_free_guidance=False,
-            max_sequence_length=self.max_sequence_length,
+            max_sequence_length=self.max_sequence_length or self.zeros,
             device=self.device,
         )
         return Conditions({"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled})

@@ -31,7 +31,7 @@ def toy(**settings: str) -> Recipe:
 def test_the_repository_ships_a_few_mebibytes_of_what_runs_and_nothing_else() -> None:
     files = shipping.list_files()
     assert sum(files.values()) < 20 * 2**20
-    programs = ("actors", "cluster", "pipelines", "toy", "recipes")
+    programs = ("actors", "bench", "cluster", "pipelines", "recipes", "tests", "toy")
     tracked = [path for name in programs for path in (ROOT / name).rglob("*") if path.is_file()]
     needed = {path.relative_to(ROOT).as_posix() for path in tracked if "__pycache__" not in path.parts}
     assert needed <= set(files)
