@@ -27,6 +27,7 @@ from pipelines.arguments import path_of
 from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 from pipelines.memory import GIB, Actor, Estimate, Models, card_needed, estimate, fullest_gpu
+from pipelines.memory_host import GPUS_OF_NODE, starting_at_once
 from pipelines.memory_models import image_model, judge
 from pipelines.planning.sureness import split_warnings
 from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
@@ -131,6 +132,11 @@ def report_memory(recipe: Recipe, models: Models, gpu_memory: float, console: Co
         return True
     who = " + ".join(f"{count} {pool}" for pool, count in together.items())
     speaking.say(console, f"The fullest GPU: {who}, {_size(together_need)} of {_size(room)}.")
+    host, starting = starting_at_once(found.actors)
+    who = " + ".join(f"{count} {pool}" for pool, count in starting.items())
+    speaking.say(
+        console, f"The fullest node of at most {GPUS_OF_NODE} GPUs: {who} read {_size(host)} at once when they start."
+    )
     for actor in found.actors:
         if share := _too_small(actor, room):
             speaking.say(console, share)
