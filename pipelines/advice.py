@@ -118,8 +118,12 @@ def _checkpointing(recipe: Recipe, models: Models) -> Iterator[Override]:
 
 
 def _park(recipe: Recipe, models: Models) -> Iterator[Override]:
-    if recipe.policy.text_encoders == "keep":
-        yield {"policy.text_encoders": "park"}
+    for pool, table in (
+        ("policy", recipe.policy),
+        ("rollout", recipe.rollout),
+    ):  # rollout last: it encodes for every task
+        if table.text_encoders == "keep":
+            yield {f"{pool}.text_encoders": "park"}
 
 
 def _groups_per_task(recipe: Recipe, models: Models) -> Iterator[Override]:

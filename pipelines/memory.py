@@ -16,7 +16,7 @@ from pipelines.config import Recipe
 from pipelines.memory_families import Shape, loaded, shape_of
 from pipelines.memory_models import ImageModel, Judge, Part
 from pipelines.memory_networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
-from pipelines.tables import DType, FlowGrpo, Policy, Pool
+from pipelines.tables import DType, FlowGrpo, Policy, Pool, Rollout
 
 GIB = 2**30
 FLOAT32, FLOAT64 = 4, 8
@@ -24,6 +24,7 @@ CONTEXT = int(0.6 * GIB)  # of CUDA and its libraries in one process; assumed
 COLLECTIVES = GIB  # NCCL's buffers in a rank of several; assumed
 SLACK = 0.05  # of what comes and goes, for the allocator's gaps; assumed
 PIXELS_AT_ONCE = 2**22  # decoded in one call: actors/diffusion/family.py
+CACHED_CAPTIONS = 256  # kept encoded on the device: the same
 NOT_OF_TORCH = "CUDA and libraries"  # held outside of torch's allocator, which alone keeps to a worker's share
 LIVE_NUMEL = 10**9  # of weights that DeepSpeed's stage 3 keeps gathered (its default)
 
@@ -107,14 +108,15 @@ def policy_rank(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     gathered = min(model.transformer.numel, LIVE_NUMEL) * element
     held = {
         "transformer": min(weights, weights // policy.ranks + gathered) if sharded else weights,
-        **_encoders_held(recipe, model, element, gpu),
+        "text encoders": _encoders_held(policy, model, element),
+        "captions": _captions_bytes(-(-recipe.rollout.prompts_per_step // policy.ranks), shape, element),
         **trained_bytes(policy.zero_stage, policy.ranks, network.lora * policy.lora_rank),
         "samples of a step": _samples_bytes(recipe, shape, element),
         **_overhead(gpu, policy.ranks),
     }
     phases = {
         **({"loading": weights - held["transformer"]} if sharded else {}),
-        "encoding": _encoding(recipe, model, shape, element, gpu),
+        "encoding": _encoding(policy, model, shape, element),
         "update": _slack(_update_bytes(recipe, network, shape, element)),
     }
     return Actor("policy", policy.ranks, policy.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=False))
@@ -128,7 +130,8 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     network = network_of(model.transformer.kind, model.transformer.config, policy.lora_targets)
     held = {
         "transformer": model.transformer.numel * element,
-        **_encoders_held(recipe, model, element, gpu),
+        "text encoders": _encoders_held(rollout, model, element),
+        "captions": _captions_bytes(0, shape, element),
         "VAE": model.vae.numel * element,
         **_overhead(gpu, ranks=1),
     }
@@ -137,7 +140,7 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, PIXELS_AT_ONCE)
     widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
     phases = {
-        "encoding": _encoding(recipe, model, shape, element, gpu),
+        "encoding": _encoding(rollout, model, shape, element),
         "drawing": _slack(_drawing_bytes(recipe, network, shape, element)),
         "decoding": _slack(decoded * decoder_numel(model.vae) * element + images * pixels * 3 * 3 * FLOAT32),
         "merging": 3 * widest_matrix * FLOAT32,
@@ -252,20 +255,27 @@ def fullest_gpu(actors: Sequence[Actor]) -> tuple[int, dict[str, int]]:
     return best
 
 
-def _encoders_held(recipe: Recipe, model: ImageModel, element: int, gpu: bool) -> dict[str, int]:
-    parked = gpu and recipe.policy.text_encoders == "park"
-    return {"text encoders": 0 if parked else _encoders_bytes(model, element)}
+def _parked(table: Policy | Rollout) -> bool:
+    return on_gpu(table) and table.text_encoders == "park"
+
+
+def _encoders_held(table: Policy | Rollout, model: ImageModel, element: int) -> int:
+    return 0 if _parked(table) else _encoders_bytes(model, element)
+
+
+def _captions_bytes(captions: int, shape: Shape, element: int) -> int:
+    """What stays encoded on the device: the captions of a step, and at least those asked for last."""
+    return max(CACHED_CAPTIONS, captions) * shape.text * shape.caption_width * element
 
 
 def _encoders_bytes(model: ImageModel, element: int) -> int:
     return sum(part.numel for part in model.encoders.values()) * element
 
 
-def _encoding(recipe: Recipe, model: ImageModel, shape: Shape, element: int, gpu: bool) -> int:
+def _encoding(table: Policy | Rollout, model: ImageModel, shape: Shape, element: int) -> int:
     """One caption through the text encoders, with these on the device where they are parked else."""
-    parked = gpu and recipe.policy.text_encoders == "park"
     activations = max((_encoder_activations(part, shape.text) for part in model.encoders.values()), default=0)
-    return (_encoders_bytes(model, element) if parked else 0) + _slack(activations * element)
+    return (_encoders_bytes(model, element) if _parked(table) else 0) + _slack(activations * element)
 
 
 def _encoder_activations(part: Part, tokens: int) -> int:

@@ -29,6 +29,8 @@ FREE = (  # they decide nothing; what lies at a path under [data] is compared by
         "data.heldout",
         "data.caption",
         "policy.init_adapter",
+        "policy.text_encoders",
+        "rollout.text_encoders",
     ),
     *(f"{pool}.{key}" for pool in ("rollout", "reward") for key in POOL),
     *(f"policy.{key}" for key in RESOURCES),

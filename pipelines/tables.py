@@ -118,6 +118,7 @@ class Rollout(Pool):
     device: Device = "auto"
     dtype: DType = "auto"
     compile: bool = False  # the blocks of the transformer, by torch.compile, on a GPU
+    text_encoders: Literal["keep", "park"] = "keep"  # park: in the host's memory while nothing is encoded
 
 
 class Reward(Pool):
@@ -141,10 +142,10 @@ class Policy(Table):
 
     model: Model
     ranks: Count = 1
-    zero_stage: Literal[0, 1, 2, 3] = 2  # of DeepSpeed; 0: one rank of plain torch
+    zero_stage: Literal[0, 1, 2, 3] = 1  # of DeepSpeed; 0: one rank of plain torch
     activation_checkpointing: bool = False
     compile: bool = False  # the blocks of the transformer, by torch.compile, on a GPU
-    text_encoders: Literal["keep", "park"] = "keep"  # park: on the CPU while nothing is encoded, here and in rollout
+    text_encoders: Literal["keep", "park"] = "keep"  # park: in the host's memory while nothing is encoded
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
     init_adapter: Model = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one
     lora_rank: Count = 32

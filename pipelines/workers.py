@@ -46,7 +46,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         "device": rollout.device,
         "dtype": rollout.dtype,
         "max_sequence_length": policy.max_sequence_length,
-        "text_encoders": policy.text_encoders,
+        "text_encoders": rollout.text_encoders,
         "compile": rollout.compile,
         "objective": recipe.objective.model_dump(),
         "trial": DrawTrial(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from actors.device import to_host
 from actors.diffusion.compiling import compile_blocks
+from actors.diffusion.parking import Parked
 from actors.diffusion.schedule import ramp, shifted_sigmas
 from actors.mistake import Mistake
 from actors.model_files import read_object
@@ -125,14 +126,16 @@ class Family(ABC):
                 " and needs enough of them for its chat template and a caption"
             )
         self.transformer = pipeline.transformer
-        self.parked = options.text_encoders == "park"
-        for name, part in pipeline.components.items():
+        encoders = [part for name in self.encoder_parts if (part := getattr(pipeline, name)) is not None]
+        parked = encoders if options.text_encoders == "park" else []
+        for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.eval().requires_grad_(False)
-                if not (self.parked and name in self.encoder_parts):
+                if not any(part is encoder for encoder in parked):
                     part.to(options.device)
         if options.compile and options.device.type == "cuda":
             compile_blocks(self.transformer)
+        self.parked = Parked(parked, options.device)
         self._captions: OrderedDict[str, Conditions] = OrderedDict()
 
     @abstractmethod
@@ -212,10 +215,11 @@ class Family(ABC):
 
     def prompted(self, caption: str, guidance_scale: float) -> Prompted:
         """One row for this caption. Captions are encoded once and kept while among the last few hundred asked for."""
-        conditions = self.tell_guidance(self._encoded(caption), guidance_scale)
+        self.prepare([caption], guidance_scale)
+        conditions = self.tell_guidance(self._captions[caption], guidance_scale)
         if not self.needs_unconditional(guidance_scale):
             return Prompted(conditions)
-        return Prompted(conditions, self._encoded(self.empty_caption), guidance_scale)
+        return Prompted(conditions, self._captions[self.empty_caption], guidance_scale)
 
     def together(self, parts: list[Prompted]) -> Prompted:
         """All rows of all parts, which are of one guidance scale."""
@@ -225,31 +229,25 @@ class Family(ABC):
             conditions, Conditions.concatenate(unconditional) if unconditional else None, parts[0].guidance_scale
         )
 
-    def prepare(self, captions: list[str]) -> None:
-        """Encodes those captions that are not kept yet, with one stay of the encoders on the device."""
-        missing = [caption for caption in dict.fromkeys(captions) if caption not in self._captions]
-        with self._encoders_here(bool(missing)), torch.no_grad():
-            for caption in missing:  # one by one: a row's bits do not depend on the rows beside it
-                self._captions[caption] = self.encode([caption])
+    def prepare(self, captions: list[str], guidance_scale: float = 1.0) -> None:
+        """Encodes those captions that are not kept yet, with one stay of the encoders on the device; guidance needs the empty one too.
 
-    def _encoded(self, caption: str) -> Conditions:
-        self.prepare([caption])
-        self._captions.move_to_end(caption)
-        while len(self._captions) > CACHED_CAPTIONS:
-            self._captions.popitem(last=False)
-        return self._captions[caption]
-
-    @contextmanager
-    def _encoders_here(self, needed: bool) -> Iterator[None]:
-        parts = [getattr(self.pipeline, name) for name in self.encoder_parts] if needed and self.parked else []
-        modules = [part for part in parts if part is not None]
-        for module in modules:
-            module.to(self.device)
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.to("cpu")
+        All of them are kept, however many, until others are encoded.
+        """
+        empty = [self.empty_caption] if self.needs_unconditional(guidance_scale) else []
+        wanted = dict.fromkeys([*captions, *empty])
+        missing = [caption for caption in wanted if caption not in self._captions]
+        if missing:
+            others = [
+                caption for caption in self._captions if caption not in wanted
+            ]  # those asked for last are the last
+            for caption in others[: max(0, len(self._captions) + len(missing) - CACHED_CAPTIONS)]:
+                del self._captions[caption]
+            with self.parked.stay(), torch.no_grad():
+                for caption in missing:  # one by one: a row's bits do not depend on the rows beside it
+                    self._captions[caption] = self.encode([caption])
+        for caption in wanted:
+            self._captions.move_to_end(caption)
 
     def save_lora(self, folder: Path, layers: dict[str, Tensor], metadata: dict) -> None:
         """Writes the LoRA so that the diffusers pipeline's `load_lora_weights(folder)` reads it, rank and alpha included."""

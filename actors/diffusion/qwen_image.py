@@ -9,6 +9,7 @@ from diffusers import QwenImagePipeline
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from actors.device import to_device
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
 from actors.diffusion.packing import pack, unpack
 
@@ -82,7 +83,7 @@ class QwenImage(Family):
         """The VAE is one of videos, with one frame here; its latents were normalised channel by channel."""
         vae = self.pipeline.vae
         mean, std = (
-            torch.tensor(vae.config[name], device=latents_BCHW.device).view(-1, 1, 1)
+            to_device(torch.tensor(vae.config[name]), latents_BCHW.device).view(-1, 1, 1)
             for name in ("latents_mean", "latents_std")
         )
         latents_BCFHW = (latents_BCHW * std + mean).unsqueeze(2)

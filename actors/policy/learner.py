@@ -217,7 +217,7 @@ class Learner:
         sample_seeds = tuple(seed for group in groups for seed in group.sample_seeds)
         if len(arrays[LATENTS]) != len(sample_seeds):
             raise ValueError(f"{len(arrays[LATENTS])} latents came for {len(sample_seeds)} samples")
-        family.prepare([group.caption for group in groups])
+        family.prepare([group.caption for group in groups], guidance_scale)
         prompted = [family.prompted(group.caption, guidance_scale).repeat(len(group.advantages_K)) for group in groups]
         advantages = torch.tensor([a for group in groups for a in group.advantages_K], dtype=torch.float64)
         return Batch(

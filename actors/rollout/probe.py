@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from actors.device import all_to_host
 from actors.diffusion.family import Family
 from actors.diffusion.lora import A, B, Merger
 from actors.diffusion.sample import noise_of
@@ -81,16 +82,15 @@ class ProvenMerger(Merger):
 
         One forward and one backward without torch.compile; each gradient is freed as soon as it was looked at.
         """
-        found: set[str] = set()
+        found: dict[str, Tensor] = {}
 
         def look(name: str, weight: Tensor) -> None:
             assert weight.grad is not None
-            if weight.grad.any():
-                found.add(name)
+            found[name] = weight.grad.any()
             weight.grad = None
 
         if not modules:
-            return found
+            return set()
         weights = {name: self.weights[name].requires_grad_() for name in modules}
         hooks = [w.register_post_accumulate_grad_hook(partial(look, name)) for name, w in weights.items()]
         with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
@@ -98,7 +98,7 @@ class ProvenMerger(Merger):
         for hook, weight in zip(hooks, weights.values(), strict=True):
             hook.remove()
             weight.requires_grad_(False)
-        return found
+        return {name for name, has_gradient in all_to_host(found).items() if has_gradient}
 
 
 def smallest_latents(family: Family) -> tuple[int, int, int]:

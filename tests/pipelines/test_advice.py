@@ -26,7 +26,8 @@ REFUSALS = {
     ),
     "a chunk too large to draw": (
         "sd35m_8gpu", ["rollout.group_size=96", "rollout.chunk=96", "rollout.height=1024", "rollout.width=1024",
-                       "policy.activation_checkpointing=true", "policy.micro_batch=1", "policy.text_encoders=park"], 30,
+                       "policy.activation_checkpointing=true", "policy.micro_batch=1", "policy.text_encoders=park",
+                       "rollout.text_encoders=park"], 30,
         "rollout.chunk = 48",
     ),
     "a held-out chunk too large to draw": ("sd35m_8gpu", ["heldout.chunk=512"], 79, "heldout.chunk = 256"),
@@ -41,12 +42,12 @@ REFUSALS = {
     "two judges that may meet": ("z_image_qwen3vl32b_64gpu", ["reward.num_gpus=0.5"], 79, "reward.num_gpus = 1.0"),
     "more points than a GPU holds": (
         "z_image_qwen3vl32b_64gpu", ["policy.micro_batch=1", "objective.timesteps=uniform", "objective.timesteps_per_sample=96",
-                                     "policy.text_encoders=park"], 66,
+                                     "policy.text_encoders=park", "rollout.text_encoders=park"], 66,
         "objective.timesteps_per_sample = 48",
     ),
     "a window longer than a GPU holds": (
         "flux_dev_8gpu", ["objective={type='flow_grpo', window=60}", "rollout.steps=80", "policy.micro_batch=1",
-                          "policy.text_encoders=park"], 52,
+                          "policy.text_encoders=park", "rollout.text_encoders=park"], 52,
         "objective.window = 30",
     ),
 }  # fmt: skip
@@ -81,7 +82,13 @@ def test_a_refusal_names_the_right_first_change_and_it_saves_what_it_says(refusa
 def test_following_the_advice_ends_where_it_fits_or_where_nothing_helps(name: str, gib: int) -> None:
     """From the most wasteful form of each recipe down."""
     recipe, models = load(
-        name, ["policy.micro_batch=24", "policy.text_encoders=keep", "policy.activation_checkpointing=false"]
+        name,
+        [
+            "policy.micro_batch=24",
+            "policy.text_encoders=keep",
+            "rollout.text_encoders=keep",
+            "policy.activation_checkpointing=false",
+        ],
     )
     room, changes = gib * GIB, 0
     while need(recipe, models) > room:

@@ -22,6 +22,7 @@ from pipelines import architectures
 from pipelines.config import Recipe, load_recipe
 from pipelines.loop_messages import GroupKey
 from pipelines.memory import (
+    CACHED_CAPTIONS,
     CONTEXT,
     GIB,
     NOT_OF_TORCH,
@@ -60,7 +61,7 @@ def one_gpu(**changes: Any) -> Recipe:
 
 
 def test_weights_are_the_published_numbers_in_the_type_of_the_device() -> None:
-    recipe = one_gpu(policy__text_encoders="keep")
+    recipe = one_gpu(policy__text_encoders="keep", rollout__text_encoders="keep")
     found = estimate(recipe, of(recipe))
     transformer, encoders = 2_243_171_520 + 384**2 * 1536, 123_650_304 + 694_659_840 + 4_762_310_656
     for pool in ("policy", "rollout"):
@@ -69,12 +70,15 @@ def test_weights_are_the_published_numbers_in_the_type_of_the_device() -> None:
     assert found["rollout"].held["VAE"] == 2 * 83_819_683
     assert found["reward"].held["VLM"] == 2 * 8_292_166_656
     assert all(actor.held[NOT_OF_TORCH] == CONTEXT for actor in found.actors)
-    full = one_gpu(policy__dtype="float32", policy__text_encoders="keep")
+    full = one_gpu(policy__dtype="float32", policy__text_encoders="keep", rollout__text_encoders="keep")
     assert estimate(full, of(full))["policy"].held["transformer"] == 4 * transformer
 
 
 def test_parked_encoders_stay_on_the_host_and_come_to_encode() -> None:
-    kept, parked = (estimate(recipe, of(recipe)) for recipe in (one_gpu(policy__text_encoders="keep"), one_gpu()))
+    kept, parked = (
+        estimate(recipe, of(recipe))
+        for recipe in (one_gpu(policy__text_encoders="keep", rollout__text_encoders="keep"), one_gpu())
+    )
     encoders = kept["policy"].held["text encoders"]
     assert parked["policy"].held["text encoders"] == 0
     assert parked["policy"].phases["encoding"] - kept["policy"].phases["encoding"] == encoders
@@ -199,6 +203,7 @@ def test_the_widest_place_of_a_decoder(name: str, vae: Any) -> None:
 
 def test_a_decoder_sees_some_million_pixels_at_once() -> None:
     assert diffusion.PIXELS_AT_ONCE == PIXELS_AT_ONCE
+    assert diffusion.CACHED_CAPTIONS == CACHED_CAPTIONS
 
 
 def test_bytes_in_flight_follow_staleness_and_the_limit() -> None:

@@ -218,19 +218,44 @@ def test_conditions_repeat_row_by_row(family):
 
 
 def test_parked_encoders_come_for_new_captions_only_and_see_the_same(folder, family, monkeypatch):
-    parked, moves = load(folder, text_encoders="park"), []
+    parked, stays = load(folder, text_encoders="park"), []
+    monkeypatch.setattr(parked, "parked", Counting(parked.parked, stays))
     encoders = [part for name in parked.encoder_parts if (part := getattr(parked.pipeline, name))]
-    for encoder in encoders:
-        monkeypatch.setattr(encoder, "to", lambda device: moves.append(str(device)))
-    parked.device = torch.device("cpu", 0)
+    homes = [tensor for encoder in encoders for tensor in (*encoder.parameters(), *encoder.buffers())]
+    parked.prepare([family.fit_caption(caption) for caption in CAPTIONS], 3.5)
+    assert stays == [len(homes)]
     for name, tensor in prompted(parked, CAPTIONS, 3.5).conditions.tensors.items():
         assert torch.equal(tensor, prompted(family, CAPTIONS, 3.5).conditions.tensors[name])
-    stay = ["cpu:0"] * len(encoders) + ["cpu"] * len(encoders)
-    assert moves[: len(stay)] == stay
-    assert moves == stay * (len(moves) // len(stay))
-    moves.clear()
-    prompted(parked, CAPTIONS, 3.5)
-    assert moves == []
+    assert len(stays) == 1
+    back = [tensor for encoder in encoders for tensor in (*encoder.parameters(), *encoder.buffers())]
+    assert all(tensor is home for tensor, home in zip(back, homes, strict=True))
+
+
+class Counting:
+    """Parked encoders that note how many tensors come for each stay."""
+
+    def __init__(self, parked, stays):
+        self.parked, self.stays = parked, stays
+
+    def stay(self):
+        self.stays.append(len(self.parked.places))
+        return self.parked.stay()
+
+
+def test_captions_that_are_prepared_together_are_all_kept(family, monkeypatch):
+    monkeypatch.setattr(family_module, "CACHED_CAPTIONS", 2)
+    encoded, encode = [], family.encode
+    monkeypatch.setattr(family, "encode", lambda captions: encoded.extend(captions) or encode(captions))
+    words = ["red", "blue", "one", "two"]
+    family.prepare(words, 3.5)
+    for _ in range(2):
+        for word in words:
+            family.prompted(word, 3.5)
+    empty = [family.empty_caption] if family.needs_unconditional(3.5) else []
+    assert encoded == [*words, *empty]
+    family.prompted("circle", 3.5)
+    family.prompted(words[0], 3.5)  # the others made room
+    assert encoded == [*words, *empty, "circle", words[0]]
 
 
 def to_meta(conditions: Conditions) -> Conditions:
