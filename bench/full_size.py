@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImagePr
 from actors.diffusion.family import Conditions, Family, LoadOptions, load_family
 from actors.reward.promptecho import PromptEcho
 from actors.seeds import seed_of, stream_of
+from actors.vlm.qwen_tower import quicken
 from pipelines.architectures import load
 from tests.tiny_families import MAKERS
 from tests.tiny_models import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer
@@ -199,6 +200,7 @@ def judge(name: str, device: torch.device, dtype: torch.dtype, tiny: bool, folde
     if not tiny:
         vlm: Any = reward.vlm
         vlm.model = make_vlm(config, device, dtype)
+        quicken(vlm.model.model.visual)
         vlm.lm_head = vlm.model.get_output_embeddings().weight
     return reward
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import AutoImageProcessor, LlavaProcessor
 
 from actors.messages import Prompt
 from actors.reward.promptecho import QUERY, PromptEcho
+from actors.vlm.qwen_tower import as_it_comes
 from bench.flops import vlm as vlm_flops
 from bench.full_size import VLMS, judge
 from bench.hardware import median_of_pairs, peak_memory, take_turns
@@ -75,9 +77,13 @@ class Obvious:
         ids = self.tokenizer((self.chat + caption).replace(token, token * count), return_tensors="pt").input_ids
         return {**pixels, "input_ids": ids, "mm_token_type_ids": (ids == self.model.config.image_token_id).int()}
 
-    @torch.inference_mode()
     def score(self, images_KHWC: np.ndarray, caption: str) -> list[float]:
-        """Minus the model's loss for each image."""
+        """Minus the model's loss for each image, by transformers' own vision tower."""
+        visual = getattr(self.model.model, "visual", None)
+        with torch.inference_mode(), as_it_comes(visual) if visual is not None else nullcontext():
+            return self._score(images_KHWC, caption)
+
+    def _score(self, images_KHWC: np.ndarray, caption: str) -> list[float]:
         num_labels = len(self.tokenizer(caption, add_special_tokens=False).input_ids)
         rewards = []
         for image_HWC in images_KHWC:

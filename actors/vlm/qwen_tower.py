@@ -7,7 +7,8 @@ compute, so that a group of images of one grid costs a call of attention per len
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -25,9 +26,20 @@ SEGMENTS = "flash_segments"  # by the word "flash" transformers knows an attenti
 
 
 def quicken(visual: Any) -> None:
-    """Replaces the patch embedding and the attention of a tower; `tower_inputs` must then go with every call."""
+    """Replaces the patch embedding and the attention of a tower; `tower_inputs` go with every call."""
     visual.patch_embed.forward = PatchProduct(visual.patch_embed.proj)
     visual.config._attn_implementation = SEGMENTS
+
+
+@contextmanager
+def as_it_comes(visual: Any) -> Iterator[None]:
+    """Within it the tower is that of transformers, for whoever compares."""
+    del visual.patch_embed.forward
+    visual.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        quicken(visual)
 
 
 class PatchProduct:
