@@ -50,7 +50,7 @@ class Generator:
         shape = family.latent_shape(request.height, request.width)
         noise = [noise_of(seed, shape) for part in request.parts for seed in part.noise_seeds]
         noise_BCHW = to_device(torch.stack(noise), family.device)
-        sigmas = family.sigmas(request.num_steps, request.height, request.width).to(family.device)
+        sigmas = to_device(family.sigmas(request.num_steps, request.height, request.width), family.device)
         prompted = self._prompted(request, captions)
         behaviour: dict[str, Tensor] = {}
         if request.keep_latents:
@@ -83,7 +83,7 @@ class Generator:
 
     def _prompted(self, request: DrawRequest, captions: list[str]) -> Prompted:
         """A row for each image of the request."""
-        self.family.prepare(captions)
+        self.family.prepare(captions, request.guidance_scale)
         each = [self.family.prompted(caption, request.guidance_scale) for caption in captions]
         parts = zip(each, request.parts, strict=True)
         return self.family.together([prompted.repeat(len(part.noise_seeds)) for prompted, part in parts])

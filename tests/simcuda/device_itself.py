@@ -11,7 +11,7 @@ import torch
 from actors.device import to_device, to_host
 from actors.diffusion import lora
 from actors.diffusion.family import Family
-from actors.messages import Adapter, DrawRequest
+from actors.messages import Adapter, DrawPart, DrawRequest
 from actors.rollout.generate import Generator
 from pipelines.tables import Awm
 from tests.support.simcuda.events import Log, watch
@@ -36,7 +36,8 @@ def adapter_of(generator: Generator) -> Adapter:
 
 def draw(generator: Generator) -> tuple:
     adapter = adapter_of(generator)
-    request = DrawRequest("train", 1, 0, 0, "a red circle", (1, 2), (3, 4), 0, adapter.sha256, 3, 2.0, 32, 32)
+    part = DrawPart(0, 0, "a red circle", (1, 2), (3, 4))
+    request = DrawRequest("train", 1, (part,), 0, adapter.sha256, 3, 2.0, 32, 32)
     return generator.draw(request, adapter)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actors.messages import Adapter, DrawRequest, Latents, UpdateGroup
+from actors.messages import Adapter, DrawPart, DrawRequest, Latents, UpdateGroup
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.rollout.generate import Generator
@@ -35,10 +35,9 @@ def update(learner: Learner, step: int) -> None:
 
 
 def draw(generator: Generator, adapter: Adapter, caption: str = "a red circle") -> tuple:
-    version, sha256 = adapter.policy_version, adapter.sha256
-    return generator.draw(
-        DrawRequest("train", 1, 0, 0, caption, (1, 2), (3, 4), version, sha256, 3, 2.0, 32, 32), adapter
-    )
+    part = DrawPart(0, 0, caption, (1, 2), (3, 4))
+    request = DrawRequest("train", 1, (part,), adapter.policy_version, adapter.sha256, 3, 2.0, 32, 32)
+    return generator.draw(request, adapter)
 
 
 def of(log: Log, *files: str) -> list[Event]:
