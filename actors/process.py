@@ -56,14 +56,15 @@ def compute_exactly(wanted: bool) -> None:
 
 
 def quiet() -> None:
-    """Silences what the libraries say while they load: what does not fit is told as a mistake (actors/model_weights.py)."""
+    """Silences what the libraries say while they load: what does not fit is told as a mistake (actors/model_weights.py).
+
+    Diffusers' progress bar is the image models' own affair (actors/diffusion/family.py): a judge runs without diffusers.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     logging.getLogger("DeepSpeed").addFilter(_errors_alone)
-    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 
 

@@ -36,6 +36,7 @@ from actors.diffusion.family import FAMILIES
 from actors.policy.actor import PolicyActor
 from actors.process import prepare
 from bench.hardware import resident_bytes
+from bench.tiny_sd3 import make_tiny_sd3
 from bench.zero import CASES
 from pipelines import architectures
 from pipelines.config import load_recipe
@@ -46,7 +47,6 @@ from pipelines.memory_models import image_model, known
 from pipelines.memory_networks import Pass, backward_bytes, forward_bytes, network_of, saved_bytes
 from tests.actors.policy.gang import samples, settings
 from tests.live_bytes import LiveBytes, saved_for_backward
-from tests.tiny_sd3 import make_tiny_sd3
 
 MIB = 2**20
 ROWS, LATENT_SIDE, TEXT, RANK = 2, 64, 512, 32  # 512 px

@@ -1,4 +1,4 @@
-"""Models of known architectures with random weights, made where they run and in their type; and narrow ones of the same make.
+"""Image models of known architectures with random weights, made where they run and in their type; and narrow ones of the same make.
 
 Nothing is downloaded and nothing large is written: a narrow model is saved and loaded through the ordinary code path, and the full
 one takes its place. What text encoders would give is random numbers of the right shape.
@@ -15,26 +15,19 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.utils.logging import disable_progress_bar
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 
 from actors.diffusion.family import Conditions, Family, LoadOptions, load_family
-from actors.reward.promptecho import PromptEcho
 from actors.seeds import seed_of, stream_of
-from actors.vlm.qwen_tower import quicken
+from bench.full_size_judge import fill
+from bench.tiny_families import MAKERS
 from pipelines.architectures import load
-from tests.tiny_families import MAKERS
-from tests.tiny_models import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer
 
 CAPTION = "a red circle"
 EMPTY_TOKENS = 8  # of the empty caption, in families whose captions have different lengths
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "base_image_seq_len": 256}
 NARROW_VAE = {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 2}
-NARROW_QWEN: dict[str, dict[str, Any]] = {
-    "text_config": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2,
-                    "num_key_value_heads": 1, "vocab_size": 2048, "bos_token_id": None, "eos_token_id": 2},
-    "vision_config": {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 256},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,6 @@ IMAGE_MODELS: dict[str, ImageModel] = {
         {"n_layers": 3, "n_refiner_layers": 1, "dim": 128, "n_heads": 1, "n_kv_heads": 1, "cap_feat_dim": 64}, NARROW_VAE,
     ),
 }  # fmt: skip
-VLMS = ("qwen2.5-vl-7b", "qwen3-vl-8b", "qwen3-vl-32b")
 
 
 def transformer_config(name: str, tiny: bool) -> dict[str, Any]:
@@ -101,6 +93,7 @@ def image_model(
 
 def save_narrow(model: ImageModel, name: str, folder: Path) -> None:
     """Writes a pipeline whose transformer, VAE and schedule are narrow forms of the architecture's."""
+    disable_progress_bar()
     makers: dict[str, Any] = MAKERS
     tiny = str(makers[model.maker](folder / "tiny"))
     parts = diffusers.DiffusionPipeline.load_config(tiny)
@@ -121,18 +114,6 @@ def make(name: str, device: torch.device, dtype: torch.dtype, changes: dict[str,
     with device, default_dtype(dtype):
         model = getattr(diffusers, description["class"])(**{**description["config"], **(changes or {})})
     return fill(model if dtype == torch.float32 else model.to(dtype))  # the buffers are still float32
-
-
-@torch.no_grad()
-def fill(model: nn.Module) -> nn.Module:
-    """Random weights that keep the scale of what flows through them, the same each time on one kind of device; frozen."""
-    for seed, (name, parameter) in enumerate(model.named_parameters()):
-        if parameter.ndim > 1:
-            generator = torch.Generator(parameter.device).manual_seed(seed)
-            parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    return model.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -176,50 +157,3 @@ class Captions:
     def _normal_of(self, caption: str) -> Callable[..., Tensor]:
         stream = stream_of(seed_of("caption", caption))
         return lambda *shape: torch.from_numpy(stream.standard_normal(shape, np.float32)).to(self.device, self.dtype)
-
-
-def judge(name: str, device: torch.device, dtype: torch.dtype, tiny: bool, folder: Path) -> PromptEcho:
-    """PromptEcho with a Qwen-VL of random weights; the narrow one is written to `folder`.
-
-    Its tokenizer is a small one with the family's special tokens, whose ids take the place of the config's; the size of the
-    vocabulary stays.
-    """
-    tokenizer = make_qwen_tokenizer()
-    ids = {f"{key}_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for key, token in QWEN_NAMES.items()}
-    config = {**load(name)["config"], **ids}
-    kind = config["model_type"]
-    tokenizer.chat_template = {"qwen2_5_vl": QWEN2_5_TEMPLATE, "qwen3_vl": QWEN_TEMPLATE}[kind]
-    tokenizer.save_pretrained(folder)
-    vision = config["vision_config"]
-    patch, merge = vision["patch_size"], vision["spatial_merge_size"]
-    size = {"shortest_edge": 4 * (patch * merge) ** 2, "longest_edge": 16384 * (patch * merge) ** 2}
-    Qwen2VLImageProcessorPil(patch_size=patch, merge_size=merge, size=size).save_pretrained(folder)
-    narrow: Any = make_vlm(narrow_vlm(config), torch.device("cpu"), torch.float32)
-    narrow.save_pretrained(folder)
-    reward = PromptEcho(str(folder), device=device.type, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
-    if not tiny:
-        vlm: Any = reward.vlm
-        vlm.model = make_vlm(config, device, dtype)
-        quicken(vlm.model.model.visual)
-        vlm.lm_head = vlm.model.get_output_embeddings().weight
-    return reward
-
-
-def narrow_vlm(config: dict[str, Any]) -> dict[str, Any]:
-    """A small config of the same make, with a vocabulary as small as the tokenizer's."""
-    text = {**config["text_config"], **NARROW_QWEN["text_config"]}
-    vision = {**config["vision_config"], **NARROW_QWEN["vision_config"]}
-    if "fullatt_block_indexes" in vision:
-        vision["fullatt_block_indexes"] = [1]
-    if "deepstack_visual_indexes" in vision:
-        vision["deepstack_visual_indexes"] = [0]
-    return {**config, "text_config": text, "vision_config": vision}
-
-
-def make_vlm(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A vision-language model of this config, frozen."""
-    with device:
-        model = AutoModelForImageTextToText.from_config(
-            AutoConfig.for_model(**config), dtype=dtype, attn_implementation="sdpa"
-        )
-    return fill(model)

@@ -23,7 +23,7 @@ from actors.messages import Prompt
 from actors.reward.promptecho import QUERY, PromptEcho
 from actors.vlm.qwen_tower import as_it_comes
 from bench.flops import vlm as vlm_flops
-from bench.full_size import VLMS, judge
+from bench.full_size_judge import VLMS, judge
 from bench.hardware import median_of_pairs, peak_memory, take_turns
 
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # nats per token

@@ -36,8 +36,8 @@ from actors.messages import Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
 from actors.process import prepare
 from bench.hardware import MB, machine, resident_bytes
+from bench.tiny_sd3 import make_tiny_sd3
 from pipelines.tables import Awm, Policy
-from tests.tiny_sd3 import make_tiny_sd3
 
 WARMUP = 2
 SD35_MEDIUM = {

@@ -8,9 +8,9 @@ import pytest
 import ray
 import torch
 
+from bench.tiny_sd3 import make_tiny_sd3
 from cluster.connect import connect
 from tests.flaky_s3 import FlakyS3
-from tests.tiny_sd3 import make_tiny_sd3
 from tests.tiny_world import make_tiny_world
 
 # a shell's background job ignores Ctrl-C, and so would the processes that the tests start

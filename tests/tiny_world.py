@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from tests.tiny_models import make_tiny_llava
-from tests.tiny_sd3 import make_tiny_sd3
+from bench.tiny_models import make_tiny_llava
+from bench.tiny_sd3 import make_tiny_sd3
 
 RECIPE = """
 [loop]

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import regex
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.utils.logging import disable_progress_bar
 from torch import Tensor, nn
 
 from actors.device import to_host
@@ -311,6 +312,7 @@ def load_family(model: str, options: LoadOptions) -> Family:
     family = family_class(folder)
     check_pipeline_weights(folder, family.ignored_weights)
     load: Callable[[str, LoadOptions], Family] = family
+    disable_progress_bar()
     return load(str(folder), options)
 
 

@@ -8,17 +8,8 @@ import pytest
 import torch
 
 from actors.messages import Prompt
-from bench.full_size import (
-    CAPTION,
-    IMAGE_MODELS,
-    Captions,
-    fill,
-    image_model,
-    judge,
-    make,
-    make_vlm,
-    narrow_vlm,
-)
+from bench.full_size import CAPTION, IMAGE_MODELS, Captions, image_model, make
+from bench.full_size_judge import fill, judge, make_vlm, narrow_vlm
 from pipelines.architectures import load
 
 CPU = torch.device("cpu")
@@ -93,7 +84,7 @@ def test_a_caption_is_the_same_numbers_each_time_and_others_for_another(name: st
 def test_the_full_vlm_scores_in_the_place_of_the_narrow_one(tmp_path, monkeypatch):
     full = narrow_vlm(load("qwen3-vl-8b")["config"])
     full["text_config"]["num_hidden_layers"] += 1
-    monkeypatch.setattr("bench.full_size.load", describe({"qwen3-vl-8b": full}))
+    monkeypatch.setattr("bench.full_size_judge.load", describe({"qwen3-vl-8b": full}))
     reward = judge("qwen3-vl-8b", CPU, torch.float32, False, tmp_path)
     assert len(reward.vlm.model.model.language_model.layers) == full["text_config"]["num_hidden_layers"]
     assert reward.vlm.lm_head is reward.vlm.model.lm_head.weight

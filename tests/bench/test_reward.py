@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.full_size import VLMS
+from bench.full_size_judge import VLMS
 from bench.reward import WAYS, Case, main, measure_speed, memory_table, speed_table
 
 CASE = Case("tiny", 8, group=2, width=32, layers=1, image_size=16)

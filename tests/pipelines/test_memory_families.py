@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from actors.diffusion.family import FAMILIES, Family, LoadOptions, load_family
+from bench.tiny_families import MAKERS
 from pipelines.memory_families import SHAPES, shape_of
 from pipelines.memory_models import image_model
-from tests.tiny_families import MAKERS
 
 TOKENS = 64  # of a caption, at most
 OPTIONS = LoadOptions(torch.device("cpu"), torch.float32, decoder=False, max_sequence_length=TOKENS)

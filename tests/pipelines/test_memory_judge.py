@@ -12,12 +12,12 @@ import transformers
 
 from actors.vlm import frozen, likelihood
 from actors.vlm.family import load_vlm
+from bench.tiny_models import TINY_VLMS
 from pipelines import architectures
 from pipelines import memory_judge as memory
 from pipelines.memory_judge import Scoring, Seen, pass_bytes, rows_at_once, seen
 from pipelines.memory_models import judge
 from tests.live_bytes import LiveBytes
-from tests.tiny_models import TINY_VLMS
 
 SIZES = [(32, 32), (16, 40), (24, 8), (64, 64)]
 

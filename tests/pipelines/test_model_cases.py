@@ -17,13 +17,13 @@ from actors.mistake import Mistake
 from actors.model_folder import check_pipeline, check_vlm
 from actors.model_kinds import FAMILIES, PARTS
 from actors.vlm.family import load_vlm
+from bench.tiny_families import MAKERS
+from bench.tiny_models import TINY_VLMS
 from pipelines import doctor
 from pipelines.checks import check_models
 from pipelines.config import UserError, load_recipe
 from pipelines.train import main as train
 from tests.support.cases import ENCODER_WEIGHTS, JUDGE_WEIGHTS, MODELS, TOY_MODELS, changed, edited, gone, with_one_more
-from tests.tiny_families import MAKERS
-from tests.tiny_models import TINY_VLMS
 
 TOY_RECIPE = TOY_MODELS.parents[1] / "recipes" / "toy.toml"
 

@@ -13,9 +13,9 @@ from actors.diffusion import lora
 from actors.diffusion.family import Family
 from actors.messages import Adapter, DrawPart, DrawRequest
 from actors.rollout.generate import Generator
+from bench.tiny_sd3 import make_tiny_sd3
 from pipelines.tables import Awm
 from tests.support.simcuda.events import Log, watch
-from tests.tiny_sd3 import make_tiny_sd3
 
 CUDA = torch.device("cuda")
 
@@ -37,8 +37,7 @@ def adapter_of(generator: Generator) -> Adapter:
 def draw(generator: Generator) -> tuple:
     adapter = adapter_of(generator)
     part = DrawPart(0, 0, "a red circle", (1, 2), (3, 4))
-    request = DrawRequest("train", 1, (part,), 0, adapter.sha256, 3, 2.0, 32, 32)
-    return generator.draw(request, adapter)
+    return generator.draw(DrawRequest("train", 1, (part,), 0, adapter.sha256, 3, 2.0, 32, 32), adapter)
 
 
 def test_numbers_and_gradients_are_those_of_the_cpu():

@@ -9,10 +9,10 @@ from actors.messages import Adapter, DrawPart, DrawRequest, Latents, UpdateGroup
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.rollout.generate import Generator
+from bench.tiny_sd3 import make_tiny_sd3
 from pipelines.tables import Awm
 from tests.actors.policy.gang import settings
 from tests.support.simcuda.events import Event, Log, watch
-from tests.tiny_sd3 import make_tiny_sd3
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from actors.rollout.actor import RolloutActor
+from bench.tiny_sd3 import make_tiny_sd3
 from pipelines.tables import Awm
-from tests.tiny_sd3 import make_tiny_sd3
 
 
 @pytest.mark.parametrize(("share", "device", "dtype"), [(0.5, "cuda", "bfloat16"), (0.0, "cpu", "float32")])

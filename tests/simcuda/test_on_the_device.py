@@ -14,17 +14,12 @@ import pytest
 from tests.support.simcuda.build import ROOT, can_build, surroundings
 
 FILES = sorted(Path(__file__).parent.glob("device_*.py"))
-COMMAND = [
-    sys.executable,
-    "-m",
-    "pytest",
-    "-q",
-    "-p",
+PLUGINS = [
     "no:cacheprovider",
-    "-p",
+    "no:logging",
     "tests.support.simcuda.fixtures",
-    "--noconftest",
-]
+]  # DeepSpeed takes pytest's log away from it
+COMMAND = [sys.executable, "-m", "pytest", "-q", "--noconftest", *(f"-p{plugin}" for plugin in PLUGINS)]
 
 
 @pytest.mark.skipif(not can_build(), reason="the make-believe CUDA device is built with g++, which is not here")

@@ -79,7 +79,7 @@ class FlowGrpo:
         window = path.shape[1] - 1
         before, after = path[:, :-1].flatten(0, 1), path[:, 1:].flatten(0, 1)
         index = (start_B[:, None] + torch.arange(window, device=start_B.device)).flatten()
-        sigmas = batch.sigmas.to(path.device)
+        sigmas = to_device(batch.sigmas, path.device)
         sigma, sigma_next, prompted = sigmas[index], sigmas[index + 1], batch.prompted.repeat(window)
         terms = {}
         if s["kl_reference"] > 0:

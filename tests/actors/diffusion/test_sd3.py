@@ -8,9 +8,9 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from actors.diffusion.family import LoadOptions, load_family
+from bench.tiny_sd3 import make_tiny_sd3
 from pipelines.memory_families import loaded, shape_of
 from pipelines.memory_models import image_model
-from tests.tiny_sd3 import make_tiny_sd3
 
 
 def test_asked_for_no_tokens_of_t5_it_reads_captions_as_the_pipeline_without_t5(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_models import make_tiny_llava
+from bench.tiny_models import make_tiny_llava
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -51,7 +54,15 @@ class CudaEvent:
         return 0.0
 
 
+class Generator(torch.Generator):
+    """Of random numbers, which are the CPU's for every device."""
+
+    def __new__(cls, device: Any = "cpu") -> Generator:
+        return super().__new__(cls)
+
+
 STREAM = Stream()
+PROPERTIES = SimpleNamespace(name="make-believe", major=9, minor=0, total_memory=MEMORY, multi_processor_count=1)
 ANSWERS: dict[str, Any] = {
     "_lazy_init": None,
     "current_device": 0,
@@ -60,7 +71,8 @@ ANSWERS: dict[str, Any] = {
     "device_count": 1,
     "empty_cache": None,
     "get_device_capability": (9, 0),
-    "get_device_name": "make-believe",
+    "get_device_properties": PROPERTIES,
+    "get_device_name": PROPERTIES.name,
     "is_available": True,
     "is_bf16_supported": True,
     "is_initialized": True,
@@ -75,11 +87,13 @@ ANSWERS: dict[str, Any] = {
     "reset_peak_memory_stats": None,
     "set_device": None,
     "set_per_process_memory_fraction": None,
+    "set_stream": None,
+    "stream": nullcontext(),
 }
 
 
 def switch_on() -> None:
-    """For the rest of this process; of its threads for this one, and for the backward passes that it starts."""
+    """For the rest of this process, in this thread and those that it starts."""
     for name, value in ANSWERS.items():
         setattr(torch.cuda, name, _answer(value))
     torch.cuda.synchronize = lambda device=None: events.note("wait", "synchronize", True)
@@ -89,9 +103,17 @@ def switch_on() -> None:
     torch.cuda.nvtx.range_push = torch.cuda.nvtx.range_pop = _answer(None)
     torch.Tensor.pin_memory = lambda self, device=None: pin(self)  # type: ignore[assignment, method-assign]
     torch.Tensor.is_pinned = lambda self, device=None: is_pinned(self)  # type: ignore[assignment, method-assign]
+    torch.Tensor.record_stream = _answer(None)  # type: ignore[assignment, method-assign]
+    torch.inference_mode = lambda mode=True: torch.no_grad() if mode else nullcontext()  # wrapped tensors know no other
+    torch.Generator = Generator  # type: ignore[misc]
     _let_empty_pin()
     _let_modules_move()
     _let_gloo_stand_in()
+    _let_threads_follow()
+    _enter_modes()
+
+
+def _enter_modes() -> None:
     Functions().__enter__()
     Operators().__enter__()
 
@@ -135,3 +157,14 @@ def _let_gloo_stand_in() -> None:
 
     dist.init_process_group = joining
     dist.is_nccl_available = _answer(True)
+
+
+def _let_threads_follow() -> None:
+    """Modes are a thread's own, and models are loaded by several."""
+    begin = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
+
+    def beginning(self: threading.Thread) -> None:
+        _enter_modes()
+        begin(self)
+
+    threading.Thread._bootstrap_inner = beginning  # type: ignore[attr-defined]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from tests.support.simcuda.events import note
@@ -29,6 +30,10 @@ INDEXING = {
     aten.index_put.default,
     aten.index_put_.default,
     aten._index_put_impl_.default,
+}
+ONLY_ON_CUDA = {  # operators that have no kernel for a CPU, or not for these types
+    aten.histc.default: lambda tensor, *bins: tensor.float().histc(*bins).to(tensor.dtype),
+    aten.mm.dtype: lambda left, right, out_dtype: left.to(out_dtype) @ right.to(out_dtype),
 }
 _pinned = WeakIdKeyDictionary()  # storages of the host that a GPU could read by itself
 
@@ -128,22 +133,40 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     Raises RuntimeError where CUDA does: for tensors of both devices.
     """
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    ours = [tensor for tensor in tensors if isinstance(tensor, CudaTensor)]
+    ours: list[CudaTensor] = []
+    hosts: list[Tensor] = []
+    _sort(args, ours, hosts)
+    _sort(kwargs.values(), ours, hosts)
     wanted = on_device(kwargs.get("device"))
     if not ours and not wanted:
         return func(*args, **kwargs)
-    hosts = [tensor for tensor in tensors if not isinstance(tensor, CudaTensor)]
     given = bool(ours) and kwargs.get("device") is None
     _refuse_mixtures(func, ours, hosts)
     _tell(func, args, kwargs, ours, hosts, to_device=wanted or given)
     changed = {name: CPU if name == "device" and wanted else value for name, value in kwargs.items()}
     changed.pop("pin_memory", None)
-    result = func(*tree_map(_inner, args), **tree_map(_inner, changed))
+    result = ONLY_ON_CUDA.get(func, func)(*_inner(args), **_inner(changed))
     if not (wanted or given):
         return result
-    made = tree_map(lambda value: CudaTensor(value) if type(value) is Tensor else value, result)
-    return return_and_correct_aliasing(func, args, kwargs, made) if ours else made
+    made = _outer(result)
+    return return_and_correct_aliasing(func, args, kwargs, made) if ours and _aliases(func) else made
+
+
+def _sort(values: Iterable[Any], ours: list[CudaTensor], hosts: list[Tensor]) -> None:
+    """Adds the tensors among the values to those of the device and those of the host."""
+    for value in values:
+        if isinstance(value, CudaTensor):
+            ours.append(value)
+        elif isinstance(value, Tensor):
+            hosts.append(value)
+        elif isinstance(value, list | tuple):
+            _sort(value, ours, hosts)
+
+
+@cache
+def _aliases(func: Any) -> bool:
+    """Whether what the operator gives is, or shares its storage with, what it was given."""
+    return any(result.alias_info is not None for result in func._schema.returns)
 
 
 def _lists_as_tensors(index: Any) -> Any:
@@ -154,7 +177,19 @@ def _lists_as_tensors(index: Any) -> Any:
 
 
 def _inner(value: Any) -> Any:
-    return value.inner if isinstance(value, CudaTensor) else value
+    """The same with tensors of the CPU in the place of the device's."""
+    if isinstance(value, CudaTensor):
+        return value.inner
+    if isinstance(value, dict):
+        return {name: _inner(part) for name, part in value.items()}
+    return type(value)(map(_inner, value)) if type(value) in (list, tuple) else value
+
+
+def _outer(value: Any) -> Any:
+    """The inverse of `_inner`."""
+    if type(value) is Tensor:
+        return CudaTensor(value)
+    return type(value)(map(_outer, value)) if type(value) in (list, tuple) else value
 
 
 def _refuse_mixtures(func: Any, ours: list[CudaTensor], hosts: list[Tensor]) -> None:

@@ -1,11 +1,10 @@
 """Python runs this first where this folder is on PYTHONPATH: the first `import torch` then brings the make-believe device with it."""
 
 import ctypes
-import importlib.util
 import os
 import sys
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,13 +33,12 @@ class TorchWithDevice(Loader):
 
 
 class Finder(MetaPathFinder):
-    """Finds torch alone, and once."""
+    """Finds torch alone."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if name != "torch":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("torch")
+        spec = PathFinder.find_spec(name, path)
         assert spec is not None
         spec.loader = TorchWithDevice(spec)
         return spec

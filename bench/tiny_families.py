@@ -31,7 +31,7 @@ from transformers import (
     Qwen3Model,
 )
 
-from tests.tiny_sd3 import WORDS, make_tiny_sd3, make_tiny_t5, make_word_tokenizer
+from bench.tiny_sd3 import WORDS, make_tiny_sd3, make_tiny_t5, make_word_tokenizer
 
 WIDTH = 32
 ROPE = (4, 6, 6)  # of the 16 numbers of a head

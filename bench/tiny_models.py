@@ -249,6 +249,7 @@ def make_tiny_idefics3(path: Path, kind: str, seed: int = 0) -> Path:
 
 
 def save_model(config: AutoConfig, path: Path, seed: int) -> None:
+    """Writes a model of random weights."""
     torch.manual_seed(seed)
     AutoModelForImageTextToText.from_config(config).save_pretrained(path)
 

@@ -1,0 +1,47 @@
+"""The commands that are to be run on a GPU, at their smallest on the device: each to its last line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import gpu, hardware, learner, rollout
+from bench.gpu_case import FAMILIES, Case
+
+TINY = ["--tiny", "--device", "cuda", "--repeats", "1"]
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hardware.PEAK_SIZES, "cuda", (64,))
+    monkeypatch.setitem(hardware.PEAK_ROUNDS, "cuda", 1)
+
+
+def test_drawing_waits_for_nothing_in_its_loop(tmp_path: Path):
+    rollout.main(["--family", "sd3.5-medium", "--guidance", "4", *TINY, "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "rollout_sd3.5-medium.json").read_text())
+    assert result["waits"] == "no"
+    assert result["dtype"] == "bfloat16"
+
+
+def test_training_runs_with_its_anchor(tmp_path: Path):
+    learner.main(["--family", "sd3.5-medium", "--kl", "0.01", "--micro-batch", "1", *TINY, "--out", str(tmp_path)])
+    assert len(json.loads((tmp_path / "learner_sd3.5-medium.json").read_text())["rows"]) == 2
+
+
+@pytest.mark.parametrize("part", gpu.PARTS)
+def test_a_part_of_the_first_ten_minutes_finds_all_that_it_looks_for(part: str, tmp_path: Path):
+    family = list(FAMILIES)[list(gpu.PARTS).index(part) % len(FAMILIES)]
+    gpu.run_part(part, Case(family, "qwen3-vl-8b", "cuda", tiny=True), tmp_path / "part.json")
+    found = json.loads((tmp_path / "part.json").read_text())
+    assert found
+    assert "error" not in found
+    wrong = [
+        what
+        for what, figures in found.items()
+        for name, value in figures.items()
+        if "same" in name and value is not True
+    ]
+    assert not wrong, found
