@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 
 from cluster.address import CannotJoin, check_address, lets_in, speaks_plainly
 from cluster.here import clusters_here
-from cluster.machine import check_machine
+from cluster.machine import CannotStart, check_machine
 from cluster.session import session_of_its_own
 from cluster.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
 
@@ -115,6 +115,8 @@ def _guard(token_file: Path | None) -> str:
     if os.environ.get(MODE, "token").lower() != "token":
         return f"warning: Ray asks nobody for a token ({MODE}={os.environ[MODE]}): whoever reaches this machine can run code as you"
     if given := [name for name in (VALUE, PATH) if os.environ.get(name)]:
+        if given[0] == PATH:
+            _check_token_file(Path(os.environ[PATH]))
         return f"Ray starts on this machine; it asks for the token that {given[0]} gives"
     if token_file is None:
         token_file = Path(tempfile.mkdtemp(prefix="echoray-")) / FILE_NAME
@@ -122,6 +124,18 @@ def _guard(token_file: Path | None) -> str:
     keep_token(token_file)
     _use({MODE: "token", PATH: str(token_file.absolute())})
     return f"Ray starts on this machine; it asks for the token in {token_file}, which only you can read"
+
+
+def _check_token_file(file: Path) -> None:
+    """Raises CannotStart where the file of a token that the user gave cannot be read."""
+    try:
+        found = file.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise CannotStart(
+            f"{PATH} = {str(file)!r} cannot be read ({error}): give the file of a token, or unset it"
+        ) from None
+    if not found:
+        raise CannotStart(f"{PATH} = {str(file)!r} is empty: write a token into it, or unset it")
 
 
 def _show_token(address: str, source: str, access: Mapping[str, str]) -> str:

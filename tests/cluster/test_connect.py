@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from bench.faults_world import without_ray
+from cluster import connect
 from cluster.address import CannotJoin, check_address, lets_in
 from cluster.connect import ROOT, worker_env
 from cluster.executor import PoolSpec, RayExecutor, Task
+from cluster.machine import CannotStart
+from cluster.token import MODE, PATH, VALUE
 from tests.cluster.helpers import run
 from tests.cluster.plain_actors import Plain
 
@@ -104,3 +107,15 @@ def test_a_run_that_cannot_have_a_ray_ends_at_once_as_a_users_mistake(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "said"), [("absent", "cannot be read"), ("empty", "is empty")])
+def test_a_token_file_that_gives_none_is_told_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    (tmp_path / "empty").touch()
+    monkeypatch.delenv(VALUE, raising=False)
+    monkeypatch.setenv(MODE, "token")
+    monkeypatch.setenv(PATH, str(tmp_path / name))
+    with pytest.raises(CannotStart, match=said):
+        connect._guard(None)
