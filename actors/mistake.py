@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+UNUSABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)  # what a library raises for a config or an input that it cannot use
+
 
 class Mistake(ValueError):
     """What was given cannot be used. Its text says what was given, what is allowed and what to do. A program exits with 2."""

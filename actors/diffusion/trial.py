@@ -9,7 +9,7 @@ from actors.diffusion.compiling import uncompiled
 from actors.diffusion.family import Family
 from actors.diffusion.sample import noise_of
 from actors.messages import DrawTrial
-from actors.mistake import Mistake
+from actors.mistake import UNUSABLE, Mistake
 from actors.seeds import seed_of
 
 CAPTION = "a red circle"
@@ -32,7 +32,7 @@ def try_network(family: Family, trial: DrawTrial) -> Tensor:
     try:
         with uncompiled(family.transformer):
             velocity_BCHW = family.guided_velocity(noise_BCHW, sigma_B, prompted)
-    except ValueError as error:
+    except UNUSABLE as error:
         raise Mistake(
             f"policy.model = {trial.model!r} does not draw {trial.height} x {trial.width} pixels: {error}"
         ) from error

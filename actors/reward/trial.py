@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from actors.messages import Prompt, ScoreTrial
-from actors.mistake import Mistake
+from actors.mistake import UNUSABLE, Mistake
 from actors.reward.reward import Reward
 
 Checker = Callable[[np.ndarray, dict], dict[str, list[float]]]
@@ -21,7 +21,7 @@ def try_reward(reward: Reward, model: str, trial: ScoreTrial) -> None:
     """Scores a grey image. Raises Mistake if the judge cannot, or gives no number."""
     try:
         (score,) = reward.score(grey(trial), Prompt("trial", CAPTION)).rewards_K
-    except ValueError as error:
+    except UNUSABLE as error:
         raise Mistake(f"reward.model = {model!r} cannot score an image: {error}") from error
     if not math.isfinite(score):
         raise Mistake(

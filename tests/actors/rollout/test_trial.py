@@ -71,3 +71,13 @@ def test_latents_and_pictures_that_are_no_numbers_are_told_with_their_chunk(gene
     assert draw(generator)[0] == "pictures"
     poison(generator.family.transformer)
     assert draw(generator)[0] == "latents"
+
+
+@pytest.mark.parametrize("error", [TypeError, IndexError, ValueError])
+def test_a_network_that_cannot_use_its_own_config_is_told_at_the_start(generator: Generator, error: type) -> None:
+    def refuse(*_: object) -> None:
+        raise error("no such axis")
+
+    generator.family.transformer.register_forward_pre_hook(refuse)
+    with pytest.raises(Mistake, match="policy.model = 'its/model' does not draw 32 x 32 pixels: no such axis"):
+        try_out(generator.family, TRIAL)
