@@ -79,5 +79,5 @@ def test_a_network_that_cannot_use_its_own_config_is_told_at_the_start(generator
         raise error("no such axis")
 
     generator.family.transformer.register_forward_pre_hook(refuse)
-    with pytest.raises(Mistake, match="policy.model = 'its/model' does not draw 32 x 32 pixels: no such axis"):
+    with pytest.raises(Mistake, match=r"policy.model = 'its/model' does not draw 32 x 32 pixels: no such axis"):
         try_out(generator.family, TRIAL)
