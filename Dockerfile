@@ -25,4 +25,5 @@ COPY bench ./bench
 COPY cluster ./cluster
 COPY pipelines ./pipelines
 COPY recipes ./recipes
+COPY tests ./tests
 COPY toy ./toy

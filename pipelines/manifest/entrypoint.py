@@ -14,7 +14,7 @@ from pipelines.place import resolved
 from pipelines.startup import ROOT
 
 START = ["python", "-m", "pipelines.train"]
-IN_IMAGE = ("actors", "bench", "cluster", "pipelines", "recipes", "toy")  # what the Dockerfile copies
+IN_IMAGE = ("actors", "bench", "cluster", "pipelines", "recipes", "tests", "toy")  # what the Dockerfile copies
 
 
 class Parser(argparse.ArgumentParser):
