@@ -86,7 +86,7 @@ def test_a_cell_may_be_as_long_as_any_caption(tmp_path: Path) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "a web page"),
-        (gzip.compress(b"PAR1"), "not a Parquet file"),
+        (gzip.compress(b"PAR1", mtime=0), "not a Parquet file"),
         (b"PAR1 cut", "not a Parquet file, or it was cut"),
     ],
 )
