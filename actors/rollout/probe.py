@@ -16,9 +16,7 @@ from actors.seeds import seed_of
 
 CAPTION = "a red circle"
 LARGEST_PIXELS = 2048
-LEAST_SHARE = (
-    1e-3  # of the adapter that must stand in the weights; an Adam step at a rate of 1e-8 leaves 1e-4 in bfloat16
-)
+LEAST_SHARE = 1e-3  # of the adapter must stand in the weights; an Adam step at 1e-8 leaves 1e-4 in bfloat16
 
 
 class ProvenMerger(Merger):
