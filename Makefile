@@ -49,3 +49,4 @@ bench: $(INSTALLED)  ## measure the loop, the models, prompt sets, plans, the ra
 	$(BIN)/python -m bench.estimate
 	$(BIN)/python -m bench.signal
 	$(BIN)/python -m bench.objectives
+	$(BIN)/python -m bench.peers

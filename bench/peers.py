@@ -1,0 +1,347 @@
+"""A step of ours beside the loop that anybody would write with diffusers, peft and transformers, piece by piece, on the miniature world.
+
+    python -m bench.peers [--quick] [--groups-per-task 1 4 12] [--repeats N] [--out DIR]
+
+The plain loop draws with the pipeline and an unmerged adapter, scores with the model's own logits, by one forward a group or one
+a token of the caption, and trains by autograd on all images at once. Ours draws, scores and trains as the workers do; every turn has
+another adapter. The work is the same: images, sampling steps, points of the loss, the reference's forward. Checked before anything
+is timed: images of both are equal but for rounding, and so are rewards. Not checked: that both updates have the same gradient, since
+their points are drawn otherwise. Seconds are the process's own, on one thread; ratios are medians over neighbouring turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusion3Pipeline
+from peft import LoraConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from actors.diffusion import lora
+from actors.diffusion.sample import noise_of
+from actors.diffusion.sd3 import StableDiffusion3
+from actors.messages import Adapter, DrawPart, DrawRequest, Latents, Prompt, UpdateGroup
+from actors.policy.advantages import group_advantages
+from actors.policy.engine import TorchEngine
+from actors.policy.learner import Learner, LearnerSettings, load_model
+from actors.policy.objectives.awm import log_prob, matching_error
+from actors.policy.objectives.objective import clipped_objective
+from actors.process import prepare
+from actors.reward.promptecho import PromptEcho
+from actors.rollout.generate import Generator
+from bench.hardware import machine, median_of_pairs, take_turns
+from pipelines.config import Recipe, load_recipe
+from pipelines.prompts import load_prompts
+
+RECIPE = Path("recipes/toy.toml")
+ROUNDING = 1  # of 255, between our pixels and the pipeline's
+NATS = 1e-4  # between our rewards and the plain ones
+AWAY = 0.01  # standard deviation of the adapters' B
+
+
+class Ours:
+    """What our three workers do in a step."""
+
+    def __init__(self, recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+        rollout, policy, objective = recipe.rollout, recipe.policy, recipe.objective.model_dump()
+        self.rollout, self.prompts = rollout, prompts
+        self.generator = Generator(
+            policy.model, objective, "cpu", "float32", max_sequence_length=policy.max_sequence_length
+        )
+        self.judge = PromptEcho(recipe.reward.model, transform=recipe.reward.transform, device="cpu")
+        settings = LearnerSettings(
+            policy.model_dump(), objective, rollout.steps, rollout.guidance_scale, rollout.height, rollout.width, seed=0,
+            total_steps=1000,
+        )  # fmt: skip
+        family = load_model(settings)
+        self.learner = Learner(settings, family, TorchEngine(family.transformer, settings.policy))
+        names = [name.removesuffix(lora.B) for name in self.learner.engine.trained if name.endswith(lora.B)]
+        self.drawn_with = self.generator.merger.with_gradient(names)
+        self.version = 0
+
+    def adapter(self) -> Adapter:
+        """Another one at each call, on the modules and of the rank that the recipe trains; zero where training would leave it zero."""
+        self.version += 1
+        random = np.random.default_rng(self.version)
+        policy, tensors = self.learner.settings.policy, {}
+        for name, weight in self.learner.engine.trained.items():
+            module, is_b = name.rpartition(".lora_")[0], name.endswith(lora.B)
+            size = AWAY * (module in self.drawn_with) if is_b else 1 / policy["lora_rank"]
+            tensors[name] = random.normal(0, 1, weight.shape).astype(np.float32) * np.float32(size)
+        return Adapter(self.version, policy["lora_rank"], policy["lora_alpha"], (), lora.sha256_of(tensors), tensors)
+
+    def sample(self, adapter: Adapter, groups_per_task: int) -> tuple[list[np.ndarray], list[Latents]]:
+        """All groups' images uint8 [K, H, W, 3] and latents."""
+        images: list[np.ndarray] = []
+        latents: list[Latents] = []
+        for first in range(0, len(self.prompts), groups_per_task):
+            parts = [
+                DrawPart(first + n, 0, prompt.caption, seeds := self.seeds(first + n), seeds)
+                for n, prompt in enumerate(self.prompts[first : first + groups_per_task])
+            ]
+            r = self.rollout
+            request = DrawRequest(
+                "train",
+                1,
+                tuple(parts),
+                adapter.policy_version,
+                adapter.sha256,
+                r.steps,
+                r.guidance_scale,
+                r.height,
+                r.width,
+            )
+            _, *payloads = self.generator.draw(request, adapter)
+            images += payloads[::2]
+            latents += payloads[1::2]
+        return images, latents
+
+    def seeds(self, group: int) -> tuple[int, ...]:
+        """Of the images of a group."""
+        return tuple(range(1000 * group, 1000 * group + self.rollout.group_size))
+
+    def score(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Rewards [P, K]."""
+        pairs = zip(images, self.prompts, strict=True)
+        return np.array([self.judge.score(images_KHWC, prompt).rewards_K for images_KHWC, prompt in pairs])
+
+    def update(self, latents: Sequence[Latents], rewards_PK: np.ndarray) -> None:
+        """One step of the learner."""
+        advantages_PK = group_advantages(rewards_PK, "group")
+        groups = tuple(
+            UpdateGroup(1, n, prompt.id, prompt.caption, 0, tuple(advantages_PK[n]), self.seeds(n))
+            for n, prompt in enumerate(self.prompts)
+        )
+        self.learner.update(1, groups, tuple(latents))
+
+
+class Plain:
+    """The same step as a short script has it: no worker, no merging, no thought for what is kept or waited for."""
+
+    def __init__(self, recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+        self.rollout, self.prompts, self.objective = recipe.rollout, prompts, recipe.objective.model_dump()
+        policy = recipe.policy
+        self.pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
+            policy.model,
+            dtype=torch.float32,
+            text_encoder_3=None,
+            tokenizer_3=None,
+            image_encoder=None,
+            feature_extractor=None,
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.transformer = self.pipeline.transformer.requires_grad_(False)
+        targets = list(StableDiffusion3.lora_targets[policy.lora_targets])
+        self.transformer.add_adapter(
+            LoraConfig(r=policy.lora_rank, lora_alpha=policy.lora_alpha, target_modules=targets)
+        )
+        self.trained = [weight for weight in self.transformer.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=policy.learning_rate, betas=policy.betas)
+        self.judge = LlavaForConditionalGeneration.from_pretrained(recipe.reward.model, dtype=torch.float32).eval()
+        self.processor = LlavaProcessor.from_pretrained(recipe.reward.model)
+        content = [{"type": "image"}, {"type": "text", "text": recipe.reward.query}]
+        self.chat = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+
+    def wear(self, adapter: Adapter) -> None:
+        """Takes the weights of one of ours."""
+        state = self.transformer.state_dict()
+        for name, array in adapter.tensors.items():
+            state[name.replace(".weight", ".default.weight")].copy_(torch.from_numpy(array))
+
+    @torch.no_grad()
+    def sample(self, noise_PKCHW: Tensor, groups_at_once: int) -> list[np.ndarray]:
+        """All groups' images uint8 [K, H, W, 3]."""
+        images: list[np.ndarray] = []
+        for first in range(0, len(self.prompts), groups_at_once):
+            part = slice(first, first + groups_at_once)
+            drawn = self.pipeline(
+                prompt=[prompt.caption for prompt in self.prompts[part]],
+                num_images_per_prompt=self.rollout.group_size,
+                latents=noise_PKCHW[part].flatten(0, 1),
+                num_inference_steps=self.rollout.steps,
+                guidance_scale=1.0,
+                height=self.rollout.height,
+                width=self.rollout.width,
+                max_sequence_length=0,
+                output_type="np",
+            ).images
+            images += np.split((drawn * 255).round().astype(np.uint8), len(self.prompts[part]))
+        return images
+
+    @torch.no_grad()
+    def score(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Rewards [P, K], a forward with all logits for each group."""
+        return np.array(
+            [self._echo(images_KHWC, prompt) for images_KHWC, prompt in zip(images, self.prompts, strict=True)]
+        )
+
+    def _echo(self, images_KHWC: np.ndarray, prompt: Prompt) -> list[float]:
+        inputs, answer = self._inputs(images_KHWC, prompt)
+        log_probs = self.judge(**inputs).logits[:, :-1].log_softmax(-1)
+        picked = log_probs.gather(2, inputs["input_ids"][:, 1:, None])[:, -answer:, 0]
+        return picked.mean(1).exp().tolist()
+
+    @torch.no_grad()
+    def score_by_token(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Rewards [P, K], one forward of one image for each token of its caption."""
+        rewards = []
+        for images_KHWC, prompt in zip(images, self.prompts, strict=True):
+            for image_HWC in images_KHWC:
+                inputs, answer = self._inputs(image_HWC[None], prompt)
+                ids, mask = inputs["input_ids"], inputs["attention_mask"]
+                total = 0.0
+                for end in range(ids.shape[1] - answer, ids.shape[1]):
+                    shorter = {**inputs, "input_ids": ids[:, :end], "attention_mask": mask[:, :end]}
+                    total += self.judge(**shorter).logits[0, -1].log_softmax(-1)[ids[0, end]].item()
+                rewards.append(np.exp(total / answer))
+        return np.reshape(rewards, (len(images), -1))
+
+    def _inputs(self, images_KHWC: np.ndarray, prompt: Prompt) -> tuple[dict[str, Tensor], int]:
+        """(the judge's inputs, tokens of the caption)."""
+        count = len(self.processor.tokenizer(prompt.caption, add_special_tokens=False).input_ids)
+        texts = [self.chat + prompt.caption] * len(images_KHWC)
+        return dict(self.processor(images=list(images_KHWC), text=texts, return_tensors="pt")), count
+
+    def update(self, latents_PKCHW: Tensor, rewards_PK: np.ndarray) -> None:
+        """One step of advantage weighted matching on all images at once, with the reference's forward."""
+        o, points = self.objective, self.objective["timesteps_per_sample"]
+        clean = latents_PKCHW.flatten(0, 1).repeat_interleave(points, 0)
+        noise, sigma = torch.randn_like(clean), torch.rand(len(clean))
+        noised = (1 - sigma)[:, None, None, None] * clean + sigma[:, None, None, None] * noise
+        captions = [prompt.caption for prompt in self.prompts for _ in range(self.rollout.group_size * points)]
+        with torch.no_grad():
+            embeds, _, pooled, _ = self.pipeline.encode_prompt(
+                captions, None, None, do_classifier_free_guidance=False, max_sequence_length=0
+            )
+        given = {
+            "hidden_states": noised,
+            "timestep": sigma * 1000,
+            "encoder_hidden_states": embeds,
+            "pooled_projections": pooled,
+        }
+        with torch.no_grad():
+            self.transformer.disable_adapters()
+            reference = self.transformer(**given).sample
+            self.transformer.enable_adapters()
+        velocity = self.transformer(**given).sample
+        log_probs = log_prob(matching_error(velocity, clean, noise), sigma, o["weighting"], o["ghuber_power"])
+        advantages_B = torch.from_numpy(group_advantages(rewards_PK, "group").reshape(-1)).repeat_interleave(points)
+        loss = clipped_objective(advantages_B, (log_probs - log_probs.detach()).exp(), o["clip_range"]).mean()
+        loss = loss + o["kl_reference"] * (velocity - reference).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def measure(quick: bool, groups_per_task: Sequence[int], repeats: int) -> dict[str, Any]:
+    """Seconds of each way in turns, and ratios plain / ours. Raises RuntimeError where images or rewards disagree."""
+    recipe = load_recipe(RECIPE, ["rollout.prompts_per_step=2", "rollout.group_size=2", "data.mix={}"] if quick else [])
+    count = recipe.rollout.prompts_per_step
+    prompts = load_prompts(recipe.data.train, "data.train")
+    chosen = [prompts[i] for i in np.random.default_rng(0).choice(len(prompts), count, replace=False)]
+    ours, plain = Ours(recipe, chosen), Plain(recipe, chosen)
+    shape = ours.generator.family.latent_shape(recipe.rollout.height, recipe.rollout.width)
+    noise = torch.stack([torch.stack([noise_of(seed, shape) for seed in ours.seeds(n)]) for n in range(count)])
+
+    adapter = ours.adapter()
+    plain.wear(adapter)
+    images, latents = ours.sample(adapter, 1)
+    difference = max(np.abs(a.astype(int) - b).max() for a, b in zip(images, plain.sample(noise, 1), strict=True))
+    rewards_PK = ours.score(images)
+    apart = max(np.abs(way(images) - rewards_PK).max() for way in (plain.score, plain.score_by_token))
+    if difference > ROUNDING or apart > NATS:
+        raise RuntimeError(f"images differ by {difference} of 255 and rewards by {apart:.1e}: the work is not the same")
+
+    latents_PKCHW = torch.stack([torch.from_numpy(of_group.latents_KCHW) for of_group in latents])
+
+    def drawing(groups: int) -> Callable[[], Any]:
+        return lambda: ours.sample(ours.adapter(), groups)
+
+    ways = {f"ours, sample, {groups} a task": drawing(groups) for groups in groups_per_task}
+    ways |= {
+        "plain, sample, all at once": lambda: plain.sample(noise, count),
+        "plain, sample, group by group": lambda: plain.sample(noise, 1),
+        "ours, score": lambda: ours.score(images),
+        "plain, score": lambda: plain.score(images),
+        "plain, score, a forward a token": lambda: plain.score_by_token(images),
+        "ours, update": lambda: ours.update(latents, rewards_PK),
+        "plain, update": lambda: plain.update(latents_PKCHW, rewards_PK),
+    }
+    seconds = take_turns(ways, repeats, "cpu")
+    return {
+        "machine": machine("cpu"),
+        "images": count * recipe.rollout.group_size,
+        "differences": {"pixels": int(difference), "rewards": float(apart)},
+        "seconds": seconds,
+        "ratios": ratios(seconds, [f"ours, sample, {groups} a task" for groups in groups_per_task]),
+    }
+
+
+def ratios(seconds: dict[str, list[float]], samplings: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Plain over ours, by our way of sampling: of each piece, and of the whole step with the plain loop at its best."""
+
+    def total(*ways: str) -> list[float]:
+        return [sum(turn) for turn in zip(*(seconds[way] for way in ways), strict=True)]
+
+    found = {}
+    for sampling in samplings:
+        whole = total(sampling, "ours, score", "ours, update")
+        best = total("plain, sample, all at once", "plain, score", "plain, update")
+        found[sampling] = {
+            "sampling, all at once": median_of_pairs(seconds["plain, sample, all at once"], seconds[sampling]),
+            "sampling, group by group": median_of_pairs(seconds["plain, sample, group by group"], seconds[sampling]),
+            "scoring": median_of_pairs(seconds["plain, score"], seconds["ours, score"]),
+            "scoring, a forward a token": median_of_pairs(
+                seconds["plain, score, a forward a token"], seconds["ours, score"]
+            ),
+            "update": median_of_pairs(seconds["plain, update"], seconds["ours, update"]),
+            "whole step": median_of_pairs(best, whole),
+        }
+    return found
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Seconds of every way, and the ratios."""
+    pieces = Table("piece", "CPU s", "least", "most", title=f"{results['images']} images of the miniature world")
+    for way, values in results["seconds"].items():
+        pieces.add_row(way, *(f"{value:.3f}" for value in (statistics.median(values), min(values), max(values))))
+    names = list(next(iter(results["ratios"].values())))
+    compared = Table("plain / ours", *results["ratios"], title="Above 1, ours costs less")
+    for name in names:
+        compared.add_row(name, *(f"{of_way[name]:.2f}" for of_way in results["ratios"].values()))
+    return [pieces, compared]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="four images, two turns, to see that it works")
+    parser.add_argument("--groups-per-task", type=int, nargs="+", help="of our sampling (1 4 12; 1 2 with --quick)")
+    parser.add_argument("--repeats", type=int, help="turns (7; 2 with --quick)")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for peers.json (runs/bench)")
+    options = parser.parse_args(arguments)
+    prepare(1)
+    groups = options.groups_per_task or ([1, 2] if options.quick else [1, 4, 12])
+    results = measure(options.quick, groups, options.repeats or (2 if options.quick else 7))
+    console = Console(width=max(110, Console().width))
+    console.print(*tables(results), results["machine"])
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "peers.json").write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"written to {options.out / 'peers.json'}")
+
+
+if __name__ == "__main__":
+    main()
