@@ -38,6 +38,7 @@ def ray_cluster() -> Iterator[str]:
     """The address of one small Ray cluster for all tests, with eight logical CPUs and four GPUs that do not exist."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 4}')
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # else Ray does not believe in them
         connect(num_cpus=8, object_store_bytes=150_000_000)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
