@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -17,6 +17,14 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 def send(number: signal.Signals, times: int = 1) -> None:
     for _ in range(times):
         os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def heard_by_default() -> Iterator[None]:
+    """Whoever started the tests may have told them to ignore SIGHUP, as nohup does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

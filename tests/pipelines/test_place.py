@@ -250,14 +250,21 @@ PLACES = ("--out", "--resume", "loop.checkpoints", "data.train", "RUN", "--measu
 NOT_URLS = ("submit", "policy.model", "reward.model", "RECIPE")  # where it is told in other words
 
 
+def test_an_empty_recipe_is_told_by_the_command_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["", "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    assert "argument recipe: it is empty (is a variable unset?)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", NO_PLACES)
 @pytest.mark.parametrize("key", [*PLACES, *NOT_URLS])
 def test_what_is_no_place_ends_with_2_before_any_worker_starts(key, given, tiny_world, tmp_path, capsys):
     (tmp_path / "file").touch()
     place = given.format(file=tmp_path / "file", folder=tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    if given == "" and key == "loop.checkpoints":
-        return  # checkpoints in the run folder
+    if given == "" and key in ("loop.checkpoints", "RECIPE"):
+        return  # checkpoints in the run folder; told by the command line
     if key == "RECIPE":
         code = main([place, "--out", str(tmp_path / "run")])
     elif key in ("--out", "--resume"):
