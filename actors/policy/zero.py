@@ -132,7 +132,8 @@ def _import_deepspeed(device: torch.device) -> Any:
     import deepspeed
 
     for handler in logging.getLogger("DeepSpeed").handlers:
-        handler.setStream(sys.stderr)  # type: ignore[attr-defined]
+        if type(handler) is logging.StreamHandler:  # its own, which writes to stdout; not what others hung there
+            handler.setStream(sys.stderr)
     if device.type == "cpu":
         extension.load()
     return deepspeed
