@@ -47,7 +47,8 @@ def test_a_reward_that_raises_for_a_prompt_leaves_out_its_groups_alone(
     assert {event["caption"] for event in run.events("quarantine")} >= {"a green triangle", "a green cross"}
 
     tried = [event for event in run.events("failure") if (event["step"], event["group"]) in unscorable]
-    assert {event["worker"] for event in tried} == {"reward-0", "reward-1"}, "a retry goes to another worker"
+    workers = {event["worker"] for event in tried}  # more than two: one that fails three tasks in a row is replaced
+    assert workers >= {"reward-0", "reward-1"}, "a retry goes to another worker"
     for metric in run.folder.read_metrics():
         scorable = sum((metric["step"], group) not in unscorable for group in (0, 1))
         assert metric["images"] == 4 * scorable
