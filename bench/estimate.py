@@ -12,7 +12,6 @@ import argparse
 import gc
 import importlib
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -35,6 +34,7 @@ from actors.diffusion import lora
 from actors.diffusion.family import FAMILIES
 from actors.policy.actor import PolicyActor
 from actors.process import prepare
+from bench.gang import in_processes
 from bench.hardware import resident_bytes
 from bench.tiny_sd3 import make_tiny_sd3
 from bench.zero import CASES
@@ -268,26 +268,6 @@ def process_work(
             actor.update(step, *case.share(step, 0, 1))
     pipe.send({"bytes": live.peak if live else resident_bytes("VmHWM") - before})
     pipe.recv()
-
-
-def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> list[dict[str, Any]]:
-    """What the processes of a gang send after they have met."""
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(count)]
-    processes = [
-        context.Process(target=work, args=(theirs, rank, count, *arguments), daemon=True)
-        for rank, (_, theirs) in enumerate(pipes)
-    ]
-    for each in processes:
-        each.start()
-    address = pipes[0][0].recv()
-    for mine, _ in pipes:
-        mine.send(address)
-    results = [mine.recv() for mine, _ in pipes]
-    for each in processes:
-        each.kill()
-        each.join()
-    return results
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from actors.device import pick_device, pick_dtype
 from actors.diffusion import lora
 from actors.diffusion.family import Family
-from actors.diffusion.sample import draw_latents, noise_of
+from actors.diffusion.sample import draw_latents, starting_noise
 from actors.messages import Adapter
 from actors.rollout.probe import ProvenMerger
 from bench.full_size import CAPTION, image_model
@@ -86,8 +86,7 @@ class Draw:
 
     def __init__(self, family: Family, pixels: int, images: int, steps: int) -> None:
         self.family = family
-        shape = family.latent_shape(pixels, pixels)
-        self.noise_BCHW = torch.stack([noise_of(seed, shape) for seed in range(max(1, images))]).to(family.device)
+        self.noise_BCHW = starting_noise(family, range(max(1, images)), pixels, pixels)
         self.sigmas = family.sigmas(steps, pixels, pixels).to(family.device)
         self.prompted = family.prompted(CAPTION, 1.0).repeat(len(self.noise_BCHW))
 

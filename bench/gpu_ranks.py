@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -12,6 +11,7 @@ import torch.distributed as dist
 
 from actors.policy.meeting import Meeting
 from actors.process import prepare
+from bench.gang import in_processes
 from bench.gpu_case import Case
 from bench.gpu_watch import bits, see
 
@@ -24,29 +24,16 @@ def measure(case: Case) -> Iterator[tuple[str, dict[str, Any]]]:
     if case.device == "cuda" and torch.cuda.device_count() < RANKS:
         yield "all-reduce", {"not asked": f"{torch.cuda.device_count()} GPU here, it takes {RANKS}"}
         return
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(RANKS)]
-    processes = [
-        context.Process(target=work, args=(theirs, rank, case.device), daemon=True)
-        for rank, (_, theirs) in enumerate(pipes)
-    ]
-    for process in processes:
-        process.start()
-    address = pipes[0][0].recv()
-    for mine, _ in pipes:
-        mine.send(address)
-    yield "all-reduce", pipes[0][0].recv()
-    for process in processes:
-        process.join()
+    yield "all-reduce", in_processes(RANKS, work, case.device)[0]
 
 
-def work(pipe: Connection, rank: int, device_type: str) -> None:
+def work(pipe: Connection, rank: int, ranks: int, device_type: str) -> None:
     """The life of a rank: each on a GPU of its own."""
     prepare(1)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device("cpu")
     if device_type == "cuda":
         torch.cuda.set_device(device)
-    meeting = Meeting(rank, RANKS)
+    meeting = Meeting(rank, ranks)
     if rank == 0:
         pipe.send(meeting.open("127.0.0.1"))
     meeting.join(pipe.recv(), device)
@@ -59,8 +46,6 @@ def work(pipe: Connection, rank: int, device_type: str) -> None:
 
     seen = [see(reduced, device) for _ in range(3)]
     same = bits(seen[1].value) == bits(seen[2].value)
-    if rank == 0:
-        pipe.send(
-            {"seconds": seen[-1].seconds, "gb_per_s": 4 * NUMBERS / seen[-1].seconds / 1e9, "same_bits_twice": same}
-        )
     dist.destroy_process_group()
+    pipe.send({"seconds": seen[-1].seconds, "gb_per_s": 4 * NUMBERS / seen[-1].seconds / 1e9, "same_bits_twice": same})
+    pipe.recv()

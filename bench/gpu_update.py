@@ -17,7 +17,7 @@ from actors.process import compute_exactly
 from bench.full_size import image_model
 from bench.gpu_case import Case, Expected
 from bench.gpu_watch import bits, peak_of, see
-from bench.learner import made_up_samples
+from bench.learner import made_up_samples, move_off_zero
 
 
 class Kept(TorchEngine):
@@ -70,10 +70,7 @@ def learner_of(case: Case, expected: Expected, family: Any) -> Learner:
         family.lora_targets[policy["lora_targets"]],
         seed=0,
     )
-    with torch.no_grad():
-        for name, parameter in lora.tensors(family.transformer, lora.TRAINED).items():
-            if name.endswith(lora.B):  # else half of the LoRA would have no gradient
-                parameter.normal_(std=1e-2, generator=torch.Generator(parameter.device).manual_seed(0))
+    move_off_zero(family)
     if size.checkpointing:
         family.transformer.enable_gradient_checkpointing()
     settings = LearnerSettings(

@@ -59,15 +59,8 @@ class Bench:
         )
         targets = self.family.lora_targets[policy.lora_targets]
         lora.attach(self.family.transformer, policy.lora_rank, policy.lora_alpha, targets, seed=0)
-        self._move_off_zero()
+        move_off_zero(self.family)
         self.groups, self.chunks = made_up_samples(self.family, options.samples, options.size)
-
-    @torch.no_grad()
-    def _move_off_zero(self) -> None:
-        """B matrices of zeros would give half of the LoRA no gradient."""
-        for name, parameter in lora.tensors(self.family.transformer, lora.TRAINED).items():
-            if name.endswith(lora.B):
-                parameter.normal_(std=1e-2, generator=torch.Generator(parameter.device).manual_seed(0))
 
     def learner(self, micro_batch: int) -> Learner:
         """A fresh one on the shared family."""
@@ -120,6 +113,14 @@ class Bench:
         width = config.get("dim") or config["num_attention_heads"] * config["attention_head_dim"]
         once = flops.training(2 * self.options.rank / width) + (flops.forward if self.options.kl else 0.0)
         return self.options.timesteps * once / 1e12
+
+
+@torch.no_grad()
+def move_off_zero(family: Family) -> None:
+    """Gives the trained LoRA's B matrices numbers: of zeros, they would leave half of the LoRA without a gradient."""
+    for name, parameter in lora.tensors(family.transformer, lora.TRAINED).items():
+        if name.endswith(lora.B):
+            parameter.normal_(std=1e-2, generator=torch.Generator(parameter.device).manual_seed(0))
 
 
 def made_up_samples(family: Family, count: int, size: int) -> tuple[tuple[UpdateGroup, ...], tuple[Latents, ...]]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from actors.diffusion import lora
-from actors.diffusion.sample import noise_of
+from actors.diffusion.sample import starting_noise
 from actors.diffusion.sd3 import StableDiffusion3
 from actors.messages import Adapter, DrawPart, DrawRequest, Latents, Prompt, UpdateGroup
 from actors.policy.advantages import group_advantages
@@ -253,8 +253,8 @@ def measure(quick: bool, groups_per_task: Sequence[int], repeats: int) -> dict[s
     prompts = load_prompts(recipe.data.train, "data.train")
     chosen = [prompts[i] for i in np.random.default_rng(0).choice(len(prompts), count, replace=False)]
     ours, plain = Ours(recipe, chosen), Plain(recipe, chosen)
-    shape = ours.generator.family.latent_shape(recipe.rollout.height, recipe.rollout.width)
-    noise = torch.stack([torch.stack([noise_of(seed, shape) for seed in ours.seeds(n)]) for n in range(count)])
+    size = recipe.rollout.height, recipe.rollout.width
+    noise = torch.stack([starting_noise(ours.generator.family, ours.seeds(n), *size) for n in range(count)])
 
     adapter = ours.adapter()
     plain.wear(adapter)

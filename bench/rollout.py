@@ -22,7 +22,7 @@ from torch import Tensor
 
 from actors.diffusion.compiling import compile_blocks
 from actors.diffusion.family import Family, Prompted
-from actors.diffusion.sample import draw_latents, noise_of
+from actors.diffusion.sample import draw_latents, starting_noise
 from bench.command import command_line, fill_in, finish, start, surroundings
 from bench.flops import TRANSFORMERS
 from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_config
@@ -106,8 +106,7 @@ def measure(options: argparse.Namespace, device: torch.device, dtype: torch.dtyp
     with TemporaryDirectory() as temporary:
         family = image_model(options.family, device, dtype, options.tiny, options.tokens, Path(temporary))
     single = family.prompted(CAPTION, options.guidance)
-    shape = family.latent_shape(options.size, options.size)
-    noise_BCHW = torch.stack([noise_of(seed, shape) for seed in range(options.batch)]).to(device)
+    noise_BCHW = starting_noise(family, range(options.batch), options.size, options.size)
     ways = drawers(family, single.repeat(options.batch), noise_BCHW, options.size, options.steps)
     latents_BCHW, theirs_BCHW = ways["ours"](), ways["pipeline"]()
     difference = float((latents_BCHW - theirs_BCHW).norm() / theirs_BCHW.norm())

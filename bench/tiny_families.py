@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -31,7 +30,7 @@ from transformers import (
     Qwen3Model,
 )
 
-from bench.tiny_sd3 import WORDS, make_tiny_sd3, make_tiny_t5, make_word_tokenizer
+from bench.tiny_sd3 import WORDS, make_tiny_sd3, make_tiny_t5, make_tiny_vae, make_word_tokenizer
 
 WIDTH = 32
 ROPE = (4, 6, 6)  # of the 16 numbers of a head
@@ -62,21 +61,6 @@ def make_chat_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_vae() -> AutoencoderKL:
-    """The VAE of FLUX and Z-Image, with 4 pixels to a latent."""
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        norm_num_groups=2,
-        scaling_factor=0.4,
-        shift_factor=0.1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-
-
 def make_tiny_flux(folder: Path, guidance_embeds: bool, seed: int = 0) -> Path:
     """Writes a FLUX.1-dev, which is told the guidance scale and shifts by image size, or a FLUX.1-schnell, which does neither."""
     torch.manual_seed(seed)
@@ -93,7 +77,7 @@ def make_tiny_flux(folder: Path, guidance_embeds: bool, seed: int = 0) -> Path:
         scheduler=FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=guidance_embeds, base_image_seq_len=4, max_image_seq_len=64
         ),
-        vae=make_vae(),
+        vae=make_tiny_vae(0.4),
         text_encoder=CLIPTextModel(clip),
         tokenizer=make_word_tokenizer(16),
         text_encoder_2=make_tiny_t5(),
@@ -159,7 +143,7 @@ def make_tiny_z_image(folder: Path, seed: int = 0) -> Path:
     ZImagePipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=make_vae(),
+        vae=make_tiny_vae(0.4),
         text_encoder=Qwen3Model(text),
         tokenizer=tokenizer,
     ).save_pretrained(folder)

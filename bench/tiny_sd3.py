@@ -40,6 +40,21 @@ def make_tiny_t5() -> T5EncoderModel:
     return T5EncoderModel(T5Config(vocab_size=len(WORDS) + 4, pad_token_id=0, eos_token_id=2, **shape))
 
 
+def make_tiny_vae(scaling_factor: float) -> AutoencoderKL:
+    """The VAE of SD3, FLUX and Z-Image, with 4 pixels to a latent and few channels."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=2,
+        scaling_factor=scaling_factor,
+        shift_factor=0.1,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
 def make_tiny_sd3(folder: Path, seed: int = 0, with_t5: bool = False) -> Path:
     """Writes the pipeline; images are 32x32, latents 4x8x8, captions of up to 14 words or, with T5, as long as one likes."""
     torch.manual_seed(seed)
@@ -69,21 +84,10 @@ def make_tiny_sd3(folder: Path, seed: int = 0, with_t5: bool = False) -> Path:
         pooled_projection_dim=32,
         pos_embed_max_size=64,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        norm_num_groups=2,
-        scaling_factor=1.5,
-        shift_factor=0.1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
-        vae=vae,
+        vae=make_tiny_vae(1.5),
         text_encoder=CLIPTextModelWithProjection(text),
         tokenizer=tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(text),

@@ -16,6 +16,7 @@ import numpy as np
 from actors.messages import Scores
 from actors.policy.advantages import group_advantages
 from cluster.tasks import Executor, Failure, Outcome, PayloadLostError
+from pipelines.books import Books
 from pipelines.checkpointer import Checkpointer
 from pipelines.checkpoints import Found
 from pipelines.config import Recipe
@@ -23,7 +24,6 @@ from pipelines.control import Control
 from pipelines.digest import next_digest
 from pipelines.dispatch import Dispatch
 from pipelines.evaluation import HeldoutPlan
-from pipelines.failure_records import failure_record, quarantine_record
 from pipelines.loop import Loop
 from pipelines.loop_messages import (
     Abort,
@@ -50,7 +50,6 @@ from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.showcase import Showcase
-from pipelines.signs import SIGNS
 from pipelines.step_log import StepLog
 
 
@@ -83,7 +82,7 @@ class Driver:
         self.pictures = Pictures(folder)
         self.samples = SampleKeeper(recipe, samples_place, folder, self.submit, watchers.note)
         self.log = StepLog()
-        self.signs = [sign() for sign in SIGNS]
+        self.books = Books(recipe, heldout, folder, self.log, watchers)
         self.control = Control(recipe, executor, folder, self.log, watchers, roster or Roster(recipe), self.stop)
         self.stopping = False
         self.take: dict[str, Callable[[Outcome], None]] = {
@@ -181,8 +180,8 @@ class Driver:
                 self.train(decision)
             case Evaluated(version):
                 self.finish_evaluation(version)
-            case Quarantined():
-                self.quarantine(decision)
+            case Quarantined(purpose, step, group):
+                self.books.quarantine(self.groups[GroupKey(purpose, step, group)], decision)
             case Released(purpose, step, group):
                 self.groups.pop(GroupKey(purpose, step, group), None)
             case Abort(reason):
@@ -224,18 +223,8 @@ class Driver:
 
     def finish_evaluation(self, version: int) -> None:
         """All held-out groups of a version are scored: its figures and pictures are written."""
-        for record in self.showcase.finish(version):
-            self.folder.heldout(record)
-            self.watchers.heldout(record)
+        self.books.evaluation(self.showcase.finish(version))
         self.evaluated.append(version)
-
-    def quarantine(self, decision: Quarantined) -> None:
-        """A group is left out: with its record, and said aloud."""
-        group = self.groups[GroupKey(decision.purpose, decision.step, decision.group)]
-        self.log.quarantined += 1
-        self.folder.event("quarantine", **quarantine_record(self.recipe, self.heldout, group, decision))
-        name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
-        self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
     # what the workers return
 
@@ -289,8 +278,7 @@ class Driver:
 
     def failed(self, units: Sequence[Unit], outcome: Outcome, failure: Failure, retry: bool = True) -> None:
         """A draw or a score failed for these chunks: it is written down, and the loop decides what follows."""
-        self.log.retries[failure.cause] += 1
-        self.folder.event("failure", **failure_record(outcome, failure))
+        self.books.failure(outcome, failure)
         for unit in units:
             self.loop.handle(Failed(unit, outcome.worker, failure.cause, failure.message, retry))
 
@@ -313,12 +301,7 @@ class Driver:
         rewards = [(group.prompt.id, group.version, group.rewards_K()) for group in groups]
         digest = next_digest(self.log.digest, step, rewards, self.figures.get("loss"), sha256)
         record = self.log.step_ends(digest, self.figures, seconds, self.executor.status(), self.loop.progress())
-        self.folder.metric(record)
-        self.watchers.step(record)
-        for sign in self.signs:
-            if warning := sign.step(record):
-                self.folder.event(sign.kind, step=step, message=warning)
-                self.watchers.note(f"warning: {warning}")
+        self.books.step(record)
         self.recovery.losses.trained(step)
         self.loop.handle(Trained(step))
         oldest = self.loop.oldest_version_needed()

@@ -9,11 +9,11 @@ groups may be drawn together, as one batch; which ones, the plan alone decides.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import accumulate, pairwise
 
 from pipelines.loop_groups import Failures, OpenGroup, Stage
+from pipelines.loop_heldout import Evaluations
 from pipelines.loop_messages import (
     Abort,
     Decision,
@@ -50,8 +50,7 @@ class Loop:
         self._opened = self._finished = plan.first_version * plan.groups_per_step
         self._to_draw: list[tuple[tuple, Unit]] = []  # heaps: the oldest step first, so that retries do not queue
         self._to_score: list[tuple[tuple, Unit]] = []
-        self._heldout: deque[tuple[GroupKey, ...]] = deque()  # those of a draw task together
-        self._unevaluated: dict[int, int] = {}  # version -> held-out groups not settled
+        self._evaluations = Evaluations(plan.evaluations)
         self._training: Train | None = None
         self._notices: list[Decision] = []
         self._stage_counts: Counter[Stage] = Counter()
@@ -95,11 +94,11 @@ class Loop:
     @property
     def done(self) -> bool:
         """All steps are trained, all evaluations finished, and every notice of that was given."""
-        return self.version >= self.plan.steps and not self._unevaluated and not self._notices
+        return self.version >= self.plan.steps and not self._evaluations and not self._notices
 
     def oldest_version_needed(self) -> int:
         """Adapters of older versions can be dropped. Looks at every open group: call it once a step."""
-        versions = [self.version, *self._unevaluated, *(group.version for group in self._groups.values())]
+        versions = [self.version, *self._evaluations.versions, *(group.version for group in self._groups.values())]
         if self._opened < self._num_groups:
             versions.append(self._order.version_for(self._opened, self.version))
         return min(versions)
@@ -107,7 +106,7 @@ class Loop:
     def progress(self) -> Progress:
         count = self._stage_counts
         unopened = max(0, self._window() - self._opened) * self.plan.chunks_per_group
-        heldout = sum(map(len, self._heldout)) * self.plan.heldout_chunks_per_group
+        heldout = self._evaluations.num_waiting * self.plan.heldout_chunks_per_group
         return Progress(
             version=self.version,
             waiting_to_draw=count[Stage.TO_DRAW] + unopened + heldout,
@@ -119,14 +118,8 @@ class Loop:
             bytes_in_flight=self._bytes,
             admission_paused=self._paused,
             quarantined=self._num_quarantined,
-            evaluating=self._evaluating(),
+            evaluating=self._evaluations.oldest(),
         )
-
-    def _evaluating(self) -> tuple[int, int, int] | None:
-        for version, left in sorted(self._unevaluated.items()):
-            groups = sum(self.plan.evaluations[version])
-            return version, groups - left, groups
-        return None
 
     # -- decisions
 
@@ -180,10 +173,10 @@ class Loop:
         """Begin the next groups that may begin together, held-out ones first; their first unit, or None."""
         plan = self.plan
         self._paused = False
-        if self._heldout:
+        if waiting := self._evaluations.waiting:
             # with nothing else open a group is admitted whatever the limits: otherwise it never would be
-            if self._has_room(len(self._heldout[0]), plan.heldout_chunks_per_group) or not self._groups:
-                keys = self._heldout.popleft()
+            if self._has_room(len(waiting[0]), plan.heldout_chunks_per_group) or not self._groups:
+                keys = waiting.popleft()
                 return self._open(keys, keys[0].step, plan.heldout_chunks_per_group)
             self._paused = True
         if self._opened < self._window():
@@ -278,15 +271,7 @@ class Loop:
     # -- groups
 
     def _start_evaluation(self, version: int) -> None:
-        sizes = self.plan.evaluations[version]
-        self._unevaluated[version] = sum(sizes)
-        for first, last in pairwise(accumulate(sizes, initial=0)):
-            self._heldout.append(tuple(GroupKey("heldout", version, group) for group in range(first, last)))
-        self._finish_evaluation(version)
-
-    def _finish_evaluation(self, version: int) -> None:
-        if self._unevaluated[version] == 0:
-            del self._unevaluated[version]
+        if self._evaluations.begin(version):
             self._notices.append(Evaluated(version))
 
     def _settle(self, group: OpenGroup) -> None:
@@ -295,8 +280,8 @@ class Loop:
         if key.purpose == "heldout":
             if group.complete:
                 self._release(group)
-            self._unevaluated[key.step] -= 1
-            self._finish_evaluation(key.step)
+            if self._evaluations.settled(key.step):
+                self._notices.append(Evaluated(key.step))
         else:
             self._order.settled(key, group.version, group.complete)
             self._finished += group.quarantined

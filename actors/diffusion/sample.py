@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from actors.device import to_device
 from actors.diffusion.family import Family, Prompted
 from actors.seeds import stream_of
 
@@ -15,6 +17,12 @@ from actors.seeds import stream_of
 def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 noise from one seed, drawn on the CPU so that every device sees the same."""
     return torch.from_numpy(stream_of(seed).standard_normal(shape, dtype=np.float32))
+
+
+def starting_noise(family: Family, seeds: Sequence[int], height: int, width: int) -> Tensor:
+    """Noise for an image of this size in pixels from each seed, float32 [B, C, H, W] on the family's device."""
+    shape = family.latent_shape(height, width)
+    return to_device(torch.stack([noise_of(seed, shape) for seed in seeds]), family.device)
 
 
 @torch.no_grad()

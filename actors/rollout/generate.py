@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actors.device import pick_device, pick_dtype, to_device, to_host
 from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
-from actors.diffusion.sample import draw_latents, noise_of
+from actors.diffusion.sample import draw_latents, starting_noise
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
 from actors.policy.objectives.objective import load_objective
 from actors.rollout.probe import ProvenMerger
@@ -47,9 +47,8 @@ class Generator:
         load_seconds = time.perf_counter() - start
         family = self.family
         captions = [family.fit_caption(part.caption) for part in request.parts]
-        shape = family.latent_shape(request.height, request.width)
-        noise = [noise_of(seed, shape) for part in request.parts for seed in part.noise_seeds]
-        noise_BCHW = to_device(torch.stack(noise), family.device)
+        noise_seeds = [seed for part in request.parts for seed in part.noise_seeds]
+        noise_BCHW = starting_noise(family, noise_seeds, request.height, request.width)
         sigmas = to_device(family.sigmas(request.num_steps, request.height, request.width), family.device)
         prompted = self._prompted(request, captions)
         behaviour: dict[str, Tensor] = {}
@@ -59,27 +58,30 @@ class Generator:
         else:
             latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
         on_host = {name: to_host(tensor) for name, tensor in {LATENTS: latents_BCHW, **behaviour}.items()}
-        reports, payloads, first = [], [], 0
-        for part, caption in zip(request.parts, captions, strict=True):
+        drawn, first = [], 0
+        for part in request.parts:
             rows = slice(first, first := first + len(part.noise_seeds))
             figures = {name: tensor[rows] for name, tensor in on_host.items()}
             images, not_finite = self._decode(latents_BCHW[rows], request)
             kept = _as_latents(figures) if request.keep_latents else None
-            report = DrawReport(
+            drawn.append((images, kept, _not_finite(figures) or not_finite))
+        seconds = time.perf_counter() - start
+        reports = tuple(
+            DrawReport(
                 caption=caption,
                 cut=caption != part.caption,
                 policy_version=request.policy_version,
                 adapter_sha256=self.merger.sha256,
                 num_bytes=images.nbytes + (kept.num_bytes if kept else 0),
-                seconds=time.perf_counter() - start,
+                seconds=seconds,
                 adapter_effect=self.merger.effect,
                 adapter_share=self.merger.share,
                 load_seconds=load_seconds,
-                not_finite=_not_finite(figures) or not_finite,
+                not_finite=not_finite,
             )
-            reports.append(report)
-            payloads += [images, kept]
-        return tuple(reports), *payloads
+            for part, caption, (images, kept, not_finite) in zip(request.parts, captions, drawn, strict=True)
+        )
+        return reports, *(payload for images, kept, _ in drawn for payload in (images, kept))
 
     def _prompted(self, request: DrawRequest, captions: list[str]) -> Prompted:
         """A row for each image of the request."""

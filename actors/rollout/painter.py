@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actors.device import pick_device, pick_dtype, to_device
+from actors.device import pick_device, pick_dtype
 from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.diffusion.foreign_lora import as_adapter
-from actors.diffusion.sample import draw_latents, noise_of
+from actors.diffusion.sample import draw_latents, starting_noise
 from actors.mistake import Mistake
 from actors.rollout.probe import ProvenMerger
 
@@ -64,10 +64,10 @@ class Painter:
         """An image for each seed of starting noise, uint8 [K, H, W, 3], in one batch. Raises Mistake if one is not finite."""
         family = self.family
         prompted = family.prompted(family.fit_caption(caption), drawing.guidance_scale).repeat(len(seeds))
-        shape = family.latent_shape(drawing.height, drawing.width)
-        noise_BCHW = to_device(torch.stack([noise_of(seed, shape) for seed in seeds]), family.device)
+        noise_BCHW = starting_noise(family, seeds, drawing.height, drawing.width)
         sigmas = family.sigmas(drawing.num_steps, drawing.height, drawing.width).to(family.device)
         latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
         if not latents_BCHW.isfinite().all():
-            raise Mistake(f"the model draws numbers that are not finite in {family.dtype}: try --dtype float32")
+            remedy = "its weights are damaged" if family.dtype == torch.float32 else "try --dtype float32"
+            raise Mistake(f"the model draws numbers that are not finite in {family.dtype}: {remedy}")
         return family.decode(latents_BCHW).contiguous().numpy()

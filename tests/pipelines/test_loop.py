@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 
@@ -216,15 +217,20 @@ def test_strict_order_trains_what_is_planned_whatever_the_timing_and_the_faults(
         assert draw.version == (unit.step if unit.purpose == "heldout" else max(0, unit.step - 1 - plan.staleness))
 
 
+def run_that_leaves_out(fault: Literal["poison", "undrawable"], plan: LoopPlan, seed: int) -> Simulation:
+    """A run in a world in which some groups have this fault: these alone are quarantined, and all others trained."""
+    faulty = random_poison(plan, seed)
+    run = Simulation(plan, random_world(seed, **{fault: faulty})).run()
+    check_end(run)
+    assert run.trains == planned(plan, faulty)
+    assert {GroupKey(it.purpose, it.step, it.group) for it in run.quarantined} == faulty & run.opened
+    return run
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_strict_order_leaves_out_exactly_the_groups_that_always_fail(seed: int) -> None:
     plan = random_plan(seed, "strict", retries=2)
-    world = random_world(seed)
-    world = replace(world, poison=random_poison(plan, seed))
-    run = Simulation(plan, world).run()
-    check_end(run)
-    assert run.trains == planned(plan, world.poison)
-    assert {GroupKey(it.purpose, it.step, it.group) for it in run.quarantined} == world.poison & run.opened
+    run = run_that_leaves_out("poison", plan, seed)
     assert all(it.tries == 3 for it in run.quarantined)
 
 
@@ -247,12 +253,7 @@ def test_which_groups_share_a_draw_is_decided_by_the_plan_alone(seed: int) -> No
 def test_of_a_batch_that_always_fails_only_the_group_to_blame_is_left_out(seed: int) -> None:
     one_chunk = {"chunks_per_group": 1, "heldout_chunks_per_group": 1}
     plan = random_plan(seed, "strict", retries=2, groups_per_task=1 + seed % 4, **one_chunk)
-    world = random_world(seed)
-    world = replace(world, undrawable=random_poison(plan, seed))
-    run = Simulation(plan, world).run()
-    check_end(run)
-    assert run.trains == planned(plan, world.undrawable)
-    assert {GroupKey(it.purpose, it.step, it.group) for it in run.quarantined} == world.undrawable & run.opened
+    run_that_leaves_out("undrawable", plan, seed)
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from actors.device import to_device, to_host
 from actors.diffusion import lora
@@ -15,7 +17,7 @@ from actors.messages import Adapter, DrawPart, DrawRequest
 from actors.rollout.generate import Generator
 from bench.tiny_sd3 import make_tiny_sd3
 from pipelines.tables import Awm
-from tests.support.simcuda.events import Log, watch
+from tests.support.simcuda.events import Event, Log, watch
 
 CUDA = torch.device("cuda")
 
@@ -91,22 +93,25 @@ BLOCKING: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", WAITS)
-def test_a_wait_is_counted_with_its_line(name: str):
+def only_event_of(call: Callable[[Tensor], object]) -> Event:
+    """What blocks when it is called with a tensor on the device."""
     tensor = torch.ones(3, device="cuda")
     with watch() as log:
-        WAITS[name](tensor)
+        call(tensor)
     [event] = log.blocking()
+    return event
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_wait_is_counted_with_its_line(name: str):
+    event = only_event_of(WAITS[name])
     assert event.kind == "wait"
     assert event.line.startswith("tests/simcuda/device_itself.py:")
 
 
 @pytest.mark.parametrize("name", BLOCKING)
 def test_a_copy_that_blocks_is_counted(name: str):
-    tensor = torch.ones(3, device="cuda")
-    with watch() as log:
-        BLOCKING[name](tensor)
-    [event] = log.blocking()
+    event = only_event_of(BLOCKING[name])
     assert event.kind == name.partition(",")[0]
     assert event.num_bytes > 0
 
