@@ -84,7 +84,7 @@ def image_model(
     if not tiny:
         full = make(name, device, dtype)
         family.transformer = family.pipeline.transformer = full
-        family.pipeline.vae = make(model.vae, device, dtype)
+        family.pipeline.vae = make(model.vae, device, torch.float32)
     stand_in = Captions(transformer_config(name, tiny), caption_tokens, device, dtype)
     family.encode = stand_in.encode  # type: ignore[method-assign]
     family.pipeline.set_progress_bar_config(disable=True)

@@ -23,7 +23,7 @@ FLOAT32, FLOAT64 = 4, 8
 CONTEXT = int(0.6 * GIB)  # of CUDA and its libraries in one process; assumed
 COLLECTIVES = GIB  # NCCL's buffers in a rank of several; assumed
 SLACK = 0.05  # of what comes and goes, for the allocator's gaps; assumed
-PIXELS_AT_ONCE = 2**22  # decoded in one call: actors/diffusion/family.py
+PIXELS_AT_ONCE, UNTILED_PIXELS = 2**19, 2**22  # decoded in one call: actors/diffusion/family.py
 CACHED_CAPTIONS = 256  # kept encoded on the device: the same
 NOT_OF_TORCH = "CUDA and libraries"  # held outside of torch's allocator, which alone keeps to a worker's share
 LIVE_NUMEL = 10**9  # of weights that DeepSpeed's stage 3 keeps gathered (its default)
@@ -132,17 +132,17 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
         "transformer": model.transformer.numel * element,
         "text encoders": _encoders_held(rollout, model, element),
         "captions": _captions_bytes(0, shape, element),
-        "VAE": model.vae.numel * element,
+        "VAE": model.vae.numel * FLOAT32,
         **_overhead(gpu, ranks=1),
     }
     images = max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0)
     pixels = recipe.rollout.height * recipe.rollout.width
-    decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, PIXELS_AT_ONCE)
+    decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, UNTILED_PIXELS)
     widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
     phases = {
         "encoding": _encoding(rollout, model, shape, element),
         "drawing": _slack(_drawing_bytes(recipe, network, shape, element)),
-        "decoding": _slack(decoded * decoder_numel(model.vae) * element + images * pixels * 3 * 3 * FLOAT32),
+        "decoding": _slack(decoded * decoder_numel(model.vae) * FLOAT32 + images * pixels * 3 * 3 * FLOAT32),
         "merging": 3 * widest_matrix * FLOAT32,
     }
     return Actor("rollout", rollout.size, rollout.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=True))
@@ -328,8 +328,8 @@ def _drawing_bytes(recipe: Recipe, network: Network, shape: Shape, element: int)
 
 def _files_bytes(model: ImageModel, element: int, vae: bool) -> int:
     """What a pipeline takes of the host's memory before it goes to the device."""
-    parts = [model.transformer, *model.encoders.values(), *([model.vae] if vae else [])]
-    return sum(part.numel for part in parts) * element
+    parts = [model.transformer, *model.encoders.values()]
+    return sum(part.numel for part in parts) * element + (model.vae.numel * FLOAT32 if vae else 0)
 
 
 def _overhead(gpu: bool, ranks: int) -> dict[str, int]:

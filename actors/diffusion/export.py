@@ -38,6 +38,7 @@ def write_merged(model: str, file: Path, folder: Path, dtype: str, max_sequence_
     options = LoadOptions(torch.device("cpu"), chosen, decoder=True, max_sequence_length=max_sequence_length)
     family = load_family(model, options)
     Merger(family.transformer).load(as_adapter(family.pipeline, file))
+    family.pipeline.vae.to(chosen)
     family.pipeline.save_pretrained(folder, safe_serialization=True)
     for file in (folder / PIPELINE_MARKER, *folder.glob("*/config.json")):
         fields = json.loads(file.read_text(encoding="utf-8"))

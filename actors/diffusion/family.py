@@ -30,7 +30,8 @@ from actors.model_path import PIPELINE_MARKER
 from actors.model_weights import check_pipeline_weights
 
 CACHED_CAPTIONS = 256
-PIXELS_AT_ONCE = 2**22  # decoded by the VAE in one call: four images of 1024 x 1024, or one of 2048 x 2048
+PIXELS_AT_ONCE = 2**19  # decoded by the VAE in one call: two images of 512 x 512; a larger image goes alone
+UNTILED_PIXELS = 2**22  # the largest image that the VAE decodes as a whole: 2048 x 2048
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class LoadOptions:
     """How to load a family.
 
     `decoder=False` leaves out the VAE, which the policy does not need. `text_encoders` "park" keeps them on the CPU while nothing
-    is encoded. `compile` runs the transformer's blocks through torch.compile; on a CPU it is off.
+    is encoded. `compile` runs the transformer's blocks through torch.compile; on a CPU it is off. The VAE is float32 whatever the
+    `dtype`: in 16 bits its pictures are banded, and in float16 some overflow.
     """
 
     device: torch.device
@@ -93,6 +95,11 @@ class LoadOptions:
     max_sequence_length: int
     text_encoders: Literal["keep", "park"] = "keep"
     compile: bool = False
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of the pipeline's parts, as diffusers takes it."""
+        return {"default": self.dtype, "vae": torch.float32}
 
 
 class Family(ABC):
@@ -180,12 +187,12 @@ class Family(ABC):
         return vae.decode(latents_BCHW.to(vae.dtype), return_dict=False)[0]
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once; a larger image goes in tiles.
+        """Images, uint8 [B, H, W, 3] on the CPU. Some million pixels go through the VAE at once; the largest images go in tiles.
 
         Raises FloatingPointError for a picture that is not finite, which rounding would make black.
         """
         pixels = latents_BCHW[0, 0].numel() * self.scale**2
-        with torch.no_grad(), _tiling(self.pipeline.vae, pixels > PIXELS_AT_ONCE):
+        with torch.no_grad(), _tiling(self.pipeline.vae, pixels > UNTILED_PIXELS):
             parts = latents_BCHW.split(max(1, PIXELS_AT_ONCE // pixels))
             images_BCHW = torch.cat([self.picture(part).float() for part in parts])
         if not images_BCHW.isfinite().all():

@@ -36,7 +36,7 @@ class Flux(Family):
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         pipeline = FluxPipeline.from_pretrained(
-            model, dtype=options.dtype, **pipeline_parts(model, (), options.decoder)
+            model, dtype=options.dtypes, **pipeline_parts(model, (), options.decoder)
         )
         super().__init__(pipeline, options, longest_sequence=512)
         self.channels = pipeline.transformer.config.in_channels // 4

@@ -37,7 +37,7 @@ class StableDiffusion3(Family):
         if self.zeros == 0 and "text_encoder_3" not in absent:
             absent |= {"text_encoder_3": None, "tokenizer_3": None}
             self.zeros = WITHOUT_T5
-        pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtype, **absent)
+        pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtypes, **absent)
         super().__init__(pipeline, options, longest_sequence=512)
         self.channels = pipeline.transformer.config.in_channels
         self.scale = 2 ** (len(vae_config(model)["block_out_channels"]) - 1)

@@ -34,7 +34,7 @@ class ZImage(Family):
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         pipeline = ZImagePipeline.from_pretrained(
-            model, dtype=options.dtype, **pipeline_parts(model, (), options.decoder)
+            model, dtype=options.dtypes, **pipeline_parts(model, (), options.decoder)
         )
         # The image's place on the first axis of positions is behind the caption, which is padded to whole blocks.
         places = pipeline.transformer.config.axes_lens[0]

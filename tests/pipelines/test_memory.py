@@ -27,6 +27,7 @@ from pipelines.memory import (
     GIB,
     NOT_OF_TORCH,
     PIXELS_AT_ONCE,
+    UNTILED_PIXELS,
     Actor,
     Models,
     card_needed,
@@ -67,7 +68,7 @@ def test_weights_are_the_published_numbers_in_the_type_of_the_device() -> None:
     for pool in ("policy", "rollout"):
         assert found[pool].held["transformer"] == 2 * transformer
         assert found[pool].held["text encoders"] == 2 * encoders
-    assert found["rollout"].held["VAE"] == 2 * 83_819_683
+    assert found["rollout"].held["VAE"] == 4 * 83_819_683, "always float32"
     assert found["reward"].held["VLM"] == 2 * 8_292_166_656
     assert all(actor.held[NOT_OF_TORCH] == CONTEXT for actor in found.actors)
     full = one_gpu(policy__dtype="float32", policy__text_encoders="keep", rollout__text_encoders="keep")
@@ -208,7 +209,7 @@ def test_the_widest_place_of_a_decoder(name: str, vae: Any) -> None:
 
 
 def test_a_decoder_sees_some_million_pixels_at_once() -> None:
-    assert diffusion.PIXELS_AT_ONCE == PIXELS_AT_ONCE
+    assert (diffusion.PIXELS_AT_ONCE, diffusion.UNTILED_PIXELS) == (PIXELS_AT_ONCE, UNTILED_PIXELS)
     assert diffusion.CACHED_CAPTIONS == CACHED_CAPTIONS
 
 

@@ -87,7 +87,7 @@ def test_a_large_picture_is_decoded_in_the_vaes_tiles_and_a_small_one_is_not(fam
     size = (side, side)
     latents = noise(family, 2, size)
     untiled = family.decode(latents)
-    monkeypatch.setattr(family_module, "PIXELS_AT_ONCE", size[0] * size[1] - 1)
+    monkeypatch.setattr(family_module, "UNTILED_PIXELS", size[0] * size[1] - 1)
     tiled = family.decode(latents)
     assert not vae.use_tiling
     vae.enable_tiling()
@@ -293,3 +293,13 @@ def test_an_unknown_pipeline_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline", "_diffusers_version": "0.30.0"}')
     with pytest.raises(ValueError, match=r"OtherPipeline; EchoRay has families for .*StableDiffusion3Pipeline"):
         load_family(str(tmp_path), options())
+
+
+def test_the_vae_is_float32_whatever_the_rest_is(folder):
+    half = load(folder, dtype=torch.bfloat16)
+    parts = half.pipeline.components.items()
+    types = {name: part.dtype for name, part in parts if isinstance(part, torch.nn.Module)}
+    assert types.pop("vae") == torch.float32
+    assert set(types.values()) == {torch.bfloat16}
+    images = half.decode(torch.randn(1, *half.latent_shape(32, 32)))
+    assert images.shape == (1, 32, 32, 3)
