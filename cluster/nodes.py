@@ -51,9 +51,9 @@ def _wait(specs: Sequence[PoolSpec], timeout_s: float, say: Say) -> None:
     give_up = time.monotonic() + timeout_s
     since, until = (time.strftime("%H:%M:%S", time.localtime(time.time() + later)) for later in (0.0, timeout_s))
     while lines := missing(specs, nodes_here()):
+        say(f"waiting for nodes since {since}, until {until}: {'; '.join(lines)}")
         if time.monotonic() > give_up:
             _check(specs, f"No such nodes came within {timeout_s:g} s (cluster.node_timeout_s).")
-        say(f"waiting for nodes since {since}, until {until}: {'; '.join(lines)}")
         time.sleep(LOOK_EVERY_S)
 
 

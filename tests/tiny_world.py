@@ -78,6 +78,13 @@ def make_tiny_world(folder: Path) -> Path:
     return recipe
 
 
+def unscorable(world: Path, folder: Path) -> dict[str, object]:
+    """Settings of a run that can score no training prompt, though its judge begins well; their files come into `folder`."""
+    prompts = folder / "green.jsonl"
+    prompts.write_text("".join(json.dumps({"caption": f"a green {shape}"}) + "\n" for shape in ("circle", "square")))
+    return {"reward__model": blind_to(world / "judge", "green", folder / "blind"), "data__train": prompts}
+
+
 def check(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
     """A checker: an image is right if it has more red than blue."""
     assert prompt["colour"] in prompt["caption"]

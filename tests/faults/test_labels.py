@@ -53,14 +53,14 @@ def waits(run: Run) -> None:
 
 
 def test_a_run_that_waits_and_gives_up_says_what_was_missing(start: Start, cluster: Cluster) -> None:
-    run = start(address=cluster.address, cluster__node_timeout_s=3.0, **LABELS)
+    run = start(address=cluster.address, cluster__node_timeout_s=10.0, **LABELS)
     waits(run)
     assert len(asked_of_an_autoscaler(cluster)) == 4
     assert run.end() == 2
     said = " ".join(run.output().split())
     assert re.search(r"waiting for nodes since [\d:]+, until [\d:]+: label: no node has room=easel", said)
     assert "which the pool rollout asks for The nodes have: 1 x (CPU 2); 1 x (CPU 1, room=loft)" in said
-    assert "No such nodes came within 3 s (cluster.node_timeout_s)" in said
+    assert "No such nodes came within 10 s (cluster.node_timeout_s)" in said
     assert asked_of_an_autoscaler(cluster) == []
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.faults_world import Process, Run, descendants, workers
 from tests.faults.conftest import Start
 from tests.faults.harness import RAYS_OWN, eventually_nothing, left_on_the_cluster, still_alive
-from tests.tiny_world import blind_to
+from tests.tiny_world import unscorable
 
 AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent")
 AGENTS_S = 90.0
@@ -45,10 +45,9 @@ ENDINGS = [*product(["killed", "done", "failed"], ["own", "shared"]), ("interrup
 def test_nothing_is_left(
     start: Start, agents: list[Process], tiny_world: Path, tmp_path: Path, ending: str, whose_ray: str
 ) -> None:
-    settings = {} if whose_ray == "shared" else {"address": ""}
+    settings: dict[str, object] = {} if whose_ray == "shared" else {"address": ""}
     if ending == "failed":
-        judge = blind_to(tiny_world.parent / "judge", "a", tmp_path / "judge")
-        settings |= {"reward__model": judge, "loop__max_failures_in_row": 2}
+        settings |= unscorable(tiny_world.parent, tmp_path) | {"loop__max_failures_in_row": 2}
     run = start(loop__steps=1 if ending == "done" else 500, **settings)
     processes = processes_of(run)
     assert len(processes) >= (4 if whose_ray == "shared" else 8)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.train import main
-from tests.tiny_world import blind_to
+from tests.tiny_world import blind_to, unscorable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -183,10 +183,7 @@ def test_a_nan_reward_quarantines_its_group_and_says_so(tiny_world, tmp_path):
 
 
 def test_too_many_failures_in_a_row_end_the_run(tiny_world, tmp_path, capsys):
-    judge = blind_to(tiny_world.parent / "judge", "green", tmp_path / "judge")
-    prompts = tmp_path / "green.jsonl"
-    prompts.write_text("".join(json.dumps({"caption": f"a green {shape}"}) + "\n" for shape in ("circle", "square")))
-    options = overrides(reward__model=judge, data__train=prompts, loop__max_failures_in_row=3)
+    options = overrides(**unscorable(tiny_world.parent, tmp_path), loop__max_failures_in_row=3)
     assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local", *options]) == 1
     assert "in a row" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
