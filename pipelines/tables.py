@@ -210,6 +210,8 @@ class FlowGrpo(ObjectiveTable):
     step: Literal["sde", "cps"] = "sde"
     noise_level: Annotated[float, Field(gt=0, le=1)] = 0.7
     window: Count = 9  # consecutive steps of a sample that are drawn with noise and trained
+    step_weights: Literal["equal", "noise", "even"] = "equal"
+    ratio: Literal["plain", "normalised"] = "plain"
     clip_range: Annotated[float, Field(gt=0)] = 1e-4
     kl_reference: Annotated[float, Field(ge=0)] = 0.04
 

@@ -15,17 +15,19 @@ from actors.device import to_device
 from actors.diffusion.family import Family, Prompted
 from actors.diffusion.sample import noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
+from actors.policy.objectives.flow_grpo_steps import normalised_log_ratio, step_weights
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy, clipped_objective
 from actors.seeds import seed_of
 
 
 def window_starts(sample_seeds: tuple[int, ...], steps: int, fraction: float, window: int) -> list[int]:
-    """The first trained step of each sample: uniform over the windows inside the first `fraction` of the path, from its own seed.
+    """The first trained step of each sample: uniform over the windows inside the first `fraction` of the path, from its own seed."""
+    return [seed_of(seed, "window") % (usable_steps(steps, fraction) - window + 1) for seed in sample_seeds]
 
-    The last step is never trained: it ends at sigma 0, where its noise would stay in the image.
-    """
-    usable = min(int(steps * fraction), steps - 1)
-    return [seed_of(seed, "window") % (usable - window + 1) for seed in sample_seeds]
+
+def usable_steps(steps: int, fraction: float) -> int:
+    """How many steps from the path's start may be trained. The last step never is: it ends at sigma 0, where its noise would stay."""
+    return min(int(steps * fraction), steps - 1)
 
 
 class FlowGrpo:
@@ -44,7 +46,7 @@ class FlowGrpo:
         """Clean latents and the trained part of the path.
 
         `path` [B, N + 1, C, H, W]: the latents before each trained step and after the last; `start` [B]: the number of the first;
-        with behaviour "measured" also `log_prob` [B, N].
+        with behaviour "measured" and the plain ratio also `log_prob` [B, N].
         """
         window, device = self.settings["window"], noise_BCHW.device
         starts = self._starts(sample_seeds, sigmas)
@@ -65,14 +67,15 @@ class FlowGrpo:
             log_probs.append(step_log_prob(self.settings["step"], latents, mean, deviation))
         step_BN = start_B[:, None] + torch.arange(window + 1, device=device)
         behaviour = {"path": torch.stack(states)[step_BN, row_B[:, None]], "start": start_B}
-        if self.settings["behaviour"] == "measured":
+        if self.settings["behaviour"] == "measured" and self.settings["ratio"] == "plain":
             behaviour["log_prob"] = torch.stack(log_probs)[step_BN[:, :-1], row_B[:, None]]
         return latents, behaviour
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:
-        """mean max(-A rho, -A clip(rho, 1 +- c)) + kl_reference * mean (mean - mean_ref)^2 / (2 s^2), over samples and trained steps.
+        """mean w max(-A rho, -A clip(rho, 1 +- c)) + kl_reference * mean (mean - mean_ref)^2 / (2 s^2), over samples and trained steps.
 
-        A is clamped to +- advantage_clip. The divisor of the last term leaves out -dt, as the authors' code does.
+        A is clamped to +- advantage_clip, w are the `step_weights`. The divisor of the last term leaves out -dt, as the authors' code
+        does.
         """
         s = self.settings
         path, start_B = batch.behaviour["path"], batch.behaviour["start"]
@@ -87,10 +90,10 @@ class FlowGrpo:
             mean_reference = self._step(before, anchor, sigma, sigma_next, sigmas)[0]
         velocity = policy.guided_velocity(before, sigma, prompted, "trained")
         mean, deviation, scale = self._step(before, velocity, sigma, sigma_next, sigmas)
-        log_prob_BN = step_log_prob(s["step"], after, mean, deviation).view(len(path), window)
-        ratio = (log_prob_BN - batch.behaviour.get("log_prob", log_prob_BN.detach())).exp()
+        ratio = self._log_ratio(batch, after, mean, deviation).exp()
         advantages_B1 = batch.advantages_B.clamp(-s["advantage_clip"], s["advantage_clip"])[:, None]
-        terms["loss_policy"] = clipped_objective(advantages_B1, ratio, s["clip_range"]).mean()
+        weights_BN = self._weights(sigmas)[index].view(ratio.shape)
+        terms["loss_policy"] = (weights_BN * clipped_objective(advantages_B1, ratio, s["clip_range"])).mean()
         total = terms["loss_policy"]
         if s["kl_reference"] > 0:
             terms["kl_reference"] = ((mean - mean_reference).square() / (2 * scale**2)).mean()
@@ -101,6 +104,23 @@ class FlowGrpo:
     def ema_decay(self, step: int) -> float:
         """There is no moving average."""
         raise NotImplementedError
+
+    def _log_ratio(self, batch: Batch, after: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """[B, N]. The old policy is the one that drew if it is to be measured, else the learner's own."""
+        s, count = self.settings, len(batch.sample_seeds)
+        if s["ratio"] == "normalised":
+            mean_old = mean.detach()
+            if s["behaviour"] == "measured":
+                drawn = _step_noise(batch.sample_seeds, len(after) // count, tuple(after.shape[1:])).flatten(0, 1)
+                mean_old = after - deviation * to_device(drawn, after.device)
+            return normalised_log_ratio(after, mean, mean_old, deviation).view(count, -1)
+        log_prob_BN = step_log_prob(s["step"], after, mean, deviation).view(count, -1)
+        return log_prob_BN - batch.behaviour.get("log_prob", log_prob_BN.detach())
+
+    def _weights(self, sigmas: Tensor) -> Tensor:
+        s = self.settings
+        usable = usable_steps(len(sigmas) - 1, s["timestep_fraction"])
+        return step_weights(s["step_weights"], s["step"], s["ratio"], sigmas, usable, s["noise_level"])
 
     def _starts(self, sample_seeds: tuple[int, ...], sigmas: Tensor) -> list[int]:
         return window_starts(sample_seeds, len(sigmas) - 1, self.settings["timestep_fraction"], self.settings["window"])
