@@ -138,11 +138,12 @@ class Recipe(Table):
             )
         usable = int(steps * objective.timestep_fraction)
         if isinstance(objective, FlowGrpo):
-            usable = min(usable, steps - 1)  # the last step ends at sigma 0
+            usable = min(usable, steps - 1) - int(steps * objective.timestep_start)  # the last step ends at sigma 0
             if objective.window > usable:
                 raise ValueError(
-                    f"objective.window = {objective.window} steps are to be trained, but rollout.steps = {steps} and "
-                    f"objective.timestep_fraction leave {usable}: lower the first or raise rollout.steps"
+                    f"objective.window = {objective.window} steps are to be trained, but rollout.steps = {steps}, "
+                    f"objective.timestep_start and objective.timestep_fraction leave {max(usable, 0)}: lower the first or raise "
+                    "rollout.steps"
                 )
             return
         usable = {"discrete_wo_init": usable - 1, "subset": steps}.get(objective.timesteps, usable)

@@ -207,6 +207,7 @@ class FlowGrpo(ObjectiveTable):
     type: Literal["flow_grpo"] = "flow_grpo"
     behaviour: Literal["current", "measured"] = "measured"
     timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
+    timestep_start: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the path: no step before it is trained
     step: Literal["sde", "cps"] = "sde"
     noise_level: Annotated[float, Field(gt=0, le=1)] = 0.7
     window: Count = 9  # consecutive steps of a sample that are drawn with noise and trained

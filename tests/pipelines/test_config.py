@@ -65,6 +65,10 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
             "objective={type = 'flow_grpo', window = 10}",
             "objective.window = 10 steps are to be trained, but rollout.steps = 10",
         ),
+        (
+            "objective={type = 'flow_grpo', window = 3, timestep_start = 0.5, timestep_fraction = 0.7}",
+            "objective.timestep_start and objective.timestep_fraction leave 2",
+        ),
         ("objective={type = 'flow_grpo', step_weights = 'late'}", 'allowed are "equal", "noise" or "even"'),
         ("objective.step_weights=even", 'step_weights: no such key; there is objective.step_weights of "flow_grpo"'),
         ("policy.lora_rank=many", 'policy.lora_rank = "many": an integer is wanted, such as 8'),

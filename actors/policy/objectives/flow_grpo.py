@@ -20,14 +20,18 @@ from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy,
 from actors.seeds import seed_of
 
 
-def window_starts(sample_seeds: tuple[int, ...], steps: int, fraction: float, window: int) -> list[int]:
-    """The first trained step of each sample: uniform over the windows inside the first `fraction` of the path, from its own seed."""
-    return [seed_of(seed, "window") % (usable_steps(steps, fraction) - window + 1) for seed in sample_seeds]
+def trainable_steps(steps: int, start: float, fraction: float) -> range:
+    """The steps that may be trained: from the share `start` of the path up to the share `fraction`.
+
+    The last step never is: it ends at sigma 0, where its noise would stay in the image.
+    """
+    return range(int(steps * start), min(int(steps * fraction), steps - 1))
 
 
-def usable_steps(steps: int, fraction: float) -> int:
-    """How many steps from the path's start may be trained. The last step never is: it ends at sigma 0, where its noise would stay."""
-    return min(int(steps * fraction), steps - 1)
+def window_starts(sample_seeds: tuple[int, ...], trainable: range, window: int) -> list[int]:
+    """The first trained step of each sample: uniform over the windows inside the trainable steps, from its own seed."""
+    places = len(trainable) - window + 1
+    return [trainable[seed_of(seed, "window") % places] for seed in sample_seeds]
 
 
 class FlowGrpo:
@@ -49,7 +53,7 @@ class FlowGrpo:
         with behaviour "measured" and the plain ratio also `log_prob` [B, N].
         """
         window, device = self.settings["window"], noise_BCHW.device
-        starts = self._starts(sample_seeds, sigmas)
+        starts = window_starts(sample_seeds, self._trainable(sigmas), window)
         start_B, row_B = to_device(torch.tensor(starts), device), torch.arange(len(starts), device=device)
         noise_BNCHW = to_device(_step_noise(sample_seeds, window, tuple(noise_BCHW.shape[1:])), device)
         latents, states, log_probs = noise_BCHW, [noise_BCHW], []
@@ -92,7 +96,9 @@ class FlowGrpo:
         mean, deviation, scale = self._step(before, velocity, sigma, sigma_next, sigmas)
         ratio = self._log_ratio(batch, after, mean, deviation).exp()
         advantages_B1 = batch.advantages_B.clamp(-s["advantage_clip"], s["advantage_clip"])[:, None]
-        weights_BN = self._weights(sigmas)[index].view(ratio.shape)
+        trainable = self._trainable(sigmas)
+        weights = step_weights(s["step_weights"], s["step"], s["ratio"], sigmas, trainable, s["noise_level"])
+        weights_BN = weights[(index - trainable.start).clamp(min=0)].view(ratio.shape)  # a blank sample starts at 0
         terms["loss_policy"] = (weights_BN * clipped_objective(advantages_B1, ratio, s["clip_range"])).mean()
         total = terms["loss_policy"]
         if s["kl_reference"] > 0:
@@ -117,13 +123,8 @@ class FlowGrpo:
         log_prob_BN = step_log_prob(s["step"], after, mean, deviation).view(count, -1)
         return log_prob_BN - batch.behaviour.get("log_prob", log_prob_BN.detach())
 
-    def _weights(self, sigmas: Tensor) -> Tensor:
-        s = self.settings
-        usable = usable_steps(len(sigmas) - 1, s["timestep_fraction"])
-        return step_weights(s["step_weights"], s["step"], s["ratio"], sigmas, usable, s["noise_level"])
-
-    def _starts(self, sample_seeds: tuple[int, ...], sigmas: Tensor) -> list[int]:
-        return window_starts(sample_seeds, len(sigmas) - 1, self.settings["timestep_fraction"], self.settings["window"])
+    def _trainable(self, sigmas: Tensor) -> range:
+        return trainable_steps(len(sigmas) - 1, self.settings["timestep_start"], self.settings["timestep_fraction"])
 
     def _step(
         self, latents: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, sigmas: Tensor

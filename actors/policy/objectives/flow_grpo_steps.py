@@ -13,16 +13,18 @@ Weights = Literal["equal", "noise", "even"]
 Ratio = Literal["plain", "normalised"]
 
 
-def step_weights(weights: Weights, kind: Kind, ratio: Ratio, sigmas: Tensor, usable: int, noise_level: float) -> Tensor:
-    """The factor of each of the first `usable` steps in the loss, [usable], of mean 1.
+def step_weights(
+    weights: Weights, kind: Kind, ratio: Ratio, sigmas: Tensor, trainable: range, noise_level: float
+) -> Tensor:
+    """The factor of each of the trainable steps in the loss, of mean 1.
 
     `noise` (TempFlow-GRPO, arXiv 2508.04324, eq. 8): proportional to the step's deviation D. Left out: its branches, one reward for
-    each step that is drawn with noise, which a window of 1 with rollout.noise = "group" comes near to.
+    each step that is drawn with noise, which one trainable step with rollout.noise = "group" comes to.
     `even`: inverse to what the log ratio moves with the velocity v per unit of drawn noise, so that every step pulls alike. That is
     |d mean / dv| times 1 / D for sde, 2 D for cps, 1 for the normalised ratio. There it is 1 / -dt as in GRPO-Guard (arXiv 2510.22319,
     eq. 12), but for the mean of 1, and for the first step of sde, whose |d mean / dv| lacks the factor 1 + noise_level^2 / 2.
     """
-    sigma, sigma_next = sigmas[:usable], sigmas[1 : usable + 1]
+    sigma, sigma_next = (sigmas[trainable.start + n : trainable.stop + n] for n in (0, 1))
     still = torch.zeros_like(sigma).view(-1, 1, 1, 1)
     slope, deviation, _ = (
         moment.flatten() for moment in step_moments(kind, still, still + 1, sigma, sigma_next, sigmas[1], noise_level)

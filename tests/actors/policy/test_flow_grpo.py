@@ -9,7 +9,7 @@ import torch
 from actors.diffusion.family import Conditions, Prompted
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
-from actors.policy.objectives.flow_grpo import FlowGrpo, window_starts
+from actors.policy.objectives.flow_grpo import FlowGrpo, trainable_steps, window_starts
 from actors.policy.objectives.flow_grpo_steps import normalised_log_ratio, step_weights
 from actors.seeds import seed_of
 from pipelines.tables import FlowGrpo as FlowGrpoTable
@@ -201,13 +201,13 @@ def test_noise_weights_undo_the_division_by_the_noise():
 
 def test_step_weights_have_their_closed_form_and_the_mean_one():
     sigmas = torch.tensor([1.0, 0.9, 0.6, 0.2, 0.0], dtype=torch.float64)
-    noise = step_weights("noise", "sde", "plain", sigmas, 3, 0.7)
+    noise = step_weights("noise", "sde", "plain", sigmas, range(3), 0.7)
     deviations = torch.tensor([1.0, math.sqrt(9 * 0.3), math.sqrt(1.5 * 0.4)], dtype=torch.float64)
     torch.testing.assert_close(noise, deviations / deviations.mean())
-    even = step_weights("even", "sde", "normalised", sigmas, 3, 0.7)
+    even = step_weights("even", "sde", "normalised", sigmas, range(3), 0.7)
     inverse = 1 / torch.tensor([0.1, 0.3 * 1.245, 0.4 * 1.245], dtype=torch.float64)
     torch.testing.assert_close(even, inverse / inverse.mean())
-    assert (step_weights("equal", "cps", "plain", sigmas, 3, 0.7) == 1).all()
+    assert (step_weights("equal", "cps", "plain", sigmas, range(3), 0.7) == 1).all()
 
 
 def test_normalised_ratios_are_centred_and_spread_alike_at_steps_of_different_noise():
@@ -305,10 +305,29 @@ def test_outside_of_the_window_the_path_is_the_odes(kind):
 
 
 def test_windows_cover_the_path_but_its_last_step():
-    starts = window_starts(tuple(range(500)), steps=10, fraction=0.99, window=2)
-    assert set(starts) == set(range(8))
-    assert set(window_starts(tuple(range(500)), steps=10, fraction=0.5, window=2)) == set(range(4))
-    assert set(window_starts((1, 2, 3), steps=10, fraction=1.0, window=9)) == {0}
+    seeds = tuple(range(500))
+    assert set(window_starts(seeds, trainable_steps(10, 0.0, 0.99), window=2)) == set(range(8))
+    assert set(window_starts(seeds, trainable_steps(10, 0.0, 0.5), window=2)) == set(range(4))
+    assert set(window_starts(seeds, trainable_steps(10, 0.0, 1.0), window=9)) == {0}
+    assert set(window_starts(seeds, trainable_steps(10, 0.3, 0.7), window=2)) == {3, 4, 5}
+    assert set(window_starts(seeds, trainable_steps(8, 0.25, 0.5), window=2)) == {2}
+
+
+def test_weights_have_the_mean_one_over_the_steps_that_may_be_trained():
+    """Each step of the middle has the weight of the middle's own mean, wherever its sample's window lies."""
+    sigmas = SIGMAS.float()
+    whole, middle = (step_weights("noise", "sde", "plain", sigmas, steps, 0.7) for steps in (range(9), range(3, 7)))
+    torch.testing.assert_close(middle, whole[3:7] / whole[3:7].mean())
+    s = settings(window=2, timestep_start=0.3, timestep_fraction=0.7, step_weights="noise", kl_reference=0.0)
+    for start in (3, 5):
+        path = wave(1, 3, *SHAPE, phase=0.1)
+        drawn = batch(1, path=path, start=torch.tensor([start]), log_prob=torch.zeros(1, 2, dtype=torch.float64))
+        one, other = (FlowGrpo(changed).loss(LinearPolicy(), drawn) for changed in (s, {**s, "step_weights": "equal"}))
+        assert (one.ratio == other.ratio).all()
+        ratio, clipped = other.ratio, other.ratio.clamp(1 - s["clip_range"], 1 + s["clip_range"])
+        advantage = drawn.advantages_B[:, None]
+        terms = torch.maximum(-advantage * ratio, -advantage * clipped)
+        assert one.total.item() == pytest.approx((middle[start - 3 : start - 1] * terms).mean().item(), rel=1e-6)
 
 
 def test_only_what_was_measured_is_kept():

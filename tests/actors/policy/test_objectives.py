@@ -20,7 +20,7 @@ KEYS = {
     "flow_grpo": {"window": 2, "clip_range": 0.2},
     "nft": {"timesteps": "uniform", "timesteps_per_sample": 2},
     "flow_grpo, even": {
-        "type": "flow_grpo", "window": 2, "clip_range": 0.2, "ratio": "normalised", "step_weights": "even",
+        "type": "flow_grpo", "window": 1, "timestep_start": 0.5, "clip_range": 0.2, "ratio": "normalised", "step_weights": "even",
     },
 }  # fmt: skip
 BEHAVIOURS = [(name, behaviour) for name in KEYS for behaviour in ("current", "measured")]
