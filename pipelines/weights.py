@@ -24,9 +24,9 @@ HEADER = 8  # bytes that say how long a header is
 
 
 def find_misfits(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
-    """What does not fit in the two folders (None: not at hand); None where it cannot be asked, for want of torch.
+    """What does not fit in the two folders (None: not at hand); None where it cannot be asked, for want of a library.
 
-    Where torch is loaded already, as in tests, it is asked in this process.
+    Where torch is loaded already, as in tests, it is asked in this process. Raises ValueError if the process that is asked breaks down.
     """
     folders = [folder for folder in (pipeline, vlm) if folder]
     stamp = _cache() / _fingerprint(folders)
@@ -45,7 +45,12 @@ def _asked(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
     if child.returncode:
-        return None
+        if "ModuleNotFoundError" in child.stderr:
+            return None
+        last = (child.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise ValueError(
+            f"whether its weights fit was not found out: the process that read them ended with {child.returncode}: {last}"
+        )
     first, second = json.loads(child.stdout.splitlines()[-1])
     return first, second
 

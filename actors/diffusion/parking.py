@@ -24,23 +24,28 @@ class Parked:
         for table, name in places:
             self.places.setdefault(table[name], []).append((table, name))
         if device.type == "cuda":
-            self.places = {_like(home, home.detach().pin_memory()): at for home, at in self.places.items()}
-            self._put({home: home for home in self.places})
+            for home in list(self.places):  # one by one, so that the host never holds all of them twice
+                at = self.places.pop(home)
+                pinned = _like(home, home.detach().pin_memory())
+                self.places[pinned] = at
+                _put(pinned, at)
 
     @contextmanager
     def stay(self) -> Iterator[None]:
         """Within it the modules are on the device."""
-        self._put({home: _like(home, home.detach().to(self.device, non_blocking=True)) for home in self.places})
+        for home, at in self.places.items():
+            _put(_like(home, home.detach().to(self.device, non_blocking=True)), at)
         try:
             yield
         finally:
-            self._put({home: home for home in self.places})
+            for home, at in self.places.items():
+                _put(home, at)
 
-    def _put(self, tensors: dict[Tensor, Tensor]) -> None:
-        """In the places of every home the tensor that stands for it."""
-        for home, at in self.places.items():
-            for table, name in at:
-                table[name] = tensors[home]
+
+def _put(tensor: Tensor, at: list[tuple[dict, str]]) -> None:
+    """Into these places of modules."""
+    for table, name in at:
+        table[name] = tensor
 
 
 def _like(home: Tensor, tensor: Tensor) -> Tensor:

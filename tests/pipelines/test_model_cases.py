@@ -23,6 +23,7 @@ from pipelines import doctor
 from pipelines.checks import check_models
 from pipelines.config import UserError, load_recipe
 from pipelines.train import main as train
+from pipelines.weights import find_misfits
 from tests.support.cases import ENCODER_WEIGHTS, JUDGE_WEIGHTS, MODELS, TOY_MODELS, changed, edited, gone, with_one_more
 
 TOY_RECIPE = TOY_MODELS.parents[1] / "recipes" / "toy.toml"
@@ -137,6 +138,29 @@ def test_weights_that_fit_are_asked_about_once_and_changed_ones_again(tmp_path: 
     changed(JUDGE_WEIGHTS, with_one_more)(folder)
     with pytest.raises(UserError, match="zz_unknown"):
         check_models(recipe)
+
+
+@pytest.mark.parametrize(
+    ("last_words", "outcome"),
+    [
+        ("ModuleNotFoundError: No module named 'torch'", None),
+        ("RuntimeError: no more memory", "ended with 3: RuntimeError: no more memory"),
+        ("", "ended with 3: it said nothing"),
+    ],
+)
+def test_a_breakdown_while_weights_are_read_is_not_taken_for_a_library_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_words: str, outcome: str | None
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "{last_words}" >&2\nexit 3\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.delitem(sys.modules, "torch")
+    if outcome is None:
+        assert find_misfits(None, TOY_MODELS / "judge") is None
+    else:
+        with pytest.raises(ValueError, match=outcome):
+            find_misfits(None, TOY_MODELS / "judge")
 
 
 def test_an_image_encoder_that_the_index_does_not_name_is_not_asked_for(tmp_path: Path) -> None:

@@ -79,12 +79,12 @@ def draw_sigmas(
         quantiles = stratified(count, generator).clamp(1e-6, 1 - 1e-6)
         return shift_sigma(torch.sigmoid(torch.special.ndtri(quantiles)), shift).clamp(min=0.01)
     if kind == "subset":
-        return sigmas.cpu()[np.sort(generator.permutation(len(sigmas) - 1)[:count])]
+        return sigmas[np.sort(generator.permutation(len(sigmas) - 1)[:count])]
     end = int((len(sigmas) - 1) * fraction)
     if kind == "discrete_with_init":
         rest = bucket_indices(1, end, count - 1, generator) if count > 1 else torch.empty(0, dtype=torch.long)
-        return sigmas.cpu()[torch.cat([torch.zeros(1, dtype=torch.long), rest])]
-    return sigmas.cpu()[bucket_indices(1 if kind == "discrete_wo_init" else 0, end, count, generator)]
+        return sigmas[torch.cat([torch.zeros(1, dtype=torch.long), rest])]
+    return sigmas[bucket_indices(1 if kind == "discrete_wo_init" else 0, end, count, generator)]
 
 
 def bucket_indices(start: int, end: int, count: int, generator: np.random.Generator) -> Tensor:
@@ -98,6 +98,7 @@ def training_pairs(
     sample_seeds: tuple[int, ...], shape: tuple[int, ...], sigmas: Tensor, **draw: object
 ) -> tuple[Tensor, Tensor]:
     """(sigma_BN, noise_BNCHW) of each sample, float32 on the CPU: the same wherever and whenever they are asked for."""
+    sigmas = sigmas.cpu()
     sigma_rows, noise_rows = [], []
     for seed in sample_seeds:
         generator = stream_of(seed_of(seed, "pairs"))
