@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import gpu, hardware, learner, rollout
+from bench import gpu, hardware, learner, reward, rollout
 from bench.gpu_case import FAMILIES, Case
 
 TINY = ["--tiny", "--device", "cuda", "--repeats", "1"]
@@ -29,6 +30,11 @@ def test_drawing_waits_for_nothing_in_its_loop(tmp_path: Path):
 def test_training_runs_with_its_anchor(tmp_path: Path):
     learner.main(["--family", "sd3.5-medium", "--kl", "0.01", "--micro-batch", "1", *TINY, "--out", str(tmp_path)])
     assert len(json.loads((tmp_path / "learner_sd3.5-medium.json").read_text())["rows"]) == 2
+
+
+def test_the_likelihood_agrees_with_the_obvious_way():
+    case = replace(reward.speed_cases(quick=True)[0], group=2)
+    assert reward.measure_speed(case, reward.JUDGE, "cuda", repeats=1)["ratio"] > 0
 
 
 @pytest.mark.parametrize("part", gpu.PARTS)
