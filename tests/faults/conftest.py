@@ -10,7 +10,7 @@ import pytest
 from bench.faults_world import Run, overrides
 from pipelines.run_folder import RunFolder
 from pipelines.train import main
-from tests.faults.harness import QUICK, eventually_nothing, left_on_the_cluster
+from tests.faults.harness import LOCAL, QUICK, digest_in, eventually_nothing, left_on_the_cluster
 
 Start = Callable[..., Run]
 Reference = Callable[..., str]
@@ -29,9 +29,12 @@ def start(ray_cluster: str, tiny_world: Path, tmp_path: Path) -> Iterator[Start]
         out: Path | None = None,
         address: str = ray_cluster,
         program: str = "pipelines.train",
+        resume: bool = False,
         **settings: object,
     ) -> Run:
         options = overrides(**{**QUICK, **settings})
+        if resume:
+            options.append("--resume")
         where = {"address": address, "said": tmp_path / f"{name}.log", "program": program}
         runs.append(Run(tiny_world, out or tmp_path / name, *options, **where))
         return runs[-1]
@@ -51,8 +54,8 @@ def reference(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Ref
         options = overrides(**{**QUICK, **settings})
         if (key := " ".join(options)) not in digests:
             out = tmp_path_factory.mktemp("reference") / "run"
-            assert main([str(tiny_world), "--out", str(out), "--executor", "local", *options]) == 0
-            digests[key] = RunFolder(out).read_summary()["digest"]
+            assert main([str(tiny_world), "--out", str(out), *LOCAL, *options]) == 0
+            digests[key] = digest_in(RunFolder(out))
         return digests[key]
 
     return reference_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import ray
 
-from bench.faults_world import Process, Run, workers
-from pipelines.run_folder import Record
+from bench.faults_world import Process, Run, descendants, workers
+from pipelines.run_folder import Record, RunFolder
 
 CLEAN_UP_S = 30.0  # Ray ends the actors of a driver that died by itself, but not at once
+CLASSES = ("RolloutActor", "RewardActor", "PolicyActor")
+# words of the command line: who resumes a run matters to no checkpoint, and one process starts at a quarter of the price
+LOCAL = ("--executor", "local")
 RAYS_OWN = re.compile(r"ray::(IDLE|Dashboard|RuntimeEnv)")
 # no evaluation but the first and the last, and these small: the faults are to land in training
 QUICK: dict[str, object] = {
@@ -28,9 +32,14 @@ QUICK: dict[str, object] = {
 def digest_of(run: Run) -> str:
     """The digest of a run that must end well."""
     assert run.end() == 0, run.output()
-    summary = run.folder.read_summary()
+    return digest_in(run.folder)
+
+
+def digest_in(folder: RunFolder) -> str:
+    """The digest of a run that has ended well."""
+    summary = folder.read_summary()
     assert summary["status"] == "done"
-    recorded = [record["step"] for record in run.folder.read_metrics()]
+    recorded = [record["step"] for record in folder.read_metrics()]
     assert recorded == list(range(1, summary["steps"] + 1)), "each step is recorded once, replayed or not"
     return summary["digest"]
 
@@ -59,6 +68,15 @@ def left_on_the_cluster() -> list[str]:
     groups = ray.util.placement_group_table().items()
     placements = [f"placement group {name}" for name, group in groups if group["state"] != "REMOVED"]
     return actors + placements + [worker.title for worker in workers("") if not RAYS_OWN.match(worker.title)]
+
+
+def processes_of(run: Run) -> list[Process]:
+    """The driver, its Ray if it has one, and the workers, once all workers are there."""
+    run.until(lambda: all(map(workers, CLASSES)), "workers")
+    below = {process.pid: process for process in descendants(run.process.pid)}
+    actors = {worker.pid: worker for worker in workers("") if not RAYS_OWN.match(worker.title)}
+    driver = [process for process in descendants(os.getpid()) if process.pid == run.process.pid]
+    return [*driver, *{**below, **actors}.values()]
 
 
 def still_alive(processes: list[Process]) -> list[str]:
