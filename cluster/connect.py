@@ -22,8 +22,13 @@ from cluster.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Ray's defaults would report usage, and resolve the environment again in every worker under `uv run`.
-_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+# Ray's defaults would report usage, resolve the environment again in every worker under `uv run`, and start a worker for each CPU
+# before any is asked for: none of them is ever used, since all workers have an environment of their own (`worker_env`).
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
 CLIENT = "ray://"
 
 

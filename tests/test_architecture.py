@@ -40,5 +40,9 @@ def test_a_driver_loads_no_torch(module: str) -> None:
     assert loaded(module, "torch", "transformers", "diffusers") == set()
 
 
+def test_a_judge_loads_no_diffusers() -> None:
+    assert loaded("actors.model_weights", "transformers", "diffusers") == {"transformers"}
+
+
 def test_the_actors_are_found() -> None:
     assert {"actors.policy.actor", "actors.reward.actor", "actors.rollout.actor"} <= set(ACTORS)

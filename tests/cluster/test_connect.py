@@ -38,6 +38,16 @@ def test_torch_fills_the_gaps_of_a_gpus_memory_unless_the_user_says_otherwise() 
     assert worker_env({"PYTORCH_ALLOC_CONF": "backend:native"})["PYTORCH_ALLOC_CONF"] == "backend:native"
 
 
+def test_ray_is_to_start_no_workers_ahead_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = "RAY_prestart_worker_first_driver"
+    monkeypatch.setenv(ahead, "1")
+    connect.set_defaults()
+    assert os.environ[ahead] == "1"
+    monkeypatch.delenv(ahead)
+    connect.set_defaults()
+    assert os.environ[ahead] == "0"
+
+
 def test_a_worker_that_asks_for_no_gpu_sees_none_and_one_that_asks_sees_its_own(ray_cluster: str) -> None:
     pools = [PoolSpec("none", Plain, num_cpus=0), PoolSpec("one", Plain, size=2, num_cpus=0, num_gpus=1)]
     executor = RayExecutor(pools, run="gpus")
