@@ -97,11 +97,13 @@ class Loop:
         return self.version >= self.plan.steps and not self._evaluations and not self._notices
 
     def oldest_version_needed(self) -> int:
-        """Adapters of older versions can be dropped. Looks at every open group: call it once a step."""
-        versions = [self.version, *self._evaluations.versions, *(group.version for group in self._groups.values())]
-        if self._opened < self._num_groups:
-            versions.append(self._order.version_for(self._opened, self.version))
-        return min(versions)
+        """Adapters of older versions can be dropped. Looks at every open group: call it once a step.
+
+        After the last group of all the next one counts as well: a run that is resumed with more steps begins with it.
+        """
+        next_group = self._order.version_for(self._opened, self.version)
+        open_groups = (group.version for group in self._groups.values())
+        return min(self.version, next_group, *self._evaluations.versions, *open_groups)
 
     def progress(self) -> Progress:
         count = self._stage_counts

@@ -563,14 +563,18 @@ def test_versions_are_needed_as_long_as_a_group_may_be_drawn_again() -> None:
     draw_and_score(loop, Unit("heldout", 1, 0, 0), Unit("train", 3, 0, 0))
     loop.handle(Trained(3))
     assert loop.oldest_version_needed() == 2, "step 4 is yet to be drawn by version 2, or is being drawn"
+    loop.decide(MANY)
+    draw_and_score(loop, Unit("train", 4, 0, 0))
+    loop.handle(Trained(4))
+    assert loop.oldest_version_needed() == 3, "if the run is resumed with more steps, step 5 is drawn by version 3"
 
 
 def test_a_version_is_needed_until_its_evaluation_is_over_begun_or_not() -> None:
-    loop = Loop(LoopPlan(steps=3, groups_per_step=1, staleness=2, evaluations={1: (1,)}))
-    draw_and_score(loop, *(draw.batch[0] for draw in loop.decide(MANY)))
+    loop = Loop(LoopPlan(steps=3, groups_per_step=1, staleness=1, evaluations={1: (1,)}))
     for step in (1, 2, 3):
+        loop.decide({ROLLOUT: 1} if step < 3 else MANY)
+        draw_and_score(loop, Unit("train", step, 0, 0))
         loop.handle(Trained(step))
-        loop.decide({})
     assert loop.oldest_version_needed() == 1
 
 
