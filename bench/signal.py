@@ -1,6 +1,6 @@
 """How much of an objective's gradient is signal: the agreement of the gradients of independent batches, on the miniature world.
 
-    python -m bench.signal [--batches N] [--quick] [--out DIR]
+    python -m bench.signal [--batches N] [--only NAME ...] [--quick] [--out DIR]
 
 Each batch has other prompts, noise and images, drawn by one policy near the base model. With g = signal + noise the mean cosine of two
 batches is |signal|^2 / (|signal|^2 + E |noise|^2): 1 is a gradient that every batch agrees on, 0 is pure noise. AdamW takes steps of
@@ -49,6 +49,8 @@ def variants() -> dict[str, tuple[ObjectiveTable, bool]]:
     def grpo(**changes: Any) -> FlowGrpo:
         return FlowGrpo(**{"behaviour": "current", "kl_reference": 0.0, "window": 7, **changes})
 
+    middle = {"window": 2, "timestep_start": 0.25, "timestep_fraction": 0.5}  # the third and fourth of eight steps
+    guard = {"ratio": "normalised", "step_weights": "even"}
     return {
         "AWM": (Awm(kl_reference=0.0, kl_ema=0.0, **POINTS), False),
         "DiffusionNFT": (Nft(kl_reference=0.0, **POINTS), False),
@@ -57,9 +59,19 @@ def variants() -> dict[str, tuple[ObjectiveTable, bool]]:
         "SDE 1.0": (grpo(noise_level=1.0), False),
         "SDE 0.7, a group's noise": (grpo(), True),
         "SDE 0.7, first 3 steps": (grpo(window=3, timestep_fraction=0.4), False),
+        "SDE 0.7, noise weights": (grpo(step_weights="noise"), False),
+        "SDE 0.7, even weights": (grpo(**guard), False),
+        "SDE 0.7, steps 3 and 4": (grpo(**middle), False),
+        "SDE 0.7, steps 3 and 4, a group's noise": (grpo(**middle), True),
         "CPS 0.3": (grpo(step="cps", noise_level=0.3), False),
         "CPS 0.5": (grpo(step="cps", noise_level=0.5), False),
+        "CPS 0.5, noise weights": (grpo(step="cps", noise_level=0.5, step_weights="noise"), False),
+        "CPS 0.5, even weights": (grpo(step="cps", noise_level=0.5, **guard), False),
+        "CPS 0.5, steps 3 and 4": (grpo(step="cps", noise_level=0.5, **middle), False),
         "CPS 0.7": (grpo(step="cps"), False),
+        "CPS 0.7, steps 3 and 4": (grpo(step="cps", **middle), False),
+        "CPS 0.7, steps 3 and 4, a group's noise": (grpo(step="cps", **middle), True),
+        "CPS 0.9, steps 3 and 4, a group's noise": (grpo(step="cps", noise_level=0.9, **middle), True),
         "CPS 0.7, a group's noise": (grpo(step="cps"), True),
     }
 
@@ -140,11 +152,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.signal", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batches", type=int, default=40, help="independent batches of each variant (40)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants, after AWM; as the table names them")
     parser.add_argument("--quick", action="store_true", help="2 small batches of the first two, to see that it works")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for signal.json (runs/bench)")
     options = parser.parse_args(arguments)
+    found = dict(itertools.islice(variants().items(), 2 if options.quick else None))
+    if unknown := [name for name in options.only or () if name not in found]:
+        parser.error(f"--only {unknown[0]!r}: allowed are {', '.join(map(repr, found))}")
+    if options.only:
+        found = {name: variant for name, variant in found.items() if name in (*options.only, next(iter(found)))}
     prepare(1)
-    world, found = World(), dict(itertools.islice(variants().items(), 2 if options.quick else None))
+    world = World()
     batches, groups = (2, 2) if options.quick else (options.batches, world.rollout.prompts_per_step)
     table = Table("", "cosine", "±", "of AWM's", "mean reward", title="Agreement of independent batches")
     rows: list[dict[str, Any]] = []

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from bench.signal import agreement, main
+from bench.signal import RECIPE, agreement, main, variants
+from pipelines.config import Recipe, load_recipe
 
 
 def test_agreement_is_the_share_of_the_signal():
@@ -30,3 +31,18 @@ def test_a_small_run(tmp_path):
     rows = json.loads((tmp_path / "signal.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["AWM", "DiffusionNFT"]
     assert rows[0]["reward"] == rows[1]["reward"]  # both drew the same images
+
+
+def test_a_variant_is_chosen_by_name_and_a_wrong_name_is_told_before_anything_loads(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "SDE 0.8", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--only 'SDE 0.8': allowed are 'AWM', 'DiffusionNFT', " in capsys.readouterr().err
+
+
+def test_every_variant_fits_the_miniature_worlds_sampler():
+    recipe = load_recipe(RECIPE).model_dump()
+    for objective, shared in variants().values():
+        noise = "group" if shared else "own"
+        changed = {**recipe, "objective": objective.model_dump(), "rollout": {**recipe["rollout"], "noise": noise}}
+        assert Recipe.model_validate(changed).objective == objective
