@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of, eventually_nothing, failures, still_alive
 
+LENGTH = {"loop__steps": 20}
 
-@pytest.mark.parametrize(("method", "task"), [("RewardActor.score", "score"), ("RolloutActor.draw", "draw")])
-def test_the_only_worker_of_a_pool_is_killed_at_work(
-    start: Start, reference: Reference, method: str, task: str
+
+def test_the_only_worker_of_a_pool_is_killed_at_work_or_hangs_past_its_deadline(
+    start: Start, reference: Reference
 ) -> None:
-    run = start(loop__steps=8)
+    run = start(**LENGTH, cluster__deadline_floor_s=20.0)
     run.reach(3)
-    killed = run.kill_in(method)
-    assert digest_of(run) == reference(loop__steps=8)
-    assert not killed.alive
-    (failure,) = failures(run, "worker_lost")
-    assert (failure["task"], failure["step"] >= 3) == (task, True)
-    assert run.folder.read_metrics()[-1]["retries"] == {"worker_lost": 1}
-
-
-def test_workers_of_both_pools_are_killed_again_and_again(start: Start, reference: Reference) -> None:
-    run = start(loop__steps=50, rollout__size=2, reward__size=2)
-    killed = []
-    for _ in range(3):
-        run.reach(run.steps() + 3)
-        killed += [run.kill_in("RewardActor.score"), run.kill_in("RolloutActor.draw")]
-    assert run.steps() < 50
-    assert digest_of(run) == reference(loop__steps=50)
-    assert len(set(killed)) == 6
-    assert len(failures(run, "worker_lost")) == 6
-
-
-def test_a_worker_that_hangs_is_replaced_when_its_deadline_is_over(start: Start, reference: Reference) -> None:
-    run = start(loop__steps=8, cluster__deadline_floor_s=5.0)
-    run.reach(3)
-    hung = run.catch("RewardActor.score")
-    assert digest_of(run) == reference(loop__steps=8)
-    assert eventually_nothing(lambda: still_alive([hung])) == []
+    victims = [run.kill_in("RewardActor.score")]
+    run.reach(run.steps() + 3)
+    victims += [run.kill_in("RolloutActor.draw")]
+    run.reach(run.steps() + 3)
+    lost = failures(run, "worker_lost")
+    assert [failure["task"] for failure in lost] == ["score", "draw"]
+    assert lost[0]["step"] >= 3
+    victims += [run.catch("RewardActor.score")]
+    assert digest_of(run) == reference(**LENGTH)
+    assert eventually_nothing(lambda: still_alive(victims)) == []
     assert "score" in {failure["task"] for failure in failures(run, "deadline")}
+    assert run.folder.read_metrics()[-1]["retries"]["worker_lost"] == len(failures(run, "worker_lost")) == 2
