@@ -18,7 +18,6 @@ from tests.faults.conftest import Start
 STORE_BYTES = 100_000_000
 LABELS: dict[str, object] = {
     "rollout__labels": '{room = "easel"}',
-    "rollout__size": 2,
     "reward__labels": '{room = "!easel"}',
     "policy__labels": '{room = "in(loft, cellar)"}',
     "loop__steps": 2,
@@ -55,7 +54,7 @@ def waits(run: Run) -> None:
 def test_a_run_that_waits_and_gives_up_says_what_was_missing(start: Start, cluster: Cluster) -> None:
     run = start(address=cluster.address, cluster__node_timeout_s=10.0, **LABELS)
     waits(run)
-    assert len(asked_of_an_autoscaler(cluster)) == 4
+    assert len(asked_of_an_autoscaler(cluster)) == 3
     assert run.end() == 2
     said = " ".join(run.output().split())
     assert re.search(r"waiting for nodes since [\d:]+, until [\d:]+: label: no node has room=easel", said)
@@ -87,7 +86,7 @@ def test_a_run_begins_when_the_node_comes_and_every_worker_is_where_its_labels_s
     waits(run)
     cluster.add_node(num_cpus=1, labels={"room": "easel"}, object_store_memory=STORE_BYTES)
     run.reach(1)
-    assert rooms_of("RolloutActor") == ["easel", "easel"]
+    assert rooms_of("RolloutActor") == ["easel"]
     assert rooms_of("RewardActor") in ([""], ["loft"])
     assert rooms_of("PolicyActor") == ["loft"]
     assert asked_of_an_autoscaler(cluster) == []

@@ -11,7 +11,7 @@ from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of
 from tests.tiny_world import blind_to
 
-STEPS = 6
+STEPS = 4
 
 
 def deaf_to(judge: Path, word: str, folder: Path) -> Path:

@@ -6,7 +6,7 @@ import signal
 
 from bench.faults_world import Process, Run, descendants, workers
 from tests.faults.conftest import Reference, Start
-from tests.faults.harness import digest_of, eventually_nothing, still_alive
+from tests.faults.harness import LOCAL, digest_of, eventually_nothing, still_alive
 
 STEPS = 30
 STOPPED_AT_THE_START = "stopped before the first step"
@@ -33,7 +33,7 @@ def test_a_run_that_is_stopped_with_its_process_group_at_three_moments(start: St
     assert "message" not in run.folder.read_state()
     assert 3 <= run.steps() < STEPS
 
-    assert digest_of(run.resume()) == reference(loop__steps=STEPS)
+    assert digest_of(run.resume(*LOCAL)) == reference(loop__steps=STEPS)
 
 
 def rays(run: Run) -> list[Process]:
