@@ -1,6 +1,7 @@
 """What the objectives need to learn the miniature world: images and seconds to an accuracy on held-out prompts, by objective and seed.
 
-    python -m bench.objectives [--study objectives|staleness] [--steps N] [--seeds N] [--accuracy A] [--workers N] [--quick] [--out DIR]
+    python -m bench.objectives [--study objectives|staleness|flow_grpo] [--steps N] [--seeds N] [--accuracy A] [--workers N]
+                               [--quick] [--out DIR]
 
 Each run is a whole `python -m pipelines.train` in a process of its own, on one thread, with the in-process executor. A run that is
 already whole under --out is not repeated, so a study that broke off goes on. Seconds are the process's CPU seconds: they count
@@ -32,6 +33,9 @@ from pipelines.charts import Line, line_chart
 
 RECIPES = {"awm": "recipes/toy.toml", "flow_grpo": "recipes/toy_flow_grpo.toml", "nft": "recipes/toy_nft.toml"}
 IMAGES_PER_STEP = 96  # of the miniature world's recipes
+MIDDLE = (
+    "objective.window=2", "objective.timestep_start=0.25", "objective.timestep_fraction=0.5", "policy.learning_rate=2e-3",
+)  # fmt: skip
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -54,9 +58,19 @@ class Point:
 
 
 def variants(study: str) -> list[Variant]:
-    """What is compared: the three objectives, or AWM at several lags with and without the ratio to the policy that drew."""
+    """What is compared: the three objectives; AWM at several lags, with and without the ratio; or settings of Flow-GRPO beside AWM.
+
+    Of Flow-GRPO: as its recipe has it, with even weights and the normalised ratio, and with the third and fourth of its steps alone.
+    """
     if study == "objectives":
         return [Variant(name, recipe) for name, recipe in RECIPES.items()]
+    if study == "flow_grpo":
+        return [
+            Variant("awm", RECIPES["awm"]),
+            Variant("recipe", RECIPES["flow_grpo"]),
+            Variant("even", RECIPES["flow_grpo"], ("objective.ratio=normalised", "objective.step_weights=even")),
+            Variant("middle", RECIPES["flow_grpo"], MIDDLE),
+        ]
     lags = [Variant(f"S = {lag}", RECIPES["awm"], (f"loop.staleness={lag}",)) for lag in (0, 1, 2, 4)]
     corrected = [
         Variant(f"S = {lag}, corrected", RECIPES["awm"], (f"loop.staleness={lag}", "objective.behaviour=measured"))
@@ -185,7 +199,7 @@ def figure(curves: dict[str, list[list[Point]]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.objectives", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--study", choices=("objectives", "staleness"), default="objectives")
+    parser.add_argument("--study", choices=("objectives", "staleness", "flow_grpo"), default="objectives")
     parser.add_argument("--steps", type=int, help="of each run (200)")
     parser.add_argument("--seeds", type=int, help="runs of each variant (3)")
     parser.add_argument("--accuracy", type=float, default=0.55, help="to be reached (0.55)")

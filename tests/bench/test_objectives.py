@@ -1,10 +1,12 @@
 """The study of objectives: where a curve reaches an accuracy, what its table says, and one small run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from bench.objectives import Point, Variant, figure, learn, reached, sizes, summarise, variants
+from pipelines.config import load_recipe
 
 CURVE = [Point(0, 1.0, 0.4), Point(10, 2.0, 0.5), Point(20, 4.0, 0.45), Point(30, 5.0, 0.65)]
 
@@ -32,6 +34,12 @@ def test_every_objective_and_every_lag_is_compared():
     assert [variant.name for variant in variants("objectives")] == ["awm", "flow_grpo", "nft"]
     assert next(variant.name for variant in variants("staleness") if "corrected" in variant.name) == "S = 1, corrected"
     assert len(variants("staleness")) == 7
+
+
+def test_the_recipes_of_every_study_are_accepted():
+    for study in ("objectives", "staleness", "flow_grpo"):
+        recipes = [load_recipe(Path(variant.recipe), variant.changes) for variant in variants(study)]
+        assert len({recipe.model_dump_json() for recipe in recipes}) == len(recipes)
 
 
 def test_a_small_run_is_not_repeated(tmp_path):
