@@ -248,7 +248,12 @@ class Plain:
 
 def measure(quick: bool, groups_per_task: Sequence[int], repeats: int) -> dict[str, Any]:
     """Seconds of each way in turns, and ratios plain / ours. Raises RuntimeError where images or rewards disagree."""
-    recipe = load_recipe(RECIPE, ["rollout.prompts_per_step=2", "rollout.group_size=2", "data.mix={}"] if quick else [])
+    recipe = load_recipe(
+        RECIPE,
+        ["rollout.prompts_per_step=2", "rollout.groups_per_task=1", "rollout.group_size=2", "data.mix={}"]
+        if quick
+        else [],
+    )
     count = recipe.rollout.prompts_per_step
     prompts = load_prompts(recipe.data.train, "data.train")
     chosen = [prompts[i] for i in np.random.default_rng(0).choice(len(prompts), count, replace=False)]

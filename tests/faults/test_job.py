@@ -146,6 +146,7 @@ def test_everything_in_s3_and_the_driver_killed(head: Head, s3: str, tmp_path: P
         "data__mix": "{ single = 1, colours = 1, counting = 1, position = 1 }",
         "samples__every": 6,
         "rollout__prompts_per_step": 4,
+        "rollout__groups_per_task": 2,
     }
     submit(head, "in-s3", out, **from_s3)
 

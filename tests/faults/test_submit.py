@@ -21,6 +21,7 @@ SMALL = overrides(
     loop__checkpoint_every=2,
     data__mix="{}",
     rollout__prompts_per_step=2,
+    rollout__groups_per_task=1,
     heldout__every=1000,
     heldout__images_per_category=2,
     heldout__base_guidance_scales="[1.0]",

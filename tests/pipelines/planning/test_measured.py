@@ -18,8 +18,6 @@ from pipelines.planning.times import Duration, Times, exchange_seconds
 from pipelines.run_folder import RunFolder
 from tests.flaky_s3 import FlakyS3
 
-TOY = Path("recipes/toy.toml")
-
 
 def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> dict[str, Any]:
     """A step's line, as far as a plan reads it."""
@@ -32,8 +30,13 @@ def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> dict[str, Any]:
     return {"step": step, "images": 96, "seconds": seconds, "tasks": tasks, "train_tasks": trained}
 
 
+def toy(*overrides: str) -> Recipe:
+    """The miniature world's, with one group a draw."""
+    return load_recipe(Path("recipes/toy.toml"), ["rollout.groups_per_task=1", *overrides])
+
+
 def run_folder(path: Path, records: list[dict[str, Any]], *overrides: str) -> str:
-    folder = RunFolder.create(path / "run", dump_recipe(load_recipe(TOY, overrides)))
+    folder = RunFolder.create(path / "run", dump_recipe(toy(*overrides)))
     for line in records:
         folder.metric(line)
     return str(folder.path)
@@ -65,18 +68,18 @@ def test_times_carry_over_in_proportion(tmp_path: Path) -> None:
     measured = Measured(run, models_of(run.recipe), per_node=8)
     same = measured.times(run.recipe)
     assert (same.draw, same.score, same.update) == (run.draw, run.score, run.update)
-    half = measured.times(load_recipe(TOY, ["rollout.chunk=4", "rollout.steps=16"]))
+    half = measured.times(toy("rollout.chunk=4", f"rollout.steps={2 * run.recipe.rollout.steps}"))
     assert half.draw.seconds == pytest.approx(0.1)  # half the images, twice the steps
     assert half.score.seconds == pytest.approx(0.01)
     assert half.chunk_bytes == same.chunk_bytes / 2
-    more = measured.times(load_recipe(TOY, ["objective.timesteps_per_sample=4"]))
+    more = measured.times(toy("objective.timesteps_per_sample=4"))
     assert more.update.seconds == pytest.approx(1.0)
 
 
 def test_ranks_share_the_update_and_pay_for_the_exchange(tmp_path: Path) -> None:
     run = read_run(run_folder(tmp_path, [record(step) for step in range(12)], "policy.zero_stage=2"))
     models = models_of(run.recipe)
-    four = load_recipe(TOY, ["policy.zero_stage=2", "policy.ranks=4"])
+    four = toy("policy.zero_stage=2", "policy.ranks=4")
     exchange = exchange_seconds(four, models, per_node=8)
     assert exchange > 0
     assert Measured(run, models, per_node=8).times(four).update.seconds == pytest.approx(0.5 / 4 + exchange)
@@ -98,9 +101,9 @@ def test_the_run_itself_comes_out_as_it_was(tmp_path: Path) -> None:
 )
 def test_a_run_that_says_nothing_of_the_recipe_is_refused(tmp_path: Path, override: str, said: str) -> None:
     run = read_run(run_folder(tmp_path, [record(step) for step in range(12)]))
-    toy_nft = Path("recipes/toy_nft.toml") if "nft" in override else TOY
+    other = load_recipe(Path("recipes/toy_nft.toml")) if "nft" in override else toy(override)
     with pytest.raises(UserError, match=said):
-        Measured(run, models_of(run.recipe), 8).times(load_recipe(toy_nft, [] if "nft" in override else [override]))
+        Measured(run, models_of(run.recipe), 8).times(other)
 
 
 def test_folders_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_a_run_at_a_url_says_the_same(tmp_path: Path, s3: str, flaky_s3: FlakyS3
 def test_what_a_driver_writes_is_what_is_read(tmp_path: Path) -> None:
     """Three steps fill the pipeline, and in the last one nothing is left to draw."""
     sizes = ("rollout.size=2", "loop.steps=12")
-    recipe = load_recipe(TOY, sizes)
+    recipe = toy(*sizes)
     told = Times(Duration(0.5, 0.2), Duration(0.25), Duration(3.0), 1000)
     written = drive(planned(recipe, 12), Meter(VirtualExecutor(list(pools(recipe, told))), step_bytes=0))
     run = read_run(run_folder(tmp_path, written, *sizes))

@@ -10,13 +10,13 @@ from pipelines.config import Recipe, load_recipe
 from pipelines.planning.run import WAITING, Figures, simulate
 from pipelines.planning.times import Duration, Times
 
-TOY = Path("recipes/toy.toml")  # 12 chunks of 8 images a step
+TOY = Path("recipes/toy.toml")  # 12 groups of 8 images a step
 DRAW, SCORE, UPDATE = 0.5, 0.25, 3.0
 CHUNK_BYTES = 1000
 
 
 def recipe(*overrides: str) -> Recipe:
-    return load_recipe(TOY, overrides)
+    return load_recipe(TOY, ["rollout.groups_per_task=1", *overrides])
 
 
 def simulated(*overrides: str, jitter: float = 0.0, driver_s: float = 0.0, update: float = UPDATE) -> Figures:
