@@ -6,30 +6,38 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from bench.faults_world import Run
 from tests.faults.conftest import Reference, Start
-from tests.faults.harness import complete_checkpoints, digest_of, is_whole
+from tests.faults.harness import LOCAL, complete_checkpoints, digest_of, is_whole
 
 LENGTH = {"loop__steps": 60, "loop__checkpoint_every": 2}
 NO_SPACE = os.strerror(errno.ENOSPC)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
-    place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here, which takes root: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """One for a run's folder, one for its checkpoints."""
+    with small_disk(tmp_path / "runs") as runs, small_disk(tmp_path / "checkpoints") as checkpoints:
+        yield runs, checkpoints
 
 
 def fill(disk: Path) -> Path:
@@ -45,35 +53,38 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def saved_first(run: Run, checkpoints: Path) -> None:
-    run.until(lambda: complete_checkpoints(checkpoints), "a first checkpoint")
-
-
-def test_a_full_disk_of_checkpoints_does_not_end_the_run(start: Start, reference: Reference, small_disk: Path) -> None:
-    checkpoints = small_disk / "checkpoints"
-    run = start(loop__checkpoints=checkpoints, **LENGTH)
-    saved_first(run, checkpoints)
-    fill(small_disk)
-    assert digest_of(run) == reference(**LENGTH)
-    failed = run.events("checkpoint_failed")
-    assert failed
-    assert all(NO_SPACE in event["message"] for event in failed)
+def check_saved(checkpoints: Path) -> None:
+    """There are checkpoints, and all are whole."""
     kept = complete_checkpoints(checkpoints)
     assert kept
     assert all(map(is_whole, kept))
 
 
-def test_a_full_disk_under_the_run_folder_ends_the_run_clearly_and_it_resumes_when_there_is_room(
-    start: Start, reference: Reference, small_disk: Path
+def test_a_full_disk_of_checkpoints_does_not_end_a_run_one_of_its_folder_does_and_it_resumes_when_there_is_room(
+    start: Start, reference: Reference, disks: tuple[Path, Path]
 ) -> None:
-    run = start(out=small_disk / "run", **LENGTH)
-    saved_first(run, run.out / "checkpoints")
-    ballast = fill(small_disk)
+    runs, checkpoints = disks
+    run = start(out=runs / "run", loop__checkpoints=checkpoints, **LENGTH)
+    run.until(lambda: complete_checkpoints(checkpoints), "a first checkpoint")
+    ballast = [fill(checkpoints)]
+    run.until(lambda: run.events("checkpoint_failed"), "a checkpoint that cannot be written")
+    run.reach(run.steps() + 1)
+    check_saved(checkpoints)
+
+    ballast.append(fill(runs))
     assert run.end() == 1, run.output()
     assert NO_SPACE in run.output()
     assert "Traceback" not in run.output()
-    kept = complete_checkpoints(run.out / "checkpoints")
-    assert kept
-    assert all(map(is_whole, kept))
-    ballast.unlink()
-    assert digest_of(run.resume()) == reference(**LENGTH)
+    check_saved(checkpoints)
+
+    for file in ballast:
+        file.unlink()
+    run = run.resume(*LOCAL)
+    failed, saved = len(run.events("checkpoint_failed")), complete_checkpoints(checkpoints)[-1]
+    run.until(lambda: complete_checkpoints(checkpoints)[-1] > saved, "a checkpoint after that")
+    fill(checkpoints)
+    assert digest_of(run) == reference(**LENGTH)
+    failures = run.events("checkpoint_failed")
+    assert len(failures) > failed, "the last checkpoint of all too"
+    assert all(NO_SPACE in event["message"] for event in failures)
+    check_saved(checkpoints)
