@@ -1,8 +1,10 @@
-"""The miniature job on a real cluster with authentication: submitted, watched, scaled, hurt, kept in S3; always the same digest."""
+"""The miniature job on a real cluster with authentication: submitted, watched, scaled and hurt, to the same digest.
+
+test_submit.py has one whose driver is killed, and of which everything lies in S3.
+"""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -10,16 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import requests
 
 from bench.faults_world import ROOT, Process, overrides
 from pipelines.run_folder import RunFolder
 from pipelines.train import main
-from tests.ray_head import Head, add_node, ray_head
+from tests.faults.harness import LOCAL, digest_in
+from tests.ray_head import Head, Node, add_node, ray_head
 
 RECIPE = "recipes/toy.toml"
 # the recipe of `make train`, shorter
@@ -37,21 +37,15 @@ T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
-def head(s3: str) -> Iterator[Head]:
-    """A cluster of one node whose processes know the S3 server."""
+def head() -> Iterator[Head]:
     with ray_head(num_cpus=4) as head:
         yield head
 
 
-@pytest.fixture(scope="module")
-def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+def digest_here(out: Path) -> str:
     """Of the job in this process, where nothing can fail."""
-    return digest_here(tmp_path_factory.mktemp("reference") / "run")
-
-
-def digest_here(out: Path, **settings: object) -> str:
-    assert main([RECIPE, "--out", str(out), "--executor", "local", *overrides(**{**SHORT, **settings})]) == 0
-    return RunFolder(out).read_summary()["digest"]
+    assert main([RECIPE, "--out", str(out), *LOCAL, *overrides(**SHORT)]) == 0
+    return digest_in(RunFolder(out))
 
 
 def said_by(head: Head, *words: str) -> str:
@@ -90,10 +84,9 @@ def reach(out: Path, step: int, head: Head, job_id: str) -> None:
     until(lambda: len(RunFolder(out).read_metrics()) >= step, head, job_id)
 
 
-def workers(head: Head, name: str) -> list[Process]:
-    """The processes of a pool's workers, those that Ray has given a class."""
-    nodes = [head, *head.nodes]
-    return [it for node in nodes for it in node.processes() if it.title.startswith(f"ray::{name}")]
+def on(node: Node, name: str) -> list[Process]:
+    """The processes of a pool's workers on a node, those that Ray has given a class."""
+    return [it for it in node.processes() if it.title.startswith(f"ray::{name}")]
 
 
 def ended_well(head: Head, job_id: str) -> bool:
@@ -114,67 +107,10 @@ def metrics_after(head: Head, run: str, step: int) -> dict[str, float] | None:
     return metrics if whole and metrics["ray_echoray_step"] >= step else None
 
 
-def test_a_job_is_submitted_watched_scaled_and_hurt(head: Head, digest: str, tmp_path: Path) -> None:
+def test_a_job_on_two_nodes_with_labels_is_submitted_watched_scaled_and_hurt_and_one_node_replaced(
+    head: Head, tmp_path: Path
+) -> None:
     out = tmp_path / "whole"
-    submit(head, "whole", str(out), rollout__min=1, reward__max=3)
-    reach(out, 2, head, "whole")
-    assert "2 workers" in said_by(head, "cluster", "scale", "reward", "2")
-    reach(out, 4, head, "whole")
-    workers(head, "RolloutActor")[0].kill()
-    metrics = until(lambda: metrics_after(head, "whole", 5), head, "whole")
-    assert metrics["ray_echoray_steps_planned"] == 12
-    assert 0 < metrics["ray_echoray_reward_mean"] < 1
-    until(lambda: ended_well(head, "whole"), head, "whole")
-    folder = RunFolder(out)
-    assert folder.read_summary()["digest"] == digest
-    kinds = [event["kind"] for event in folder.read_events()]
-    assert "scaled" in kinds
-    assert folder.read_metrics()[-1]["workers"]["reward"] == 2
-    log = job(head, "logs", "whole")
-    assert all(f"step {step:>4}/12" in log for step in range(1, 13))
-
-
-def test_everything_in_s3_and_the_driver_killed(head: Head, s3: str, tmp_path: Path) -> None:
-    lines = Path("toy/data/train.jsonl").read_text().splitlines()
-    rows = [{key: record.get(key) for key in ("id", "caption", "category")} for record in map(json.loads, lines)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet", row_group_size=100)
-    system = fsspec.filesystem("s3")
-    system.put_file(str(tmp_path / "train.parquet"), f"{s3}/prompts/train.parquet")
-    out = f"{s3}/job"
-    from_s3 = {
-        "data__train": f"{s3}/prompts/train.parquet",
-        "data__mix": "{ single = 1, colours = 1, counting = 1, position = 1 }",
-        "samples__every": 6,
-        "rollout__prompts_per_step": 4,
-        "rollout__groups_per_task": 2,
-    }
-    submit(head, "in-s3", out, **from_s3)
-
-    def checkpoints() -> list[str]:
-        system.invalidate_cache()
-        return system.glob(f"{out}/checkpoints/*/manifest.json")
-
-    until(checkpoints, head, "in-s3")
-    trainings = [it for it in head.processes() if "-m pipelines.train" in it.title and out in it.title]
-    (driver,) = [it for it in trainings if "/bin/sh" not in it.title]
-    driver.kill()
-    until(lambda: head.jobs()["in-s3"]["status"] == "FAILED", head, "in-s3")
-    submit(head, "in-s3-again", out, **from_s3)
-    until(lambda: ended_well(head, "in-s3-again"), head, "in-s3-again")
-
-    system.invalidate_cache()
-    summary = json.loads(system.cat_file(f"{out}/summary.json"))
-    here = {**from_s3, "data__train": str(tmp_path / "train.parquet")}
-    assert summary["digest"] == digest_here(tmp_path / "run", **here)
-    events = [json.loads(line) for line in system.cat_file(f"{out}/events.jsonl").splitlines()]
-    (resumed,) = [event for event in events if event["kind"] == "resumed"]
-    assert resumed["checkpoint"].startswith(f"{out}/checkpoints/")
-    assert system.exists(f"{out}/report.html")
-    assert len(system.glob(f"{out}/samples/**/*.parquet")) == 2
-
-
-def test_two_nodes_with_labels_one_lost_and_replaced(head: Head, digest: str, tmp_path: Path) -> None:
-    out = tmp_path / "labels"
     easel = add_node(head, labels={"room": "easel"})
     bench = add_node(head, labels={"room": "bench"})
     placed = {
@@ -183,19 +119,30 @@ def test_two_nodes_with_labels_one_lost_and_replaced(head: Head, digest: str, tm
         "policy__labels": '{room = "bench"}',
         "cluster__node_timeout_s": 60.0,
     }
-    submit(head, "labels", str(out), **placed)
-    reach(out, 2, head, "labels")
-
-    def on(node: Head | None, name: str) -> bool:
-        return any(it.title.startswith(f"ray::{name}") for it in node.processes())
-
+    submit(head, "whole", str(out), rollout__min=1, reward__max=3, **placed)
+    reach(out, 2, head, "whole")
     assert on(easel, "RolloutActor")
     assert on(bench, "RewardActor")
     assert on(bench, "PolicyActor")
     assert not any(on(head, name) for name in ("RolloutActor", "RewardActor", "PolicyActor"))
-    easel.kill()
+
+    assert "2 workers" in said_by(head, "cluster", "scale", "reward", "2")
+    reach(out, 4, head, "whole")
+    on(easel, "RolloutActor")[0].kill()
+    folder = RunFolder(out)
+    drawn_anew = len(folder.read_metrics()) + 3  # one step was drawn ahead, one was being trained
+    reach(out, drawn_anew, head, "whole")
+
+    easel.kill()  # nothing is drawn any more: the run stands still before its end
+    metrics = until(lambda: metrics_after(head, "whole", drawn_anew), head, "whole")
+    assert metrics["ray_echoray_steps_planned"] == 12
+    assert 0 < metrics["ray_echoray_reward_mean"] < 1
+    assert len(folder.read_metrics()) < 12
     another = add_node(head, labels={"room": "easel"})
-    until(lambda: on(another, "RolloutActor") or ended_well(head, "labels"), head, "labels")
-    until(lambda: ended_well(head, "labels"), head, "labels")
-    assert RunFolder(out).read_summary()["digest"] == digest
-    assert any(event["kind"] == "failure" for event in RunFolder(out).read_events())
+    until(lambda: on(another, "RolloutActor"), head, "whole")
+    until(lambda: ended_well(head, "whole"), head, "whole")
+    assert digest_in(folder) == digest_here(tmp_path / "here")
+    assert {event["kind"] for event in folder.read_events()} >= {"scaled", "failure"}
+    assert folder.read_metrics()[-1]["workers"]["reward"] == 2
+    log = job(head, "logs", "whole")
+    assert all(f"step {step:>4}/12" in log for step in range(1, 13))

@@ -50,6 +50,10 @@ def library() -> Path:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment of a process, and of those that it starts, whose torch has the device."""
+    """The environment of a process, and of those that it starts, whose torch has the device.
+
+    What ZeRO's ranks of earlier tests left in this process's environment, that DeepSpeed is to use the CPU, does not reach it.
+    """
     paths = [str(STARTUP), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), LIBRARY: str(library())}
+    environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths), LIBRARY: str(library())}
