@@ -36,6 +36,7 @@ IMAGES_PER_STEP = 96  # of the miniature world's recipes
 MIDDLE = (
     "objective.window=2", "objective.timestep_start=0.25", "objective.timestep_fraction=0.5", "policy.learning_rate=2e-3",
 )  # fmt: skip
+ALIKE = ("rollout.steps=8", "policy.final_learning_rate=0.1")  # in all recipes: toy.toml draws in fewer steps
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -86,7 +87,7 @@ def sizes(steps: int, quick: bool) -> tuple[str, ...]:
     return (
         f"loop.steps={steps}", f"heldout.every={every}", f"heldout.images_per_category_during={during}",
         f"heldout.images_per_category={end}", "heldout.chunk=1" if quick else "heldout.chunk=5", "heldout.base_guidance_scales=[1.0]",
-        "heldout.guidance_scales=[1.0]", f"loop.checkpoint_every={steps}",
+        "heldout.guidance_scales=[1.0]", f"loop.checkpoint_every={steps}", *ALIKE,
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from pipelines.prompts import load_prompts
 from pipelines.tables import Awm, FlowGrpo, Nft, ObjectiveTable
 
 RECIPE = Path("recipes/toy.toml")
+SAMPLER = ("rollout.steps=8",)  # of which the variants train some
 AWAY = 0.005  # deviation of the adapter's B, so that its A has a gradient as well
 POINTS: dict[str, Any] = {"timesteps": "uniform", "timesteps_per_sample": 2, "timestep_min": 0.0}
 
@@ -80,7 +81,7 @@ class World:
     """The miniature world's policy, decoder, judge and prompts."""
 
     def __init__(self) -> None:
-        recipe = load_recipe(RECIPE)
+        recipe = load_recipe(RECIPE, SAMPLER)
         rollout, policy = recipe.rollout, recipe.policy
         self.rollout = rollout
         settings = LearnerSettings(

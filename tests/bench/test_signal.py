@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bench.signal import RECIPE, agreement, main, variants
+from bench.signal import RECIPE, SAMPLER, agreement, main, variants
 from pipelines.config import Recipe, load_recipe
 
 
@@ -41,7 +41,7 @@ def test_a_variant_is_chosen_by_name_and_a_wrong_name_is_told_before_anything_lo
 
 
 def test_every_variant_fits_the_miniature_worlds_sampler():
-    recipe = load_recipe(RECIPE).model_dump()
+    recipe = load_recipe(RECIPE, SAMPLER).model_dump()
     for objective, shared in variants().values():
         noise = "group" if shared else "own"
         changed = {**recipe, "objective": objective.model_dump(), "rollout": {**recipe["rollout"], "noise": noise}}

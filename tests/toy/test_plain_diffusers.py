@@ -28,7 +28,7 @@ def checkpoint(tmp_path) -> Path:
         name: 0.3 * torch.randn(tensor.shape, generator=generator)
         for name, tensor in lora.tensors(pipeline.transformer, lora.TRAINED).items()
     }
-    folder = tmp_path / "runs/mine/checkpoints/step-000300/adapter"
+    folder = tmp_path / "runs/mine/checkpoints/step-000250/adapter"
     metadata = lora.config_of(pipeline.transformer)
     StableDiffusion3Pipeline.save_lora_weights(
         folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=metadata
