@@ -36,7 +36,8 @@ IMAGES_PER_STEP = 96  # of the miniature world's recipes
 MIDDLE = (
     "objective.window=2", "objective.timestep_start=0.25", "objective.timestep_fraction=0.5", "policy.learning_rate=2e-3",
 )  # fmt: skip
-ALIKE = ("rollout.steps=8", "policy.final_learning_rate=0.1")  # in all recipes: toy.toml draws in fewer steps
+# in all recipes: toy.toml draws in fewer steps, and several groups at once
+ALIKE = ("rollout.steps=8", "rollout.groups_per_task=6", "heldout.groups_per_task=6", "policy.final_learning_rate=0.1")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
