@@ -5,8 +5,9 @@ Its Ray is its own, of which nothing is left either.
 
 from __future__ import annotations
 
+from bench.faults_world import descendants
 from tests.faults.conftest import Reference, Start
-from tests.faults.harness import digest_of, eventually_nothing, processes_of, still_alive
+from tests.faults.harness import digest_of, eventually_nothing, still_alive
 from tests.faults.padded_run import BYTES_PER_IMAGE
 
 STORE_MB = 200
@@ -15,10 +16,11 @@ STORE_MB = 200
 def test_payloads_of_ten_object_stores_go_through_one(start: Start, reference: Reference) -> None:
     length = {"loop__steps": 28, "loop__staleness": 2}
     run = start(address="", program="tests.faults.padded_run", cluster__object_store_mb=STORE_MB, **length)
-    processes = processes_of(run)
-    assert len(processes) >= 8, "Ray's own as well"
+    run.reach(1)
+    below = descendants(run.process.pid)
+    assert len(below) >= 8, "Ray's own as well"
     assert digest_of(run) == reference(**length)
-    assert eventually_nothing(lambda: still_alive(processes)) == []
+    assert eventually_nothing(lambda: still_alive(below)) == []
     store = STORE_MB * 2**20
     assert run.folder.read_summary()["images"] * BYTES_PER_IMAGE > 10 * store
     metrics = run.folder.read_metrics()
