@@ -246,9 +246,7 @@ class Family(ABC):
         wanted = dict.fromkeys([*captions, *empty])
         missing = [caption for caption in wanted if caption not in self._captions]
         if missing:
-            others = [
-                caption for caption in self._captions if caption not in wanted
-            ]  # those asked for last are the last
+            others = [caption for caption in self._captions if caption not in wanted]  # asked for last: at the end
             for caption in others[: max(0, len(self._captions) + len(missing) - CACHED_CAPTIONS)]:
                 del self._captions[caption]
             with self.parked.stay(), torch.no_grad():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -12,11 +11,10 @@ from pathlib import Path
 
 import ray
 
-from bench.faults_world import Process, Run, descendants, workers
+from bench.faults_world import Process, Run, workers
 from pipelines.run_folder import Record, RunFolder
 
 CLEAN_UP_S = 30.0  # Ray ends the actors of a driver that died by itself, but not at once
-CLASSES = ("RolloutActor", "RewardActor", "PolicyActor")
 # words of the command line: who resumes a run matters to no checkpoint, and one process starts at a quarter of the price
 LOCAL = ("--executor", "local")
 RAYS_OWN = re.compile(r"ray::(IDLE|Dashboard|RuntimeEnv)")
@@ -68,15 +66,6 @@ def left_on_the_cluster() -> list[str]:
     groups = ray.util.placement_group_table().items()
     placements = [f"placement group {name}" for name, group in groups if group["state"] != "REMOVED"]
     return actors + placements + [worker.title for worker in workers("") if not RAYS_OWN.match(worker.title)]
-
-
-def processes_of(run: Run) -> list[Process]:
-    """The driver, its Ray if it has one, and the workers, once all workers are there."""
-    run.until(lambda: all(map(workers, CLASSES)), "workers")
-    below = {process.pid: process for process in descendants(run.process.pid)}
-    actors = {worker.pid: worker for worker in workers("") if not RAYS_OWN.match(worker.title)}
-    driver = [process for process in descendants(os.getpid()) if process.pid == run.process.pid]
-    return [*driver, *{**below, **actors}.values()]
 
 
 def still_alive(processes: list[Process]) -> list[str]:

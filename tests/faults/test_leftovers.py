@@ -6,6 +6,7 @@ test_memory.py and test_stops.py say so of a Ray that is the run's own.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -13,14 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults_world import Process
+from bench.faults_world import Process, Run, descendants, workers
 from tests.faults.conftest import Start
-from tests.faults.harness import eventually_nothing, left_on_the_cluster, processes_of, still_alive
+from tests.faults.harness import RAYS_OWN, eventually_nothing, left_on_the_cluster, still_alive
 from tests.tiny_world import unscorable
 
 AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent")
 AGENTS_S = 90.0
+CLASSES = ("RolloutActor", "RewardActor", "PolicyActor")
 ENDINGS = [("killed", "own"), ("failed", "own"), ("interrupted at the start", "shared")]
+
+
+def processes_of(run: Run) -> list[Process]:
+    """The driver, its Ray if it has one, and the workers, once all workers are there."""
+    run.until(lambda: all(map(workers, CLASSES)), "workers")
+    below = {process.pid: process for process in descendants(run.process.pid)}
+    actors = {worker.pid: worker for worker in workers("") if not RAYS_OWN.match(worker.title)}
+    driver = [process for process in descendants(os.getpid()) if process.pid == run.process.pid]
+    return [*driver, *{**below, **actors}.values()]
 
 
 @pytest.fixture(scope="module")

@@ -120,21 +120,26 @@ def old_near(kind):
     return own + wave(4, WINDOW, phase=0.5) / 10
 
 
-@pytest.mark.parametrize("kind", ["sde", "cps"])
-def test_loss_gradient_and_log_probs_equal_the_slow_version_and_the_golden_numbers(kind):
-    """The golden numbers stand in docs/objectives/flow_grpo.md."""
-    s, b = settings(step=kind), inputs(log_prob=old_near(kind))
+def beside_the_slow_version(s, b):
+    """(loss, its total and gradient, the slow version's logs): the two agree, and some ratios are clipped and some are not."""
     policy = LinearPolicy()
     loss = FlowGrpo(s).loss(policy, b)
-    expected, log_probs = slow([0.7, -0.2], b, s)
+    expected, logs = slow([0.7, -0.2], b, s)
     assert 0 < loss.clipped.double().mean() < 1
     assert loss.total.item() == pytest.approx(expected, rel=1e-10)
     gradient = [g.item() for g in torch.autograd.grad(loss.total, policy.parameters())]
     assert gradient == pytest.approx(slope(lambda p: slow(p, b, s)[0], [0.7, -0.2]), rel=1e-6)
+    return loss, [loss.total.item(), *gradient], logs
+
+
+@pytest.mark.parametrize("kind", ["sde", "cps"])
+def test_loss_gradient_and_log_probs_equal_the_slow_version_and_the_golden_numbers(kind):
+    """The golden numbers stand in docs/objectives/flow_grpo.md."""
+    s, b = settings(step=kind), inputs(log_prob=old_near(kind))
+    loss, found, log_probs = beside_the_slow_version(s, b)
     measured = loss.ratio.log().flatten() + b.behaviour["log_prob"].flatten()
     assert measured.tolist() == pytest.approx(log_probs, rel=1e-10)
-    golden = [loss.total.item(), *gradient, measured[0].item(), measured[-1].item()]
-    assert golden == pytest.approx(GOLDEN[kind], rel=1e-6)
+    assert [*found, measured[0].item(), measured[-1].item()] == pytest.approx(GOLDEN[kind], rel=1e-6)
 
 
 @pytest.mark.parametrize("options", GOLDEN_OPTIONS)
@@ -144,20 +149,12 @@ def test_weighted_steps_and_normalised_ratios_equal_the_slow_version_and_the_gol
     clip_range = {"plain": 0.05, "normalised": 0.18}[ratio]
     s = settings(step=kind, step_weights=weights, ratio=ratio, clip_range=clip_range)
     b = inputs(log_prob=old_near(kind))
-    policy = LinearPolicy()
-    loss = FlowGrpo(s).loss(policy, b)
-    expected, logs = slow([0.7, -0.2], b, s)
-    assert 0 < loss.clipped.double().mean() < 1
-    assert loss.total.item() == pytest.approx(expected, rel=1e-10)
-    gradient = [g.item() for g in torch.autograd.grad(loss.total, policy.parameters())]
-    assert gradient == pytest.approx(slope(lambda p: slow(p, b, s)[0], [0.7, -0.2]), rel=1e-6)
+    loss, found, logs = beside_the_slow_version(s, b)
     log_ratio = loss.ratio.log().flatten()
     if ratio == "plain":
         logs = [log - old for log, old in zip(logs, b.behaviour["log_prob"].flatten().tolist(), strict=True)]
     assert log_ratio.tolist() == pytest.approx(logs, rel=1e-10)
-    assert [loss.total.item(), *gradient, log_ratio[0].item(), log_ratio[-1].item()] == pytest.approx(
-        GOLDEN_OPTIONS[options], rel=1e-6
-    )
+    assert [*found, log_ratio[0].item(), log_ratio[-1].item()] == pytest.approx(GOLDEN_OPTIONS[options], rel=1e-6)
 
 
 class FreePolicy:
