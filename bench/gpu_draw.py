@@ -87,7 +87,7 @@ class Draw:
     def __init__(self, family: Family, pixels: int, images: int, steps: int) -> None:
         self.family = family
         self.noise_BCHW = starting_noise(family, range(max(1, images)), pixels, pixels)
-        self.sigmas = family.sigmas(steps, pixels, pixels).to(family.device)
+        self.sigmas = family.sigmas(steps, pixels, pixels)
         self.prompted = family.prompted(CAPTION, 1.0).repeat(len(self.noise_BCHW))
 
     def latents(self) -> Tensor:
@@ -96,7 +96,7 @@ class Draw:
 
     def velocity(self) -> Tensor:
         """Of the first step."""
-        sigma_B = self.sigmas[:1].repeat(len(self.noise_BCHW))
+        sigma_B = self.sigmas[:1].to(self.family.device).repeat(len(self.noise_BCHW))
         return self.family.guided_velocity(self.noise_BCHW, sigma_B, self.prompted)
 
 

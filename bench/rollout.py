@@ -61,7 +61,7 @@ def drawers(
     """Latents [B, C, H, W] from the noise, by the pipeline and by us."""
     pipeline: Any = family.pipeline
     arguments = pipeline_arguments(family, prompted)
-    sigmas = family.sigmas(steps, size, size).to(family.device)
+    sigmas = family.sigmas(steps, size, size)
 
     def pipeline_draws() -> Tensor:
         packs = hasattr(pipeline, "_pack_latents")

@@ -29,10 +29,10 @@ def starting_noise(family: Family, seeds: Sequence[int], height: int, width: int
 def draw_latents(family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted) -> Tensor:
     """Integrates dx/dsigma = velocity from sigma = 1 to 0: x <- x + (sigma_next - sigma) * velocity.
 
-    noise [B, C, H, W] float32, sigmas [S + 1] descending, `prompted` with B rows; returns the clean latents, float32.
+    noise [B, C, H, W] float32, sigmas [S + 1] descending and on the CPU, `prompted` with B rows; returns the clean latents, float32.
     """
     latents_BCHW = noise_BCHW
-    for sigma, sigma_next in pairwise(sigmas):
+    for sigma, sigma_next in pairwise(to_device(sigmas, noise_BCHW.device)):
         velocity_BCHW = family.guided_velocity(latents_BCHW, sigma.expand(len(noise_BCHW)), prompted)
         latents_BCHW = latents_BCHW + (sigma_next - sigma) * velocity_BCHW
     return latents_BCHW

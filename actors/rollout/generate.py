@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.device import pick_device, pick_dtype, to_device, to_host
+from actors.device import pick_device, pick_dtype, to_host
 from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
 from actors.diffusion.sample import draw_latents, starting_noise
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
@@ -49,7 +49,7 @@ class Generator:
         captions = [family.fit_caption(part.caption) for part in request.parts]
         noise_seeds = [seed for part in request.parts for seed in part.noise_seeds]
         noise_BCHW = starting_noise(family, noise_seeds, request.height, request.width)
-        sigmas = to_device(family.sigmas(request.num_steps, request.height, request.width), family.device)
+        sigmas = family.sigmas(request.num_steps, request.height, request.width)
         prompted = self._prompted(request, captions)
         behaviour: dict[str, Tensor] = {}
         if request.keep_latents:

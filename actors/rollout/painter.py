@@ -65,7 +65,7 @@ class Painter:
         family = self.family
         prompted = family.prompted(family.fit_caption(caption), drawing.guidance_scale).repeat(len(seeds))
         noise_BCHW = starting_noise(family, seeds, drawing.height, drawing.width)
-        sigmas = family.sigmas(drawing.num_steps, drawing.height, drawing.width).to(family.device)
+        sigmas = family.sigmas(drawing.num_steps, drawing.height, drawing.width)
         latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
         if not latents_BCHW.isfinite().all():
             remedy = "its weights are damaged" if family.dtype == torch.float32 else "try --dtype float32"

@@ -25,7 +25,7 @@ MATCHING = {"timesteps": "uniform", "timesteps_per_sample": 2}
 KEYS = {
     "awm": {**MATCHING, "kl_reference": 0.02, "kl_ema": 0.1},
     "flow_grpo": {"window": 2, "clip_range": 0.2},
-    "nft": MATCHING,
+    "nft": {"timesteps": "discrete", "timesteps_per_sample": 2},
 }
 BEHAVIOURS = ("current", "measured")
 FAMILIES = ("flux-dev", "qwen-image", "sd3-t5", "z-image")

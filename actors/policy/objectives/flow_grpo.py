@@ -53,6 +53,7 @@ class FlowGrpo:
         with behaviour "measured" and the plain ratio also `log_prob` [B, N].
         """
         window, device = self.settings["window"], noise_BCHW.device
+        sigmas = to_device(sigmas, device)
         starts = window_starts(sample_seeds, self._trainable(sigmas), window)
         start_B, row_B = to_device(torch.tensor(starts), device), torch.arange(len(starts), device=device)
         noise_BNCHW = to_device(_step_noise(sample_seeds, window, tuple(noise_BCHW.shape[1:])), device)

@@ -25,7 +25,7 @@ AdapterName = Literal["trained", "ema", "none"]
 class Batch:
     """A micro-batch of B samples. `behaviour` holds what `draw` gave beside the latents, each with a leading axis B.
 
-    latents_BCHW float32 clean latents, advantages_B float64, sigmas float32 [S + 1] of the sampler that drew.
+    latents_BCHW float32 clean latents, advantages_B float64, sigmas float32 [S + 1] of the sampler that drew, on the CPU.
     """
 
     latents_BCHW: Tensor
@@ -85,7 +85,10 @@ class Objective(Protocol):
     def draw(
         self, family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted, sample_seeds: tuple[int, ...]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Clean latents [B, C, H, W], and what the loss needs of the policy that drew them, each with a leading axis B."""
+        """Clean latents [B, C, H, W], and what the loss needs of the policy that drew them, each with a leading axis B.
+
+        sigmas float32 [S + 1] on the CPU, as in `Batch`: which of them a sample is trained at is drawn there.
+        """
         ...
 
     def loss(self, policy: Policy, batch: Batch) -> Loss:

@@ -98,7 +98,6 @@ def training_pairs(
     sample_seeds: tuple[int, ...], shape: tuple[int, ...], sigmas: Tensor, **draw: object
 ) -> tuple[Tensor, Tensor]:
     """(sigma_BN, noise_BNCHW) of each sample, float32 on the CPU: the same wherever and whenever they are asked for."""
-    sigmas = sigmas.cpu()
     sigma_rows, noise_rows = [], []
     for seed in sample_seeds:
         generator = stream_of(seed_of(seed, "pairs"))
