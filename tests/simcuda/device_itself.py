@@ -143,7 +143,7 @@ def test_a_wait_where_none_is_allowed_is_an_error():
 def test_noise_that_is_left_on_the_host_breaks_a_draw(generator: Generator, monkeypatch: pytest.MonkeyPatch):
     """A device mistake, planted."""
     draw(generator)
-    monkeypatch.setattr("actors.rollout.generate.to_device", lambda array, device: array)
+    monkeypatch.setattr("actors.diffusion.sample.to_device", lambda array, device: array)
     with pytest.raises(RuntimeError, match="same device"):
         draw(generator)
 
