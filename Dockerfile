@@ -2,14 +2,13 @@
 #   docker build --tag registry.example/echoray:0.1.0-ray2.60.0 .
 #
 # Ray's own image: KubeRay expects `ray`, bash and a user in it. Its CUDA is not used: torch's wheels bring their own, and DeepSpeed's ZeRO
-# compiles nothing for a GPU. What counts is the nodes' driver: torch from PyPI is built for CUDA 13, which needs 580 or newer
+# compiles nothing. What counts is the nodes' driver: torch from PyPI is built for CUDA 13, which needs 580 or newer
 # (docs/cluster.md, "Drivers"). The one for CPUs would do as well; `gpu` is Ray's default for pods with GPUs.
 FROM rayproject/ray:2.60.0-py311-gpu
 
-# On a CPU DeepSpeed compiles an extension when ranks first meet; its ninja comes with it. /models: where Hugging Face's files go.
+# /models: where Hugging Face's files go.
 USER root
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* \
-    && mkdir /models && chown ray /models
+RUN mkdir /models && chown ray /models
 USER ray
 ENV HF_HOME=/models RAY_USAGE_STATS_ENABLED=0
 

@@ -21,10 +21,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from actors.diffusion import lora
-from actors.policy import extension
 from actors.policy.engine import MOMENTS, Engine, T
 from actors.policy.meeting import Meeting
 
+SHARED_MEMORY = "deepspeed_shm_comm"  # an extension that inference uses, and that ranks on CPUs would else compile
 PERSISTENT_NUMEL = 100_000  # in stage 3 a parameter smaller than this stays whole on every rank
 
 
@@ -124,7 +124,7 @@ def _shape(parameter: nn.Parameter) -> torch.Size:
 
 
 def _import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed for this kind of device, quiet on stdout, with the extension of its CPU backend loaded."""
+    """DeepSpeed for this kind of device, quiet on stdout. It compiles nothing: ranks on CPUs communicate through gloo."""
     os.environ["DS_ACCELERATOR"] = device.type
     os.environ["LOCAL_RANK"] = "0"  # a rank sees one GPU, or none, whatever a launcher of the driver said
     os.environ.pop("OMPI_COMM_WORLD_LOCAL_RANK", None)
@@ -134,8 +134,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     for handler in logging.getLogger("DeepSpeed").handlers:
         if type(handler) is logging.StreamHandler:  # its own, which writes to stdout; not what others hung there
             handler.setStream(sys.stderr)
-    if device.type == "cpu":
-        extension.load()
+    deepspeed.ops.__compatible_ops__[SHARED_MEMORY] = False
     return deepspeed
 
 

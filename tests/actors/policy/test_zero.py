@@ -1,6 +1,10 @@
 """ZeRO against plain torch: one and two ranks, each stage, shares of any size, failures, and state that moves between all of them."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +175,17 @@ def test_in_bfloat16_it_trains_nearly_as_in_float32(gangs, alone, tiny_sd3, stag
             np.concatenate([s[name].ravel() for name in expected if name.startswith(kind)]) for s in (expected, state)
         )
         assert np.linalg.norm(whole - other) < 0.05 * np.linalg.norm(whole), kind
+
+
+def test_ranks_meet_without_a_compiler_and_keep_stdout_clean(tiny_sd3: str, tmp_path: Path) -> None:
+    source = (
+        "import sys; from actors.policy.actor import PolicyActor; "
+        "actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings=eval(sys.argv[1])); actor.join(actor.address())"
+    )
+    command = [sys.executable, "-c", source, repr(settings(tiny_sd3, zero_stage=2))]
+    environment = {**os.environ, "CXX": "no-such-compiler", "TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "no-such-compiler" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
