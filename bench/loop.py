@@ -38,7 +38,6 @@ from pipelines.evaluation import HeldoutPlan
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
 from pipelines.prompts import PromptList, PromptOrder
-from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
 
 CHUNK = 2  # images per score
@@ -165,19 +164,19 @@ class Meter:
         used, self._counted = time.thread_time() - self._counted, time.thread_time()
         share = used / max(1, len(outcomes))
         for outcome in outcomes:
-            kind, what, _ = outcome.key
-            if kind in ("draw", "score"):
-                units = what.batch if kind == "draw" else (what,)
+            method, what = outcome.key.method, outcome.key.about
+            if method in ("draw", "score"):
+                units = what if method == "draw" else (what,)
                 for unit in units:
                     group = (unit.step, unit.group)
                     self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share / len(units)
-            elif kind in ("update", "export"):
+            elif method in ("update", "export"):
                 self.update_seconds[what] = self.update_seconds.get(what, 0.0) + share
 
     def _note(self, now: float, outcome: Outcome) -> None:
         if outcome.failure:
             raise RuntimeError(outcome.failure.message)
-        match outcome.key[0]:
+        match outcome.key.method:
             case "draw":
                 self.busy.append((now, "rollout", outcome.value[0].seconds))
             case "score":
@@ -204,8 +203,7 @@ def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
             run = RunFolder.create(Path(folder) / "run", dump_recipe(recipe))
             watchers = Watchers(Display(scenario.steps, "bench", Console(quiet=True)))
             heldout = HeldoutPlan((), recipe.heldout, scenario.steps)
-            recovery = Recovery(recipe, meter, run, f"{folder}/checkpoints", watchers.note)
-            Driver(recipe, order, heldout, meter, run, watchers, recovery).run(None)
+            Driver(recipe, order, heldout, meter, run, watchers, f"{folder}/checkpoints").run(None)
             cpu, seconds = time.process_time() - cpu_began, time.perf_counter() - began
         finally:
             executor.close()

@@ -161,7 +161,7 @@ class Gang:
         self._round = Round(self._site.waits, what, refs, first.task.deadline_s, self._returned)
 
     def _returned(self, values: list[Any], failure: Failure | None) -> None:
-        if failure and (failure.cause in ("worker_lost", "deadline") or self.spec.size > 1):
+        if failure and (failure.lost or self.spec.size > 1):
             return self._lose(failure)
         first = self._calls.popleft()
         payloads = () if failure else tuple(first.refs[0][1:])

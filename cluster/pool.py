@@ -247,4 +247,4 @@ def _is_broken(worker: _Worker, outcome: Outcome) -> bool:
         return False
     if outcome.failure.cause == "raised":
         worker.raised.add(outcome.key)
-    return outcome.failure.cause in ("worker_lost", "deadline") or len(worker.raised) >= MAX_RAISED
+    return outcome.failure.lost or len(worker.raised) >= MAX_RAISED

@@ -90,6 +90,11 @@ class Failure:
     cause: Cause
     message: str
 
+    @property
+    def lost(self) -> bool:
+        """Whether the worker died or hung, so that the call may do well on another."""
+        return self.cause in ("worker_lost", "deadline")
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cluster.tasks import Failure, Outcome
+from cluster.tasks import Failure
 from pipelines.config import Recipe
 from pipelines.evaluation import HeldoutPlan
-from pipelines.loop_messages import Draw, Quarantined, Unit
+from pipelines.loop_messages import Quarantined, Unit
 from pipelines.monitoring.watchers import Watchers
 from pipelines.requests import Group, group_samples, noise_seeds
 from pipelines.run_folder import RunFolder
@@ -25,10 +25,10 @@ class Books:
         self.recipe, self.heldout, self.folder, self.log, self.watchers = recipe, heldout, folder, log, watchers
         self.signs = [sign() for sign in SIGNS]
 
-    def failure(self, outcome: Outcome, failure: Failure) -> None:
+    def failure(self, task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> None:
         """A draw or a score failed."""
-        self.log.retries[failure.cause] += 1
-        self.folder.event("failure", **failure_record(outcome, failure))
+        self.log.failed(failure)
+        self.folder.event("failure", **failure_record(task, batch, worker, failure))
 
     def quarantine(self, group: Group, decision: Quarantined) -> None:
         """A group is left out."""
@@ -53,14 +53,12 @@ class Books:
                 self.watchers.note(f"warning: {warning}")
 
 
-def failure_record(outcome: Outcome, failure: Failure) -> dict[str, Any]:
+def failure_record(task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> dict[str, Any]:
     """Which task failed on which worker, and why. `together`: all groups of a batch that was drawn."""
-    what: Draw | Unit = outcome.key[1]
-    batch = what.batch if isinstance(what, Draw) else (what,)
     unit = batch[0]
     return {
-        "task": outcome.key[0],
-        "worker": outcome.worker,
+        "task": task,
+        "worker": worker,
         "purpose": unit.purpose,
         "step": unit.step,
         "group": unit.group,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+from actors.policy.actor import PolicyActor
 from cluster import storage
-from cluster.tasks import Failure, Outcome
+from cluster.storage import Storage
+from cluster.tasks import Outcome
 from pipelines.checkpoints import RECIPE, RECORDS, Inputs, Manifest, place_of, step_of
 from pipelines.config import Recipe, dump_recipe
 from pipelines.heldout import best
 from pipelines.recipe_changes import recipe_sha256
 from pipelines.run_folder import RunFolder
+from pipelines.tickets import Take, Tickets
 
 
 class Checkpointer:
-    """`submit(pool, kind, step, args, **options)` gives a task to the executor; outcomes come back to the method of their kind.
+    """Who drives it hears of each outcome first (`then`), and hands it on.
 
     The ranks are held up for the snapshot only: bytes in the object store, which a storage worker writes meanwhile.
     """
@@ -27,10 +31,10 @@ class Checkpointer:
         inputs: Inputs,
         folder: RunFolder,
         root: str,
-        submit: Callable[..., None],
+        tickets: Tickets,
     ) -> None:
         self.recipe, self.inputs, self.folder, self.root = recipe, inputs, folder, root
-        self.submit = submit
+        self.tickets = tickets
         self.saved_step = 0
         self.manifest: Manifest | None = None  # of the checkpoint that is being made
         self.writing = False  # its bytes are with the storage worker
@@ -38,9 +42,7 @@ class Checkpointer:
         self._present: set[int] = set()  # steps with a folder
         self._whole: set[int] = set()  # those whose checkpoint counts
         self._records: dict[str, bytes] = {}
-        self._payload: Any = None
         self._unevaluated: Collection[int] = ()
-        self._tries = 0
         self._snapshot_s = 0.0
 
     @property
@@ -66,9 +68,10 @@ class Checkpointer:
         adapters: Mapping[int, tuple[str, Any]],
         evaluated: Collection[int],
         unevaluated: Collection[int],
+        then: Take,
         **counters: Any,
     ) -> None:
-        """Asks the ranks for a snapshot of the present.
+        """Asks the ranks for a snapshot of the present, whose outcome is for `write`.
 
         adapters: version -> (sha256, handle); counters: step, digest and so on, as in the manifest; unevaluated: versions
         whose evaluation is still to come, and which may be the best.
@@ -87,22 +90,27 @@ class Checkpointer:
         self._records = {RECORDS + name: content for name, content in self.folder.records().items()}
         self._records[RECIPE] = dump_recipe(self.recipe).encode()
         self._unevaluated = unevaluated
-        self._tries = 0
         self.overdue = False
         handles = tuple(handle for _, handle in adapters.values())
-        self.submit("policy", "snapshot", self.manifest.step, handles, returns=2)
+        self.tickets.call("policy", PolicyActor.snapshot, handles, then, returns=2)
 
-    def snapshot_taken(self, outcome: Outcome) -> None:
-        """The bytes of the policy are there, and are written."""
-        self._payload, self.writing = outcome.payloads[0], True
-        self._snapshot_s = round(outcome.value["seconds"], 4)
-        self._write()
+    def write(self, snapshot: Outcome, then: Take) -> None:
+        """The bytes of the policy are there: they are written, whose outcome is for `written`."""
+        assert self.manifest is not None
+        self.writing = True
+        self._snapshot_s = round(snapshot.value["seconds"], 4)
+        place = place_of(self.root, self.manifest.step)
+        args = (place, asdict(self.manifest), self._records, snapshot.payloads[0])
+        retries = self.recipe.loop.lost_retries
+        self.tickets.call("storage", Storage.write, args, then, retries=retries, survives_era=True)
 
     def written(self, outcome: Outcome) -> str | None:
         """The checkpoint is whole; or the text that says why it could not be written, older ones being as they were."""
         assert self.manifest is not None
         if outcome.failure:
-            return self._not_written(outcome.failure)
+            step = self.manifest.step
+            self._give_up(outcome.failure.message)
+            return f"the checkpoint of step {step} could not be written: {outcome.failure.message.strip().splitlines()[-1]}"
         step = self.saved_step = self.manifest.step
         self._whole.add(step)
         figures = {"bytes": outcome.value["bytes"], "write_s": round(outcome.value["seconds"], 4)}
@@ -114,13 +122,14 @@ class Checkpointer:
         self._present -= gone
         self._whole -= gone
         if gone:
-            self.submit("storage", "remove", step, ([place_of(self.root, other) for other in sorted(gone)],))
+            places = [place_of(self.root, other) for other in sorted(gone)]
+            self.tickets.call("storage", Storage.remove, (places,), partial(self._removed, step), survives_era=True)
         return None
 
-    def removed(self, outcome: Outcome) -> None:
-        """Old checkpoints are gone, or stay: that does no harm."""
+    def _removed(self, step: int, outcome: Outcome) -> None:
+        """Checkpoints older than this step are gone, or stay: that does no harm."""
         if outcome.failure:
-            self.folder.event("checkpoints_not_removed", step=outcome.key[1], message=outcome.failure.message)
+            self.folder.event("checkpoints_not_removed", step=step, message=outcome.failure.message)
 
     def best_step(self) -> int | None:
         """The whole checkpoint with the best held-out figure, without extra guidance; None before any was evaluated."""
@@ -140,25 +149,8 @@ class Checkpointer:
         self.folder.event("checkpoint_failed", step=self.manifest.step, message=message)
         self._done()
 
-    def _write(self) -> None:
-        assert self.manifest is not None
-        step = self.manifest.step
-        args = (place_of(self.root, step), asdict(self.manifest), self._records, self._payload)
-        self.submit("storage", "write", step, args)
-
-    def _not_written(self, failure: Failure) -> str | None:
-        """A lost storage worker is tried again."""
-        assert self.manifest is not None
-        if failure.cause in ("worker_lost", "deadline") and self._tries < self.recipe.loop.lost_retries:
-            self._tries += 1
-            self._write()
-            return None
-        step = self.manifest.step
-        self._give_up(failure.message)
-        return f"the checkpoint of step {step} could not be written: {failure.message.strip().splitlines()[-1]}"
-
     def _done(self) -> None:
-        self.manifest, self.writing, self._payload = None, False, None
+        self.manifest, self.writing = None, False
 
     def _kept(self, step: int) -> set[int]:
         """The newest ones, the one with the best held-out figure, and those that may yet become the best."""

@@ -14,15 +14,17 @@ from functools import partial
 import numpy as np
 
 from actors.messages import Scores
+from actors.policy.actor import PolicyActor
 from actors.policy.advantages import group_advantages
+from actors.reward.actor import RewardActor
+from actors.rollout.actor import RolloutActor
 from cluster.tasks import Executor, Failure, Outcome, PayloadLostError
 from pipelines.books import Books
 from pipelines.checkpointer import Checkpointer
-from pipelines.checkpoints import Found
+from pipelines.checkpoints import Found, Inputs
 from pipelines.config import Recipe
 from pipelines.control import Control
 from pipelines.digest import next_digest
-from pipelines.dispatch import Dispatch
 from pipelines.evaluation import HeldoutPlan
 from pipelines.loop import Loop
 from pipelines.loop_messages import (
@@ -44,13 +46,14 @@ from pipelines.loop_messages import (
 from pipelines.monitoring.watchers import Watchers
 from pipelines.pictures import Pictures
 from pipelines.prompts import PromptOrder
-from pipelines.recovery import Recovery, RunFailed, Start
+from pipelines.recovery import NO_INPUTS, Recovery, RunFailed, Start
 from pipelines.requests import Chunk, Group, draw_request, loop_plan, open_group, update_shares
 from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.showcase import Showcase
 from pipelines.step_log import StepLog
+from pipelines.tickets import Tickets
 
 
 class Driver:
@@ -67,35 +70,24 @@ class Driver:
         executor: Executor,
         folder: RunFolder,
         watchers: Watchers,
-        recovery: Recovery,
+        checkpoints: str,
+        inputs: Inputs = NO_INPUTS,
         samples_place: str = "",
         check: Callable[[], None] = lambda: None,
         roster: Roster | None = None,
     ) -> None:
-        """`check` is called at every turn, and raises if the run must end at once."""
+        """checkpoints: the folder or URL where they lie. `check` is called at every turn, and raises if the run must end at once."""
         self.recipe, self.order, self.heldout = recipe, order, heldout
-        self.executor, self.folder, self.watchers = executor, folder, watchers
-        self.recovery, self.check = recovery, check
-        self.dispatch = Dispatch(executor, recipe.cluster)
-        self.submit = self.dispatch.submit
-        self.checkpointer = Checkpointer(recipe, recovery.inputs, folder, recovery.root, self.submit)
-        self.pictures = Pictures(folder)
-        self.samples = SampleKeeper(recipe, samples_place, folder, self.submit, watchers.note)
+        self.executor, self.folder, self.watchers, self.check = executor, folder, watchers, check
         self.log = StepLog()
+        self.tickets = Tickets(executor, recipe.cluster, self.log.failed)
+        self.recovery = Recovery(recipe, self.tickets, folder, checkpoints, watchers.note, inputs)
+        self.checkpointer = Checkpointer(recipe, inputs, folder, checkpoints, self.tickets)
+        self.pictures = Pictures(folder)
+        self.samples = SampleKeeper(recipe, samples_place, folder, self.tickets, watchers.note)
         self.books = Books(recipe, heldout, folder, self.log, watchers)
         self.control = Control(recipe, executor, folder, self.log, watchers, roster or Roster(recipe), self.stop)
         self.stopping = False
-        self.take: dict[str, Callable[[Outcome], None]] = {
-            "draw": self.drawn,
-            "score": self.scored,
-            "update": self.updated,
-            "export": self.exported,
-            "snapshot": self.snapshot_taken,
-            "write": self.written,
-            "remove": self.checkpointer.removed,
-            "keep": self.samples.returned,
-            "explain": lambda outcome: self.showcase.explained(outcome),
-        }
 
     def begin(self, start: Start) -> None:
         """Begins, or begins again, from a checkpoint or from version 0."""
@@ -104,14 +96,12 @@ class Driver:
 
     def take_up(self, start: Start) -> None:
         """Goes on from this state of the policy, with nothing drawn for what comes after it."""
-        self.dispatch.begin_era()
+        self.tickets.begin_era()
         self.checkpointer.let_go()
         store_bytes = self.executor.object_store_bytes()
         self.loop = Loop(loop_plan(self.recipe, self.heldout, start.step, start.evaluated, store_bytes))
         self.log.take_up(start)
-        self.showcase = Showcase(
-            self.heldout, self.folder, self.pictures, self.executor, partial(self.submit, "reward", "explain")
-        )
+        self.showcase = Showcase(self.heldout, self.folder, self.pictures, self.tickets)
         self.adapters = dict(start.adapters)
         self.groups: dict[GroupKey, Group] = {}
         self.evaluated = list(start.evaluated)
@@ -137,16 +127,10 @@ class Driver:
             progress = self.loop.progress()
             if progress.admission_paused:
                 self.log.paused(time.monotonic() - began)
-            for outcome in outcomes:
-                self.returned(outcome)
-            self.control.tick(progress, self.executor.status(), self.dispatch.deadlines, self.stopping)
+            self.tickets.hand_out(outcomes)
+            self.control.tick(progress, self.executor.status(), self.tickets.deadlines, self.stopping)
         self.pictures.finish()
         return "done"
-
-    def returned(self, outcome: Outcome) -> None:
-        """A task came back: it is taken if it still counts."""
-        if self.dispatch.counts(outcome):
-            self.take[outcome.key[0]](outcome)
 
     def finished(self) -> bool:
         """All is trained and evaluated, and nothing beside the loop (a checkpoint, captions to explain) is under way."""
@@ -197,17 +181,33 @@ class Driver:
         known.update({group.key: group for unit, group in batch if unit in draw.wanted})
         sha256, adapter = self.adapters[draw.version]
         request = draw_request(self.recipe, self.heldout, batch, sha256)
-        self.submit("rollout", "draw", draw, (request, adapter), returns=1 + 2 * len(batch), avoid=draw.avoid)
+        self.tickets.call(
+            "rollout",
+            RolloutActor.draw,
+            (request, adapter),
+            partial(self.drawn, draw),
+            about=draw.batch,
+            purpose=draw.batch[0].purpose,
+            returns=1 + 2 * len(batch),
+            avoid=draw.avoid,
+        )
 
     def score(self, score: Score) -> None:
         """Asks a reward worker to score a chunk. Held-out images are checked as well."""
         unit = score.unit
         group = self.groups[unit.key]
-        images, prompt = group.chunks[unit.chunk].images, group.drawn_prompt()
-        if unit.purpose == "train":
-            self.submit("reward", "score", unit, (prompt, images), avoid=score.avoid)
-        else:
-            self.submit("reward", "score", unit, (prompt, images), method="evaluate", returns=2, avoid=score.avoid)
+        args = (group.drawn_prompt(), group.chunks[unit.chunk].images)
+        heldout = unit.purpose == "heldout"
+        self.tickets.call(
+            "reward",
+            RewardActor.evaluate if heldout else RewardActor.score,
+            args,
+            partial(self.scored, unit),
+            about=unit,
+            purpose=unit.purpose,
+            returns=2 if heldout else 1,
+            avoid=score.avoid,
+        )
 
     def train(self, train: Train) -> None:
         """Asks every policy rank to update on the groups and to export the new adapter."""
@@ -217,8 +217,9 @@ class Driver:
         advantages_PK = group_advantages(rewards_PK, self.recipe.objective.advantage_std) if groups else rewards_PK
         self.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK)
         shards = update_shares(self.recipe, groups, advantages_PK)
-        self.submit("policy", "update", train.step, (train.step,), shards=shards)
-        self.submit("policy", "export", train.step, (train.step,), returns=2)
+        step = train.step
+        self.tickets.call("policy", PolicyActor.update, (step,), partial(self.updated, step), about=step, shards=shards)
+        self.tickets.call("policy", PolicyActor.export, (step,), partial(self.exported, step), about=step, returns=2)
         self.samples.write(train.step, groups, advantages_PK)
 
     def finish_evaluation(self, version: int) -> None:
@@ -228,71 +229,71 @@ class Driver:
 
     # what the workers return
 
-    def drawn(self, outcome: Outcome) -> None:
+    def drawn(self, draw: Draw, outcome: Outcome) -> None:
         """A batch was drawn, or was not; a chunk of it whose figures are not finite was not."""
-        draw: Draw = outcome.key[1]
         if outcome.failure:
-            return self.failed(draw.wanted, outcome, outcome.failure)
+            return self.not_drawn(draw, draw.wanted, outcome.worker, outcome.failure)
         held, wanted = outcome.value[0].adapter_sha256, self.adapters[draw.version][0]
         if held != wanted:
             message = f"the worker drew with adapter {held[:12]}, but version {draw.version} is {wanted[:12]}"
-            return self.failed(draw.wanted, outcome, Failure("raised", message))
+            return self.not_drawn(draw, draw.wanted, outcome.worker, Failure("raised", message))
         payloads = zip(outcome.payloads[::2], outcome.payloads[1::2], strict=True)
         drawn = zip(draw.batch, outcome.value, payloads, strict=True)
         chunks = {unit: Chunk(report, *handles) for unit, report, handles in drawn}
         reports = {unit: chunks[unit].report for unit in draw.wanted}
         self.log.drawn({unit: report for unit, report in reports.items() if not report.not_finite}, outcome.seconds)
         for unit in draw.wanted:
-            self.take_chunk(unit, chunks[unit], outcome)
+            group = self.groups[unit.key]
+            if what := reports[unit].not_finite:
+                message = f"the {what} drawn for prompt {group.prompt.id} are not finite"
+                self.not_drawn(draw, [unit], outcome.worker, Failure("raised", message), retry=False)
+                continue
+            group.chunks[unit.chunk] = chunks[unit]
+            self.loop.handle(Drawn(unit, reports[unit].num_bytes))
 
-    def take_chunk(self, unit: Unit, chunk: Chunk, outcome: Outcome) -> None:
-        """A chunk of a batch is there, if its figures are finite."""
-        group = self.groups[unit.key]
-        if what := chunk.report.not_finite:
-            message = f"the {what} drawn for prompt {group.prompt.id} are not finite"
-            return self.failed([unit], outcome, Failure("raised", message), retry=False)
-        group.chunks[unit.chunk] = chunk
-        self.loop.handle(Drawn(unit, chunk.report.num_bytes))
+    def not_drawn(self, draw: Draw, units: Sequence[Unit], worker: str, failure: Failure, retry: bool = True) -> None:
+        """A draw failed for these chunks of its batch: it is written down, and the loop decides what follows."""
+        self.books.failure("draw", draw.batch, worker, failure)
+        for unit in units:
+            self.loop.handle(Failed(unit, worker, failure.cause, failure.message, retry))
 
-    def scored(self, outcome: Outcome) -> None:
+    def scored(self, unit: Unit, outcome: Outcome) -> None:
         """A chunk was scored, or was not. A reward that is not a number is a failure of its group, never a reward."""
-        unit: Unit = outcome.key[1]
         if outcome.failure:
-            return self.failed([unit], outcome, outcome.failure)
+            return self.not_scored(unit, outcome.worker, outcome.failure)
         scores: Scores = outcome.value
         group = self.groups[unit.key]
         for reward in scores.rewards_K:
             if not math.isfinite(reward):
                 failure = Failure("raised", f"a reward of prompt {group.prompt.id} is {reward}")
-                return self.failed([unit], outcome, failure, retry=False)
+                return self.not_scored(unit, outcome.worker, failure, retry=False)
         chunk = group.chunks[unit.chunk]
         if unit.purpose == "heldout":
             try:
                 self.showcase.add(unit, group.drawn_prompt(), chunk.images, scores, outcome.payloads[0])
             except PayloadLostError as error:
-                return self.failed([unit], outcome, Failure("object_lost", str(error)))
+                return self.not_scored(unit, outcome.worker, Failure("object_lost", str(error)))
         self.log.scored(unit, scores, outcome.seconds)
         images = chunk.images if self.samples.wants(unit) else None
         group.chunks[unit.chunk] = replace(chunk, images=images, scores=scores)
         self.loop.handle(Scored(unit))
 
-    def failed(self, units: Sequence[Unit], outcome: Outcome, failure: Failure, retry: bool = True) -> None:
-        """A draw or a score failed for these chunks: it is written down, and the loop decides what follows."""
-        self.books.failure(outcome, failure)
-        for unit in units:
-            self.loop.handle(Failed(unit, outcome.worker, failure.cause, failure.message, retry))
+    def not_scored(self, unit: Unit, worker: str, failure: Failure, retry: bool = True) -> None:
+        """A score failed: it is written down, and the loop decides what follows."""
+        self.books.failure("score", [unit], worker, failure)
+        self.loop.handle(Failed(unit, worker, failure.cause, failure.message, retry))
 
-    def updated(self, outcome: Outcome) -> None:
+    def updated(self, step: int, outcome: Outcome) -> None:
         """The ranks have updated; the export that follows makes the new version exist."""
         if outcome.failure:
-            return self.recover(outcome, outcome.failure)
+            return self.recover("update", step, outcome.failure)
         self.figures = outcome.value
 
-    def exported(self, outcome: Outcome) -> None:
+    def exported(self, step: int, outcome: Outcome) -> None:
         """A new policy version exists: the step is complete."""
         if outcome.failure:
-            return self.recover(outcome, outcome.failure)
-        step, train = outcome.key[1], self.training
+            return self.recover("export", step, outcome.failure)
+        train = self.training
         assert train is not None
         sha256, seconds = outcome.value["sha256"], outcome.value["seconds"]
         self.adapters[step] = (sha256, outcome.payloads[0])
@@ -315,21 +316,23 @@ class Driver:
         """Begins a checkpoint of the version that exists now; the pictures of what it counts as evaluated are there before it."""
         self.pictures.finish()
         unevaluated = set(self.heldout.versions()) - set(self.evaluated)
-        self.checkpointer.begin(self.adapters, self.evaluated, unevaluated, **self.log.counters())
+        counters = self.log.counters()
+        self.checkpointer.begin(self.adapters, self.evaluated, unevaluated, self.snapshot_taken, **counters)
 
     def snapshot_taken(self, outcome: Outcome) -> None:
         """The bytes of a checkpoint are there."""
         if outcome.failure:
-            return self.recover(outcome, outcome.failure)
+            return self.recover("snapshot", self.loop.version, outcome.failure)
         self.log.checkpoint["snapshot_s"] = outcome.value["seconds"]
-        self.checkpointer.snapshot_taken(outcome)
+        self.checkpointer.write(outcome, self.written)
 
     def written(self, outcome: Outcome) -> None:
         """A checkpoint is whole, or could not be written: that is said, and ends the run only if it was to stop here."""
+        assert self.checkpointer.manifest is not None
         if outcome.failure:
-            self.log.retries[outcome.failure.cause] += 1
+            self.log.failed(outcome.failure)
         else:
-            self.log.checkpointed(outcome.key[1], outcome.value)
+            self.log.checkpointed(self.checkpointer.manifest.step, outcome.value)
         if message := self.checkpointer.written(outcome):
             if self.stopping:
                 raise RunFailed(message)
@@ -337,18 +340,16 @@ class Driver:
 
     # when the policy is lost
 
-    def recover(self, outcome: Outcome, failure: Failure) -> None:
+    def recover(self, doing: str, step: int, failure: Failure) -> None:
         """Goes back to where the policy is known: its ranks are started again, and the steps since the checkpoint replayed."""
-        doing = outcome.key[0]
-        self.log.retries[failure.cause] += 1
+        self.log.failed(failure)
         if failure.cause == "object_lost" and self.recipe.policy.ranks == 1:
             return self.draw_again(failure)
         self.log.policy_restarts += 1
-        self.recovery.lost(doing, self.loop.version + (doing == "update"), failure)
-        self.dispatch.begin_era()
+        self.recovery.lost(doing, step, failure)
+        self.tickets.begin_era()
         while self.checkpointer.writing:
-            for other in self.executor.wait(timeout_s=1.0):
-                self.returned(other)
+            self.tickets.hand_out(self.executor.wait(timeout_s=1.0))
         self.begin(self.recovery.start_again())
 
     def draw_again(self, failure: Failure) -> None:

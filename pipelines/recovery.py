@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
-from cluster.tasks import Executor, Failure, Outcome, Task
+from actors.policy.actor import PolicyActor
+from cluster.storage import Storage
+from cluster.tasks import Failure, Outcome
 from pipelines.checkpoints import Found, Inputs, Manifest, changes_since, newest
 from pipelines.config import Recipe
 from pipelines.digest import FIRST, changed_digest
 from pipelines.recipe_changes import HELDOUT, Changes, in_words, recorded, within
 from pipelines.run_folder import RunFolder
+from pipelines.tickets import CallFailed, Tickets
 
 NO_INPUTS = Inputs()
 
@@ -75,30 +77,21 @@ def _said(failure: Failure) -> str:
     return failure.message.strip().splitlines()[-1] if failure.cause == "raised" else failure.message
 
 
-class CallFailed(Exception):
-    """A call before or between the steps failed."""
-
-    def __init__(self, method: str, failure: Failure) -> None:
-        super().__init__(f"{method}: {failure.message}")
-        self.method, self.failure = method, failure
-
-
 class Recovery:
     """Loads checkpoints into the policy; restarts its ranks when they are lost while it does."""
 
     def __init__(
         self,
         recipe: Recipe,
-        executor: Executor,
+        tickets: Tickets,
         folder: RunFolder,
         root: str,
         note: Callable[[str], None],
         inputs: Inputs = NO_INPUTS,
     ) -> None:
-        self.recipe, self.executor, self.folder, self.root, self.note = recipe, executor, folder, root, note
-        self.inputs = inputs
+        self.recipe, self.tickets, self.folder, self.root, self.note = recipe, tickets, folder, root, note
+        self.executor, self.inputs = tickets.executor, inputs
         self.losses = PolicyLosses(recipe.loop.max_failures_in_row)
-        self._numbers = count()
 
     def start_from(self, found: Found | None) -> Start:
         """Brings policy and run folder to a checkpoint, or to the beginning. Raises RunFailed if that does not work."""
@@ -131,7 +124,7 @@ class Recovery:
 
     def _first_version(self) -> dict[int, tuple[str, Any]]:
         """Version 0, of ranks that have loaded nothing yet: version -> (sha256, handle)."""
-        outcome = self._call("policy", "export", 0, returns=2)
+        outcome = self.tickets.now("policy", PolicyActor.export, (0,), returns=2)
         return {0: (outcome.value["sha256"], outcome.payloads[0])}
 
     def _load(self, found: Found) -> Start:
@@ -139,11 +132,11 @@ class Recovery:
         manifest = found.manifest
         changes = recorded(changes_since(found, self.recipe, self.inputs))
         first = self._first_version() if _heldout_changed(changes) else {}
-        files = self._call("storage", "read", found.place, found.state_files(), returns=2).payloads[0]
-        self._call("policy", "load", files)
+        files = self._read(found).payloads[0]
+        self.tickets.now("policy", PolicyActor.load, (files,))
         adapters = dict(first)
         for version, sha256 in manifest.adapters.items():
-            outcome = self._call("policy", "load_adapter", files, int(version), returns=2)
+            outcome = self.tickets.now("policy", PolicyActor.load_adapter, (files, int(version)), returns=2)
             if outcome.value["sha256"] != sha256:
                 raise RunFailed(f"{found.place}: adapter {version} does not have the hash that the manifest gives")
             adapters[int(version)] = (sha256, outcome.payloads[0])
@@ -187,23 +180,13 @@ class Recovery:
             self.note(f"the recipe changes after step {step}, and with it the digest: {in_words(changes)}")
         return digest, since
 
-    def _call(self, pool: str, method: str, *args: Any, returns: int = 1) -> Outcome:
-        """One call while nothing else counts; outcomes of earlier work are let go. A lost storage worker is tried again."""
-        key = ("call", method, next(self._numbers))
-        tries = 0
-        while True:
-            deadline_s = self.recipe.cluster.task_timeout_s
-            self.executor.submit(Task(pool, method, key, args, returns=returns, deadline_s=deadline_s))
-            outcome = None
-            while outcome is None:
-                outcome = next((one for one in self.executor.wait(timeout_s=10.0) if one.key == key), None)
-            if outcome.failure is None:
-                return outcome
-            tries += 1
-            if pool == "policy":
-                raise CallFailed(method, outcome.failure)
-            if outcome.failure.cause == "raised" or tries > self.recipe.loop.lost_retries:
-                raise RunFailed(f"the {pool} worker could not {method}: {outcome.failure.message}")
+    def _read(self, found: Found) -> Outcome:
+        """The policy's files of a checkpoint. Raises RunFailed if the storage worker cannot read them."""
+        args, retries = (found.place, found.state_files()), self.recipe.loop.lost_retries
+        try:
+            return self.tickets.now("storage", Storage.read, args, returns=2, retries=retries)
+        except CallFailed as failed:
+            raise RunFailed(f"the storage worker could not read: {failed.failure.message}") from failed
 
 
 def _heldout_changed(changes: Changes) -> bool:

@@ -7,50 +7,40 @@ those of the next are due. What cannot be kept is said, and the run goes on; not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from actors.messages import KeptChunk
+from actors.samples.actor import SamplesActor
+from cluster.storage import Storage
 from cluster.tasks import Failure, Handle, Outcome
 from pipelines.config import Recipe
 from pipelines.loop_messages import Unit
 from pipelines.requests import Group, noise_seeds
 from pipelines.run_folder import RunFolder
-
-
-@dataclass
-class _Shard:
-    """A step's images on their way: first the handles of chunks, then that of the packed file."""
-
-    chunks: tuple[KeptChunk, ...]
-    images: tuple[Handle, ...]
-    packed: Handle | None = None
-    tries: int = 0
+from pipelines.tickets import Take, Tickets
 
 
 class SampleKeeper:
-    """`submit(pool, kind, step, args, **options)` gives a task to the executor; outcomes of the kind "keep" come back to `returned`.
-
-    Shards lie in `place`/samples, a folder or a URL (empty: the run folder).
-    """
+    """Shards lie in `place`/samples, a folder or a URL (empty: the run folder)."""
 
     def __init__(
-        self, recipe: Recipe, place: str, folder: RunFolder, submit: Callable[..., None], note: Callable[[str], None]
+        self, recipe: Recipe, place: str, folder: RunFolder, tickets: Tickets, note: Callable[[str], None]
     ) -> None:
-        self.recipe, self.folder = recipe, folder
+        self.recipe, self.folder, self.tickets, self.note = recipe, folder, tickets, note
         self.place = place or str(folder.path.absolute())
-        self.submit, self.note = submit, note
-        self._shards: dict[int, _Shard] = {}
+        self._under_way: dict[int, int] = {}  # step -> images
 
     @property
     def pending(self) -> bool:
         """Whether a step's images are under way. No checkpoint counts a step whose images are not there, or given up."""
-        return bool(self._shards)
+        return bool(self._under_way)
 
     def hold_up(self, checkpoint_overdue: bool) -> bool:
         """Whether nothing new may begin: images of two steps are under way, or a checkpoint waits for those of one."""
-        return len(self._shards) > 1 or (self.pending and checkpoint_overdue)
+        return len(self._under_way) > 1 or (self.pending and checkpoint_overdue)
 
     def wants(self, unit: Unit) -> bool:
         """Whether the images of a chunk are kept until it is trained. In ready order it is not known yet in which step that is."""
@@ -62,41 +52,35 @@ class SampleKeeper:
     def write(self, step: int, groups: Sequence[Group], advantages_PK: np.ndarray) -> None:
         """Keeps the images of the groups that a step trains on, if it is one of those asked for."""
         every, number = self.recipe.samples.every, self.recipe.samples.groups
-        if not every or step % every or not groups or step in self._shards:
+        if not every or step % every or not groups or step in self._under_way:
             return
         pairs = zip(groups[:number], advantages_PK, strict=False)
         kept = [piece for group, advantages_K in pairs for piece in _kept(self.recipe, step, group, advantages_K)]
-        self._shards[step] = _Shard(tuple(chunk for chunk, _ in kept), tuple(images for _, images in kept))
-        self._send(step)
+        self._under_way[step] = sum(len(chunk.samples) for chunk, _ in kept)
+        chunks, images = tuple(chunk for chunk, _ in kept), tuple(images for _, images in kept)
+        self._call("samples", SamplesActor.pack, (chunks, *images), partial(self._packed, step), returns=2)
 
-    def returned(self, outcome: Outcome) -> None:
-        """Images were packed, or the file was written, or neither. A lost worker is tried again."""
-        step = outcome.key[1]
-        shard, failure = self._shards[step], outcome.failure
-        if failure:
-            if failure.cause not in ("worker_lost", "deadline") or shard.tries >= self.recipe.loop.lost_retries:
-                return self._give_up(step, failure)
-            shard.tries += 1
-            return self._send(step)
-        if shard.packed is None:
-            shard.packed, shard.images = outcome.payloads[0], ()
-            return self._send(step)
-        del self._shards[step]
-        images = sum(len(chunk.samples) for chunk in shard.chunks)
-        seconds = round(outcome.value["seconds"], 4)
-        self.folder.event(
-            "samples", step=step, path=self._path(step), images=images, bytes=outcome.value["bytes"], write_s=seconds
-        )
+    def _packed(self, step: int, outcome: Outcome) -> None:
+        """A step's images are one payload, which is written."""
+        if outcome.failure:
+            return self._give_up(step, outcome.failure)
+        args = (self._path(step), outcome.payloads[0])
+        self._call("storage", Storage.write_file, args, partial(self._written, step))
 
-    def _send(self, step: int) -> None:
-        shard = self._shards[step]
-        if shard.packed is None:
-            self.submit("samples", "keep", step, (shard.chunks, *shard.images), method="pack", returns=2)
-        else:
-            self.submit("storage", "keep", step, (self._path(step), shard.packed), method="write_file")
+    def _written(self, step: int, outcome: Outcome) -> None:
+        """A step's images are a file."""
+        if outcome.failure:
+            return self._give_up(step, outcome.failure)
+        figures = {"bytes": outcome.value["bytes"], "write_s": round(outcome.value["seconds"], 4)}
+        images = self._under_way.pop(step)
+        self.folder.event("samples", step=step, path=self._path(step), images=images, **figures)
+
+    def _call(self, pool: str, method: Callable[..., Any], args: tuple, then: Take, **options: Any) -> None:
+        retries = self.recipe.loop.lost_retries
+        self.tickets.call(pool, method, args, then, retries=retries, survives_era=True, **options)
 
     def _give_up(self, step: int, failure: Failure) -> None:
-        del self._shards[step]
+        del self._under_way[step]
         self.folder.event("samples_failed", step=step, cause=failure.cause, message=failure.message)
         reason = failure.message.strip().splitlines()[-1]
         self.note(f"warning: the images of step {step} could not be kept: {reason}; the run goes on without them")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from actors.messages import Prompt, Scores, TokenLogProbs
-from cluster.tasks import Executor, Outcome, PayloadLostError
+from actors.reward.actor import RewardActor
+from cluster.tasks import Outcome, PayloadLostError
 from pipelines.evaluation import HeldoutPlan, Judged, Tally, extremes
 from pipelines.loop_messages import Unit
 from pipelines.pictures import Pictures
 from pipelines.run_folder import RunFolder
+from pipelines.tickets import Tickets
 
 EXPLAINED = 3
-EXPLAIN_TRIES = 5  # in vain, of each
+EXPLAIN_RETRIES = 5  # after lost workers, of each
 
 
 class Showcase:
@@ -27,28 +29,25 @@ class Showcase:
         plan: HeldoutPlan,
         folder: RunFolder,
         pictures: Pictures,
-        executor: Executor,
-        explain: Callable[[Any, tuple], None],
+        tickets: Tickets,
     ) -> None:
-        """`explain(what, args)` asks a reward worker; its outcome comes back to `explained`, with `what` in its key."""
         self.plan, self.folder, self.pictures = plan, folder, pictures
-        self.executor, self.explain = executor, explain
+        self.tickets, self.fetch = tickets, tickets.executor.fetch
         self.waiting = 0
         self._tallies: dict[tuple[int, float], Tally] = defaultdict(Tally)
         self._images: dict[int, dict[int, tuple[str, np.ndarray]]] = defaultdict(dict)  # of the groups in the grid
         self._scored: list[tuple[float, int]] = []  # (mean reward, group) of the last evaluation
         self._held: dict[int, tuple[Prompt, Any, Scores]] = {}
         self._tokens: list[dict[str, Any]] = []
-        self._tries: Counter[tuple[str, int]] = Counter()
 
     def add(self, unit: Unit, prompt: Prompt, images: Any, scores: Scores, checks: Any) -> None:
         """A held-out group was scored; `images` and `checks` are handles, `prompt` has the caption that was drawn.
 
         Raises PayloadLostError, before anything is counted, if what is to be looked at is gone.
         """
-        found = self.executor.fetch(checks)
+        found = self.fetch(checks)
         if unit.group in self.plan.shown(unit.step):
-            self._images[unit.step][unit.group] = (prompt.caption, self.executor.fetch(images))
+            self._images[unit.step][unit.group] = (prompt.caption, self.fetch(images))
         scale = self.plan.groups(unit.step)[unit.group].guidance_scale
         self._tallies[unit.step, scale].groups[unit.group] = Judged(prompt, scores.rewards_K, found)
         if self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
@@ -68,18 +67,12 @@ class Showcase:
             self._explain_extremes()
         return records
 
-    def explained(self, outcome: Outcome) -> None:
-        """The tokens' log-probs of a group came back. A lost worker is tried again; what cannot be had is left out, and said."""
-        which, group = outcome.key[1]
-        prompt, images, _ = self._held[group]
-        failure = outcome.failure
-        if failure and failure.cause in ("worker_lost", "deadline") and self._tries[which, group] < EXPLAIN_TRIES:
-            self._tries[which, group] += 1
-            return self.explain((which, group), (prompt, images))
+    def _explained(self, which: str, group: int, outcome: Outcome) -> None:
+        """The tokens' log-probs of a group came back. What cannot be had is left out of the report, and said."""
         self.waiting -= 1
         try:
-            if failure:
-                raise PayloadLostError(failure.message)
+            if outcome.failure:
+                raise PayloadLostError(outcome.failure.message)
             self._tokens.append(self._explanation(which, group, outcome.value))
         except PayloadLostError as error:
             self.folder.event("not_explained", which=which, group=group, message=str(error))
@@ -88,7 +81,7 @@ class Showcase:
 
     def _explanation(self, which: str, group: int, tokens: TokenLogProbs) -> dict[str, Any]:
         prompt, images, scores = self._held[group]
-        picture = self.pictures.draw(f"tokens-{which}-{group}", [(prompt.caption, self.executor.fetch(images))])
+        picture = self.pictures.draw(f"tokens-{which}-{group}", [(prompt.caption, self.fetch(images))])
         return {
             "which": which,
             "step": self.plan.steps,
@@ -114,4 +107,7 @@ class Showcase:
         for which, group in named:
             prompt, images, _ = self._held[group]
             self.waiting += 1
-            self.explain((which, group), (prompt, images))
+            then = partial(self._explained, which, group)
+            self.tickets.call(
+                "reward", RewardActor.explain, (prompt, images), then, (which, group), retries=EXPLAIN_RETRIES
+            )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from actors.messages import DrawReport, Scores
-from cluster.tasks import PoolStatus
+from cluster.tasks import Failure, PoolStatus
 from pipelines.digest import FIRST
 from pipelines.loop_messages import GroupKey, Progress, Train, Unit
 from pipelines.recovery import Start
@@ -81,6 +81,10 @@ class StepLog:
             "seconds": self.seconds(),
             "quarantined": self.quarantined,
         }
+
+    def failed(self, failure: Failure) -> None:
+        """A task failed."""
+        self.retries[failure.cause] += 1
 
     def checkpointed(self, step: int, figures: Mapping[str, float]) -> None:
         """A checkpoint of this step is whole."""

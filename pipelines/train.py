@@ -35,7 +35,7 @@ from pipelines.monitoring.monitors import check_monitors, monitors
 from pipelines.monitoring.watchers import Watchers
 from pipelines.place import Place, check_writable
 from pipelines.provenance import provenance
-from pipelines.recovery import Recovery, RunFailed, report_damage
+from pipelines.recovery import RunFailed, report_damage
 from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.shipping import check_out_of_job
@@ -92,9 +92,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
                 with Watchers(display, *chosen, event=folder.event) as watchers:
                     place.watch(watchers.note)
                     report_damage(folder, watchers.note, problems)
-                    recovery = Recovery(recipe, executor, folder, root, watchers.note, inputs)
                     driver = Driver(
-                        recipe, order, heldout, executor, folder, watchers, recovery, place.final, held, roster
+                        recipe, order, heldout, executor, folder, watchers, root, inputs, place.final, held, roster
                     )
                     status = run(driver, found, folder)
             finally:

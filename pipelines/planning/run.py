@@ -23,7 +23,6 @@ from pipelines.planning.gpus import DRIVER_S
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
 from pipelines.planning.times import Times
 from pipelines.prompts import PromptList, PromptOrder
-from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
 from pipelines.tables import Autoscale, Monitor, Samples
 
@@ -87,7 +86,7 @@ class Meter:
         return seconds
 
     def _note(self, now: float, outcome: Outcome) -> None:
-        match outcome.key[0]:
+        match outcome.key.method:
             case "draw":
                 self.worked.append((now, "rollout", outcome.seconds))
                 self._bytes += sum(report.num_bytes for report in outcome.value)
@@ -160,6 +159,5 @@ def drive(recipe: Recipe, executor: Meter) -> list[dict[str, Any]]:
     with TemporaryDirectory() as temporary:
         folder = RunFolder.create(Path(temporary) / "run", dump_recipe(recipe))
         watchers = Watchers()
-        recovery = Recovery(recipe, executor, folder, f"{temporary}/checkpoints", watchers.note)
-        Driver(recipe, order, heldout, executor, folder, watchers, recovery).run(None)
+        Driver(recipe, order, heldout, executor, folder, watchers, f"{temporary}/checkpoints").run(None)
         return folder.read_metrics()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from actors.messages import Prompt
-from cluster.storage import Storage
 from cluster.tasks import PoolSpec
 from cluster.virtual import VirtualExecutor
 from pipelines.checkpoints import newest, place_of
@@ -19,40 +17,15 @@ from pipelines.config import dump_recipe, parse_recipe
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.monitoring.watchers import Watchers
-from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.planning.stages import SleepingReward, SleepingRollout
 from pipelines.prompts import PromptList, PromptOrder
-from pipelines.recovery import Recovery
 from pipelines.run_folder import RunFolder
+from tests.pipelines.virtual_world import LoadablePolicy, TimedStorage
 
 STEP_S = 1.0  # an update; drawing and scoring take next to nothing
 STEPS = 12
 
 Train = Callable[..., list[int]]
-
-
-@dataclass
-class SlowStorage(Stage):
-    """Writes documents, and takes its time."""
-
-    def write(self, *document) -> dict:
-        self.work("write")
-        return Storage().write(*document)
-
-    def remove(self, places: list[str]) -> None:
-        Storage().remove(places)
-
-    def read(self, place: str, names: list[str]) -> tuple:
-        return Storage().read(place, names)
-
-
-class LoadablePolicy(SleepingPolicy):
-    """A policy whose state is its version."""
-
-    def load(self, files: dict) -> int:
-        return 0
-
-    def load_adapter(self, files: dict, version: int) -> tuple:
-        return self.export(version)
 
 
 @pytest.fixture
@@ -68,7 +41,7 @@ def train(tmp_path: Path) -> Train:
                 PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
                 PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
                 PoolSpec("policy", LoadablePolicy, {"seconds": STEP_S}, gang=True),
-                PoolSpec("storage", SlowStorage, {"seconds": write_s}),
+                PoolSpec("storage", TimedStorage, {"seconds": write_s}),
             ]
         )
         out = tmp_path / "run"
@@ -76,8 +49,7 @@ def train(tmp_path: Path) -> Train:
         watchers = Watchers()
         order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
         heldout = HeldoutPlan((), recipe.heldout, STEPS)
-        recovery = Recovery(recipe, executor, folder, root_of(tmp_path), watchers.note)
-        driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery)
+        driver = Driver(recipe, order, heldout, executor, folder, watchers, root_of(tmp_path))
         earlier = len(folder.read_events())
         assert driver.run(newest(root_of(tmp_path))[0]) == "done"
         return [event["step"] for event in folder.read_events()[earlier:] if event["kind"] == "checkpoint"]

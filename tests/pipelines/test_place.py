@@ -160,9 +160,9 @@ def test_a_run_at_a_url_goes_on_from_there(tiny_world, tmp_path, url, monkeypatc
     assert train(tiny_world, str(tmp_path / "run"), *short) == 0
     exported = Driver.exported
 
-    def exported_then_stopped(driver, outcome):
-        exported(driver, outcome)
-        if outcome.key[1] == 2:
+    def exported_then_stopped(driver, step, outcome):
+        exported(driver, step, outcome)
+        if step == 2:
             driver.stop()
 
     monkeypatch.setattr(Driver, "exported", exported_then_stopped)

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,22 @@ import pipelines.workers
 from actors.messages import DrawReport, Prompt, Scores
 from actors.rollout.actor import RolloutActor
 from cluster import places
-from cluster.storage import Storage
-from cluster.tasks import Failure, Outcome, PoolSpec
+from cluster.tasks import Cause, PoolSpec, Task
 from cluster.virtual import VirtualExecutor
 from pipelines.config import dump_recipe, parse_recipe
 from pipelines.driver import Driver
 from pipelines.evaluation import HeldoutPlan
 from pipelines.loop_messages import GroupKey, Unit
 from pipelines.monitoring.watchers import Watchers
-from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout
 from pipelines.prompts import PromptList, PromptOrder
-from pipelines.recovery import Recovery
 from pipelines.requests import Chunk, Group
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
+from pipelines.tickets import Tickets
 from pipelines.train import main
+from tests.pipelines.outbox import Outbox, comes_back
+from tests.pipelines.virtual_world import TimedPacker, TimedStorage
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, GROUPS, K = 4, 2, 4
@@ -160,22 +160,18 @@ def test_what_cannot_be_kept_is_said_and_the_run_goes_on(whole, tiny_world: Path
 
 
 @pytest.fixture
-def sent() -> list[tuple]:
-    return []
+def outbox() -> Outbox:
+    return Outbox()
 
 
 @pytest.fixture
-def keeper(sent: list[tuple], tmp_path: Path) -> SampleKeeper:
-    """Keeps every step's images; its tasks go to `sent`."""
+def keeper(outbox: Outbox, tmp_path: Path) -> SampleKeeper:
+    """Keeps every step's images; its tasks go to the outbox."""
     tables = {"loop": {"steps": 9, "lost_retries": 2}, "data": {"train": "none"}, "samples": {"every": 1}}
     pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
     recipe = parse_recipe({**tables, **pools, "policy": {"model": "none", "zero_stage": 0}}, "test")
-
-    def submit(pool: str, kind: str, step: int, args: tuple, **options: object) -> None:
-        sent.append((pool, options["method"], step, args))
-
     folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
-    return SampleKeeper(recipe, "s3://bucket/run", folder, submit, lambda text: None)
+    return SampleKeeper(recipe, "s3://bucket/run", folder, Tickets(outbox, recipe.cluster), lambda text: None)
 
 
 def trained(keeper: SampleKeeper, step: int) -> None:
@@ -186,34 +182,35 @@ def trained(keeper: SampleKeeper, step: int) -> None:
     keeper.write(step, [group], np.array([[-0.5, 0.5]]))
 
 
-def comes_back(keeper: SampleKeeper, step: int, cause: Any = None, packed: bool = False) -> None:
-    failure = Failure(cause, "why") if cause else None
-    value = None if cause else {"seconds": 0.1, "bytes": 10, "images": 2}
-    keeper.returned(Outcome(("keep", step, 0), "w", 0.1, value, ("shard",) if packed else (), failure))
+def called(task: Task) -> tuple:
+    return task.pool, task.method, task.args
 
 
-def test_lost_workers_are_tried_again_with_what_is_there(keeper: SampleKeeper, sent: list[tuple]) -> None:
+def test_lost_workers_are_tried_again_with_what_is_there(keeper: SampleKeeper, outbox: Outbox) -> None:
     trained(keeper, 1)
-    comes_back(keeper, 1, "worker_lost")
-    assert sent[0] == sent[1]
-    pool, method, step, (chunks, *handles) = sent[1]
-    assert (pool, method, step, handles) == ("samples", "pack", 1, ["images"])
+    comes_back(keeper.tickets, outbox.sent[0], cause="worker_lost")
+    assert called(outbox.sent[0]) == called(outbox.sent[1])
+    pool, method, (chunks, *handles) = called(outbox.sent[1])
+    assert (pool, method, handles) == ("samples", "pack", ["images"])
     assert chunks[0].caption == "a cut caption"
     assert chunks[0].advantages_K == (-0.5, 0.5)
-    comes_back(keeper, 1, packed=True)
-    comes_back(keeper, 1, "deadline")
-    assert sent[2] == sent[3] == ("storage", "write_file", 1, ("s3://bucket/run/samples/step-000001.parquet", "shard"))
-    comes_back(keeper, 1)
+    comes_back(keeper.tickets, outbox.sent[1], {"images": 2, "seconds": 0.1}, ("shard",))
+    comes_back(keeper.tickets, outbox.sent[2], cause="deadline")
+    assert called(outbox.sent[2]) == called(outbox.sent[3])
+    assert called(outbox.sent[3]) == (
+        "storage", "write_file", ("s3://bucket/run/samples/step-000001.parquet", "shard")
+    )  # fmt: skip
+    comes_back(keeper.tickets, outbox.sent[3], {"bytes": 10, "seconds": 0.1})
     assert not keeper.pending
     assert events_of(keeper.folder.path, "samples")[0]["images"] == 2
 
 
 @pytest.mark.parametrize("causes", [["object_lost"], ["raised"], ["worker_lost"] * 3])
-def test_what_is_lost_for_good_is_given_up(keeper: SampleKeeper, sent: list[tuple], causes: list[str]) -> None:
+def test_what_is_lost_for_good_is_given_up(keeper: SampleKeeper, outbox: Outbox, causes: list[Cause]) -> None:
     trained(keeper, 1)
     for cause in causes:
-        comes_back(keeper, 1, cause)
-    assert len(sent) == len(causes)
+        comes_back(keeper.tickets, outbox.sent[-1], cause=cause)
+    assert len(outbox.sent) == len(causes)
     assert not keeper.pending
     assert events_of(keeper.folder.path, "samples_failed")[0]["cause"] == causes[-1]
 
@@ -231,28 +228,6 @@ def test_images_of_two_steps_hold_up_the_loop_and_of_one_a_checkpoint(keeper: Sa
     assert keeper.hold_up(checkpoint_overdue=False)
 
 
-@dataclass
-class SlowPacker(Stage):
-    """Takes longer than a step of training."""
-
-    def pack(self, chunks: tuple, *images: np.ndarray) -> tuple[dict[str, Any], bytes]:
-        return {"images": 0, "seconds": self.work("pack", chunks[0].step)}, b"shard"
-
-
-@dataclass
-class TimelessStorage(Stage):
-    """Writes for real, in no time."""
-
-    def write(self, *document: Any) -> dict[str, Any]:
-        return Storage().write(*document)
-
-    def write_file(self, place: str, content: bytes) -> dict[str, Any]:
-        return Storage().write_file(place, content)
-
-    def remove(self, places: list[str]) -> None:
-        Storage().remove(places)
-
-
 @pytest.mark.parametrize("pack_s", [0.1, 2.5])
 def test_no_checkpoint_counts_a_step_whose_images_are_not_there(s3: str, tmp_path: Path, pack_s: float) -> None:
     """In virtual time, with steps of 1 s and shards on S3: also when packing cannot keep up."""
@@ -264,16 +239,17 @@ def test_no_checkpoint_counts_a_step_whose_images_are_not_there(s3: str, tmp_pat
             PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
             PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
             PoolSpec("policy", SleepingPolicy, {"seconds": 1.0}, gang=True),
-            PoolSpec("storage", TimelessStorage, {"seconds": 0.0}),
-            PoolSpec("samples", SlowPacker, {"seconds": pack_s}),
+            PoolSpec("storage", TimedStorage, {"seconds": 0.0}),
+            PoolSpec("samples", TimedPacker, {"seconds": pack_s}),
         ]
     )
     folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
     order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
     watchers = Watchers()
-    recovery = Recovery(recipe, executor, folder, str(tmp_path / "checkpoints"), watchers.note)
     heldout, place = HeldoutPlan((), recipe.heldout, 8), f"{s3}/{tmp_path.name}"
-    driver = Driver(recipe, order, heldout, executor, folder, watchers, recovery, samples_place=place)
+    driver = Driver(
+        recipe, order, heldout, executor, folder, watchers, str(tmp_path / "checkpoints"), samples_place=place
+    )
     assert driver.run(None) == "done"
     written: set[int] = set()
     checkpoints = []

@@ -38,9 +38,9 @@ def test_an_odd_folder_and_odd_words_are_like_any_other(
     folder = tmp_path / "exp::1" / "'ä\" [" / "b]; x $HOME"
     exported = Driver.exported
 
-    def exported_then_stopped(driver, outcome):
-        exported(driver, outcome)
-        if outcome.key[1] == 1:
+    def exported_then_stopped(driver, step, outcome):
+        exported(driver, step, outcome)
+        if step == 1:
             driver.stop()
 
     with monkeypatch.context() as patch:
