@@ -183,7 +183,7 @@ class Meter:
                 self.busy.append((now, "reward", outcome.value.seconds))
             case "update":
                 self.busy.append((now, "policy", outcome.value["seconds"]))
-            case "export":
+            case "export" if outcome.key.about:  # version 0 ends no step
                 self.step_ends.append(now)
                 self.memory_mb.append(resident_mb())
 

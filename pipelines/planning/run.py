@@ -95,7 +95,7 @@ class Meter:
                 self.worked.append((now, "reward", outcome.seconds))
             case "update":
                 self.worked.append((now, "policy", outcome.seconds))
-            case "export":
+            case "export" if outcome.key.about:  # version 0 ends no step
                 self.step_ends.append(now)
                 self._bytes -= self._step_bytes
 
