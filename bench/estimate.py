@@ -239,7 +239,7 @@ def process() -> Iterator[Row]:
     recipe = load_recipe(Path("recipes/toy.toml"))
     image = image_model(recipe.policy.model)
     said = policy_rank(recipe, image, shape_of(image, recipe.policy.max_sequence_length)).peak
-    tables = {"policy": recipe.policy.model_dump(), "objective": recipe.objective.model_dump()}
+    tables = {"policy": recipe.policy.model_dump(), "objective": recipe.objective}
     sampler = {"num_steps": recipe.rollout.steps, "height": 32, "width": 32, "guidance_scale": 1.0}
     made = {**tables, **sampler, "seed": 0, "total_steps": 3}
     for what, counting in (("a policy's tensors", True), ("growth of a policy's process", False)):

@@ -62,7 +62,7 @@ def learner_of(case: Case, expected: Expected, family: Any) -> Learner:
     """On the recipe's policy and objective."""
     size, policy = case.size, expected.recipe.policy.model_dump()
     policy |= {"micro_batch": size.micro_batch, "activation_checkpointing": size.checkpointing}
-    objective = {**expected.recipe.objective.model_dump(), "timesteps_per_sample": size.points}
+    objective = expected.recipe.objective.model_copy(update={expected.recipe.objective.points_key: size.points})
     lora.attach(
         family.transformer,
         policy["lora_rank"],

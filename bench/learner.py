@@ -27,13 +27,14 @@ from actors.diffusion.family import Family
 from actors.messages import Latents, UpdateGroup
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings
+from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.timesteps import training_points
 from bench.command import command_line, fill_in, finish, start, surroundings
 from bench.flops import TRANSFORMERS, Flops
 from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_config
 from bench.hardware import median_of_pairs, peak_memory, take_turns
 from pipelines.architectures import load
-from pipelines.tables import Awm, Policy
+from pipelines.tables import Policy
 
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # relative, of the norms of the two gradients
 LEARNING_RATE = 1e-12  # so that every turn has the same weights
@@ -52,11 +53,9 @@ class Bench:
         rank = {"lora_rank": options.rank, "lora_alpha": 2.0 * options.rank}
         policy = Policy(model=options.family, zero_stage=0, learning_rate=LEARNING_RATE, **rank)
         points = {"timesteps": "uniform", "timesteps_per_sample": options.timesteps}
-        objective = Awm(weighting="uniform", kl_reference=options.kl, kl_ema=0.0, **points)
+        self.objective = AwmOptions(weighting="uniform", kl_reference=options.kl, kl_ema=0.0, **points)
         sampler = {"num_steps": 10, "guidance_scale": 0.0, "height": options.size, "width": options.size}
-        self.settings = LearnerSettings(
-            policy.model_dump(), objective.model_dump(), seed=0, total_steps=1000, **sampler
-        )
+        self.settings = LearnerSettings(policy.model_dump(), self.objective, seed=0, total_steps=1000, **sampler)
         targets = self.family.lora_targets[policy.lora_targets]
         lora.attach(self.family.transformer, policy.lora_rank, policy.lora_alpha, targets, seed=0)
         move_off_zero(self.family)
@@ -74,8 +73,8 @@ class Bench:
 
     def by_hand(self, micro_batch: int) -> Callable[[], float]:
         """The same update, from points that are already there."""
-        family, objective, parts = self.family, self.settings.objective, []
-        advantages = torch.tensor(self.groups[0].advantages_K, device=family.device) / objective["advantage_clip"]
+        family, objective, parts = self.family, self.objective, []
+        advantages = torch.tensor(self.groups[0].advantages_K, device=family.device) / objective.advantage_clip
         latents_KCHW = torch.from_numpy(self.chunks[0].latents_KCHW).to(family.device)
         sigmas = family.sigmas(self.settings.num_steps, self.options.size, self.options.size)
         for first in range(0, self.options.samples, micro_batch):

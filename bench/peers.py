@@ -35,6 +35,7 @@ from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.policy.objectives.awm import log_prob, matching_error
+from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import clipped_objective
 from actors.process import prepare
 from actors.reward.promptecho import PromptEcho
@@ -53,7 +54,7 @@ class Ours:
     """What our three workers do in a step."""
 
     def __init__(self, recipe: Recipe, prompts: Sequence[Prompt]) -> None:
-        rollout, policy, objective = recipe.rollout, recipe.policy, recipe.objective.model_dump()
+        rollout, policy, objective = recipe.rollout, recipe.policy, recipe.objective
         self.rollout, self.prompts = rollout, prompts
         self.generator = Generator(
             policy.model, objective, "cpu", "float32", max_sequence_length=policy.max_sequence_length
@@ -129,7 +130,8 @@ class Plain:
     """The same step as a short script has it: no worker, no merging, no thought for what is kept or waited for."""
 
     def __init__(self, recipe: Recipe, prompts: Sequence[Prompt]) -> None:
-        self.rollout, self.prompts, self.objective = recipe.rollout, prompts, recipe.objective.model_dump()
+        assert isinstance(recipe.objective, AwmOptions)
+        self.rollout, self.prompts, self.objective = recipe.rollout, prompts, recipe.objective
         policy = recipe.policy
         self.pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
             policy.model,
@@ -216,7 +218,7 @@ class Plain:
 
     def update(self, latents_PKCHW: Tensor, rewards_PK: np.ndarray) -> None:
         """One step of advantage weighted matching on all images at once, with the reference's forward."""
-        o, points = self.objective, self.objective["timesteps_per_sample"]
+        o, points = self.objective, self.objective.points
         clean = latents_PKCHW.flatten(0, 1).repeat_interleave(points, 0)
         noise, sigma = torch.randn_like(clean), torch.rand(len(clean))
         noised = (1 - sigma)[:, None, None, None] * clean + sigma[:, None, None, None] * noise
@@ -236,10 +238,10 @@ class Plain:
             reference = self.transformer(**given).sample
             self.transformer.enable_adapters()
         velocity = self.transformer(**given).sample
-        log_probs = log_prob(matching_error(velocity, clean, noise), sigma, o["weighting"], o["ghuber_power"])
+        log_probs = log_prob(matching_error(velocity, clean, noise), sigma, o.weighting, o.ghuber_power)
         advantages_B = torch.from_numpy(group_advantages(rewards_PK, "group").reshape(-1)).repeat_interleave(points)
-        loss = clipped_objective(advantages_B, (log_probs - log_probs.detach()).exp(), o["clip_range"]).mean()
-        loss = loss + o["kl_reference"] * (velocity - reference).square().mean()
+        loss = clipped_objective(advantages_B, (log_probs - log_probs.detach()).exp(), o.clip_range).mean()
+        loss = loss + o.kl_reference * (velocity - reference).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()

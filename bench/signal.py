@@ -29,14 +29,17 @@ from actors.messages import Latents, Prompt, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
+from actors.policy.objectives.awm_options import AwmOptions
+from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions
+from actors.policy.objectives.nft_options import NftOptions
 from actors.policy.objectives.objective import load_objective
+from actors.policy.objectives.options import ObjectiveOptions
 from actors.process import prepare
 from actors.reward.promptecho import PromptEcho
 from actors.seeds import seed_of
 from bench.hardware import machine
 from pipelines.config import load_recipe
 from pipelines.prompts import load_prompts
-from pipelines.tables import Awm, FlowGrpo, Nft, ObjectiveTable
 
 RECIPE = Path("recipes/toy.toml")
 SAMPLER = ("rollout.steps=8",)  # of which the variants train some
@@ -44,17 +47,17 @@ AWAY = 0.005  # deviation of the adapter's B, so that its A has a gradient as we
 POINTS: dict[str, Any] = {"timesteps": "uniform", "timesteps_per_sample": 2, "timestep_min": 0.0}
 
 
-def variants() -> dict[str, tuple[ObjectiveTable, bool]]:
+def variants() -> dict[str, tuple[ObjectiveOptions, bool]]:
     """By name, the objective without its anchors, and whether a group shares its starting noise."""
 
-    def grpo(**changes: Any) -> FlowGrpo:
-        return FlowGrpo(**{"behaviour": "current", "kl_reference": 0.0, "window": 7, **changes})
+    def grpo(**changes: Any) -> FlowGrpoOptions:
+        return FlowGrpoOptions(**{"behaviour": "current", "kl_reference": 0.0, "window": 7, **changes})
 
     middle = {"window": 2, "timestep_start": 0.25, "timestep_fraction": 0.5}  # the third and fourth of eight steps
     guard = {"ratio": "normalised", "step_weights": "even"}
     return {
-        "AWM": (Awm(kl_reference=0.0, kl_ema=0.0, **POINTS), False),
-        "DiffusionNFT": (Nft(kl_reference=0.0, **POINTS), False),
+        "AWM": (AwmOptions(kl_reference=0.0, kl_ema=0.0, **POINTS), False),
+        "DiffusionNFT": (NftOptions(kl_reference=0.0, **POINTS), False),
         "Flow-GRPO, SDE 0.7": (grpo(), False),
         "SDE 0.4": (grpo(noise_level=0.4), False),
         "SDE 1.0": (grpo(noise_level=1.0), False),
@@ -85,7 +88,7 @@ class World:
         rollout, policy = recipe.rollout, recipe.policy
         self.rollout = rollout
         settings = LearnerSettings(
-            policy.model_dump(), recipe.objective.model_dump(), rollout.steps, rollout.guidance_scale, rollout.height,
+            policy.model_dump(), recipe.objective, rollout.steps, rollout.guidance_scale, rollout.height,
             rollout.width, seed=0, total_steps=1,
         )  # fmt: skip
         self.family = load_model(settings)
@@ -107,9 +110,9 @@ class World:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * AWAY)
             engine.ema[name].copy_(parameter)
 
-    def gradient(self, table: ObjectiveTable, batch: int, shared_noise: bool, groups: int) -> tuple[Tensor, float]:
+    def gradient(self, options: ObjectiveOptions, batch: int, shared_noise: bool, groups: int) -> tuple[Tensor, float]:
         """The gradient (flat, float64) of one batch of groups, and their mean reward."""
-        self.learner.objective = load_objective(table.model_dump())
+        self.learner.objective = load_objective(options)
         chosen = np.random.default_rng(batch).choice(len(self.prompts), groups, replace=False)
         drawn = [self._draw(self.prompts[i], seed_of("signal", batch, int(i)), shared_noise) for i in chosen]
         advantages_PK = group_advantages(np.array([rewards for _, rewards, _ in drawn]), "group")

@@ -34,10 +34,11 @@ from transformers import CLIPTextModelWithProjection
 from actors.device import pick_device
 from actors.messages import Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
+from actors.policy.objectives.awm_options import AwmOptions
 from actors.process import prepare
 from bench.hardware import MB, machine, resident_bytes
 from bench.tiny_sd3 import make_tiny_sd3
-from pipelines.tables import Awm, Policy
+from pipelines.tables import Policy
 
 WARMUP = 2
 SD35_MEDIUM = {
@@ -92,11 +93,11 @@ class Case:
                 "device": device,
             }
         )
-        objective = Awm(timesteps="uniform", timesteps_per_sample=2)
+        objective = AwmOptions(timesteps="uniform", timesteps_per_sample=2)
         size = {"num_steps": 8, "guidance_scale": 1.0, "height": self.pixels, "width": self.pixels}
         return {
             "policy": policy.model_dump(),
-            "objective": objective.model_dump(),
+            "objective": objective,
             **size,
             "seed": 0,
             "total_steps": 1000,

@@ -10,7 +10,6 @@ from typing import Any
 from pipelines.config import Recipe, UserError, parse_recipe
 from pipelines.memory import Models, card_needed, estimate, rows_of_update
 from pipelines.memory_families import shape_of
-from pipelines.tables import FlowGrpo
 
 ENOUGH_TOKENS = 4096  # of a backward pass, to keep a GPU busy: a guess
 LEAST_SAVED = 2**26  # bytes: less is not worth a word
@@ -163,10 +162,8 @@ def _own_gpus(recipe: Recipe, models: Models) -> Iterator[Override]:
 
 
 def _points(recipe: Recipe, models: Models) -> Iterator[Override]:
-    objective = recipe.objective
-    key = "window" if isinstance(objective, FlowGrpo) else "timesteps_per_sample"
-    for fewer in _halves(getattr(objective, key)):
-        yield {f"objective.{key}": fewer}
+    for fewer in _halves(recipe.objective.points):
+        yield {f"objective.{recipe.objective.points_key}": fewer}
 
 
 def _halves(value: int) -> Iterator[int]:

@@ -12,14 +12,14 @@ import tomli_w
 from pydantic import ValidationError, model_validator
 
 from actors.model_path import located
+from actors.options import Table
+from actors.policy.objectives.awm_options import AwmOptions
+from actors.policy.objectives.registry import OBJECTIVES
 from cluster.places import is_text
 from pipelines.recipe_errors import explain, toml
 from pipelines.tables import (
-    OF_THE_SAMPLER,
-    Awm,
     Cluster,
     Data,
-    FlowGrpo,
     Heldout,
     LoopTable,
     Monitor,
@@ -29,7 +29,6 @@ from pipelines.tables import (
     Rollout,
     Run,
     Samples,
-    Table,
 )
 
 INPUTS = (("data", "train"), ("data", "heldout"), ("policy", "model"), ("policy", "init_adapter"), ("reward", "model"))
@@ -52,7 +51,7 @@ class Recipe(Table):
     rollout: Rollout
     reward: Reward
     policy: Policy
-    objective: Objective = Awm()
+    objective: Objective = AwmOptions()
     heldout: Heldout = Heldout()
     samples: Samples = Samples()
     monitor: Monitor = Monitor()
@@ -130,29 +129,13 @@ class Recipe(Table):
             )
 
     def _check_timesteps(self) -> None:
-        objective, steps = self.objective, self.rollout.steps
-        if self.rollout.noise == "group" and not isinstance(objective, FlowGrpo):
+        if self.rollout.noise == "group" and not self.objective.noisy:
             raise ValueError(
-                f'rollout.noise = "group" with objective.type = "{objective.type}": all images of a group would be the same, '
-                'for only flow_grpo adds noise on the way; use rollout.noise = "own"'
+                f'rollout.noise = "group" with objective.type = "{self.objective.type}": all images of a group would be the same, '
+                f"for only {' and '.join(name for name, one in OBJECTIVES.items() if one.noisy)} adds noise on the way; "
+                'use rollout.noise = "own"'
             )
-        usable = int(steps * objective.timestep_fraction)
-        if isinstance(objective, FlowGrpo):
-            usable = min(usable, steps - 1) - int(steps * objective.timestep_start)  # the last step ends at sigma 0
-            if objective.window > usable:
-                raise ValueError(
-                    f"objective.window = {objective.window} steps are to be trained, but rollout.steps = {steps}, "
-                    f"objective.timestep_start and objective.timestep_fraction leave {max(usable, 0)}: lower the first or raise "
-                    "rollout.steps"
-                )
-            return
-        usable = {"discrete_wo_init": usable - 1, "subset": steps}.get(objective.timesteps, usable)
-        if objective.timesteps in OF_THE_SAMPLER and objective.timesteps_per_sample > usable:
-            raise ValueError(
-                f"objective.timesteps_per_sample = {objective.timesteps_per_sample} needs as many sampling steps, but "
-                f'rollout.steps and timestep_fraction leave {usable} for objective.timesteps = "{objective.timesteps}": '
-                "lower the first or raise rollout.steps"
-            )
+        self.objective.check(self.rollout.steps)
 
     def _check_ranks(self) -> None:
         ranks, tasks = self.policy.ranks, self.chunks_per_step

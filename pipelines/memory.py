@@ -16,7 +16,7 @@ from pipelines.config import Recipe
 from pipelines.memory_families import Shape, loaded, shape_of
 from pipelines.memory_models import ImageModel, Judge, Part
 from pipelines.memory_networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
-from pipelines.tables import DType, FlowGrpo, Policy, Pool, Rollout
+from pipelines.tables import DType, Policy, Pool, Rollout
 
 GIB = 2**30
 FLOAT32, FLOAT64 = 4, 8
@@ -187,21 +187,14 @@ def trained_bytes(stage: int, ranks: int, numel: int) -> dict[str, int]:
 def image_bytes(recipe: Recipe, shape: Shape) -> int:
     """One image in the object store: its pixels, its latents, and what the objective keeps of how it was drawn."""
     objective, size = recipe.objective, (recipe.rollout.height, recipe.rollout.width)
-    kept = 1
-    if isinstance(objective, FlowGrpo):
-        kept += objective.window + 1
-    elif objective.type == "nft" and objective.behaviour == "measured":
-        kept += objective.timesteps_per_sample
-    return 3 * size[0] * size[1] + kept * shape.latents(*size) * FLOAT32
+    return 3 * size[0] * size[1] + (1 + objective.kept_latents) * shape.latents(*size) * FLOAT32
 
 
 def rows_of_update(recipe: Recipe, shape: Shape) -> int:
     """Rows of the transformer's batch in a backward: samples of a micro-batch times their points, twice with guidance in the loss."""
     objective = recipe.objective
     samples = min(recipe.policy.micro_batch, samples_of_rank(recipe))
-    if isinstance(objective, FlowGrpo):
-        return samples * objective.window * (2 if shape.doubles(recipe.rollout.guidance_scale) else 1)
-    return samples * objective.timesteps_per_sample
+    return samples * objective.points * (2 if objective.guides and shape.doubles(recipe.rollout.guidance_scale) else 1)
 
 
 def samples_of_rank(recipe: Recipe) -> int:
@@ -313,8 +306,7 @@ def _drawing_bytes(recipe: Recipe, network: Network, shape: Shape, element: int)
     rollout, objective, heldout = recipe.rollout, recipe.objective, recipe.heldout
     size = rollout.height, rollout.width
     rows = recipe.images_per_draw * (2 if shape.doubles(rollout.guidance_scale) else 1)
-    if objective.behaviour == "measured" and not isinstance(objective, FlowGrpo):
-        rows = max(rows, recipe.images_per_draw * objective.timesteps_per_sample)
+    rows = max(rows, recipe.images_per_draw * objective.measured_points)
     if recipe.data.heldout:
         scales = (*heldout.guidance_scales, *heldout.base_guidance_scales)
         rows = max(rows, heldout.images_per_task * (2 if any(map(shape.doubles, scales)) else 1))

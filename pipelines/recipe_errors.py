@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pipelines.tables import TAGGED
+from actors.policy.objectives.registry import OBJECTIVES
 
 Location = tuple[int | str, ...]
 
@@ -90,10 +90,10 @@ def _missing(location: Location) -> str:
 def _no_table(where: str, value: Any) -> str:
     """Something that is no table, where one is wanted."""
     if isinstance(value, dict):  # a table whose `type` is no text
-        return f"{where}.type = {toml(value.get('type'))}: allowed are {', '.join(map(toml, TAGGED))}"
+        return f"{where}.type = {toml(value.get('type'))}: allowed are {', '.join(map(toml, OBJECTIVES))}"
     if isinstance(value, tuple) and all(isinstance(item, dict) for item in value):
         return f"{where}: tables are given, [[{where}]], but one is wanted: [{where}]"
-    told = f": {where}.type = {toml(value)}" if where == "objective" and value in TAGGED else f": [{where}]"
+    told = f": {where}.type = {toml(value)}" if where == "objective" and value in OBJECTIVES else f": [{where}]"
     return f"{where} = {toml(value)}: a table is wanted{told}"
 
 
@@ -104,7 +104,9 @@ def _as_text(where: str, value: Any) -> str:
 
 def _path(location: Location) -> str:
     """Where a value stands in the file: pydantic also names which kind of a table it took."""
-    kept = [part for i, part in enumerate(location) if not (i and location[i - 1] == "objective" and part in TAGGED)]
+    kept = [
+        part for i, part in enumerate(location) if not (i and location[i - 1] == "objective" and part in OBJECTIVES)
+    ]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in kept).removeprefix(".")
 
 
@@ -112,7 +114,7 @@ def _nearest(location: Location, recipe: type[BaseModel]) -> str:
     """A hint: the nearest key of the table that holds `location`, else the table that has such a key, else all keys."""
     model: type[BaseModel] = recipe
     for part in location[:-1]:
-        model = TAGGED.get(str(part)) or _model_of(model.model_fields[str(part)].annotation)
+        model = OBJECTIVES.get(str(part)) or _model_of(model.model_fields[str(part)].annotation)
     names, name = list(model.model_fields), str(location[-1])
     if near := difflib.get_close_matches(name, names, n=1):
         return f"; did you mean {near[0]}?"
@@ -125,7 +127,7 @@ def _elsewhere(name: str, recipe: type[BaseModel]) -> list[str]:
     """The keys of this name in other tables."""
     tables = {table: field.annotation for table, field in recipe.model_fields.items() if table != "objective"}
     found = [f"{table}.{name}" for table, kind in tables.items() if name in _model_of(kind).model_fields]
-    kinds = [kind for kind, model in TAGGED.items() if name in model.model_fields]
+    kinds = [kind for kind, model in OBJECTIVES.items() if name in model.model_fields]
     return found + ([f"objective.{name} of {' and '.join(map(toml, kinds))}"] if kinds else [])
 
 

@@ -10,7 +10,6 @@ from pipelines.config import Recipe
 from pipelines.memory import Models, on_gpu
 from pipelines.memory_families import SHAPES, Shape, shape_of
 from pipelines.memory_networks import NETWORKS
-from pipelines.tables import FlowGrpo
 
 LARGE = 10**9  # numbers: a model that no one wants to run on a CPU
 FIXED_SIZE = ("llava",)  # kinds of judges whose processor has no budget of pixels
@@ -82,12 +81,12 @@ def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[
 def _guidance(recipe: Recipe, shape: Shape, pipeline: str) -> Iterator[str]:
     scale = recipe.rollout.guidance_scale
     mixed = shape.doubles(scale)
-    if mixed and not isinstance(recipe.objective, FlowGrpo):
+    if mixed and not recipe.objective.guides:
         yield (
             f"rollout.guidance_scale = {scale:g} draws with guidance, but {recipe.objective.type} trains the velocity without it: "
             f"the update is of another policy than the one that drew; guidance_scale = {shape.unguided:g} draws without"
         )
-    if mixed and isinstance(recipe.objective, FlowGrpo) and scale >= 4:
+    if mixed and recipe.objective.guides and scale >= 4:
         yield f"rollout.guidance_scale = {scale:g}: others report collapse when they train at 4.5; watch the held-out figures"
     if pipeline == "ZImagePipeline" and scale == 1:
         yield "rollout.guidance_scale = 1 is what 2 is elsewhere: with Z-Image no guidance is 0, at half the cost of drawing"

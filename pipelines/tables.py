@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from actors.options import Count, Table
+from actors.policy.objectives.options import ObjectiveOptions
+from actors.policy.objectives.registry import OBJECTIVES
 from cluster import places
-
-
-class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, values are not coerced from other types, and numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _read_by(read: Callable[[str], str]) -> AfterValidator:
@@ -32,7 +31,6 @@ def _read_by(read: Callable[[str], str]) -> AfterValidator:
 Place = Annotated[str, _read_by(places.resolved)]  # a path or a URL
 PlaceOrNone = Annotated[str, _read_by(lambda text: text and places.resolved(text))]
 Model = Annotated[str, _read_by(places.home_resolved)]  # a path, or a hub's name
-Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=1, le=10**7)]
 Fraction = Annotated[float, Field(ge=0, le=1e6)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
@@ -50,8 +48,6 @@ def _custom(amounts: dict[str, float]) -> dict[str, float]:
 
 Resources = Annotated[dict[Annotated[str, Field(min_length=1)], Fraction], AfterValidator(_custom)]  # Ray's custom ones
 Device = Literal["auto", "cpu", "cuda"]
-Timesteps = Literal["uniform", "logit_normal", "discrete", "discrete_wo_init", "discrete_with_init", "subset"]
-OF_THE_SAMPLER = ("discrete", "discrete_wo_init", "discrete_with_init", "subset")  # take some of its own sigmas
 DType = Literal["auto", "float32", "bfloat16", "float16"]  # auto: bfloat16 on a GPU that has it, else float32
 
 
@@ -88,7 +84,7 @@ class Data(Table):
     train: Place  # a file or a folder of Parquet files, at a path or a URL
     heldout: PlaceOrNone | None = None
     caption: str = ""  # the field that holds the caption; empty: `caption`, or another common name
-    mix: dict[str, Count] = {}
+    mix: dict[str, Count] = Field(default_factory=dict)
 
 
 class Pool(Table):
@@ -99,8 +95,8 @@ class Pool(Table):
     max: Count | None = None
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
-    resources: Resources = {}
-    labels: dict[str, str] = {}  # of the nodes that its workers may run on
+    resources: Resources = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)  # of the nodes that its workers may run on
 
 
 class Rollout(Pool):
@@ -164,71 +160,8 @@ class Policy(Table):
     dtype: DType = "auto"
     num_cpus: Fraction = 1.0
     num_gpus: Fraction = 0.0
-    resources: Resources = {}
-    labels: dict[str, str] = {}  # of the nodes that its ranks may run on
-
-
-class ObjectiveTable(Table):
-    """What every objective has. `behaviour`: "measured" takes the old policy's figures from the worker that drew."""
-
-    advantage_std: Literal["none", "group", "global"] = "global"
-    advantage_clip: Annotated[float, Field(gt=0)] = 5.0
-    behaviour: Literal["current", "measured"] = "current"
-    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9  # of the sampler's path, from its start
-
-
-class Matching(ObjectiveTable):
-    """What objectives that match flows at random sigmas have: where these lie."""
-
-    timesteps: Timesteps = "discrete_wo_init"
-    timesteps_per_sample: Count = 6
-    timestep_shift: Annotated[float, Field(gt=0)] = 3.0
-    timestep_min: Annotated[float, Field(ge=0, lt=1)] = 0.2
-
-
-class Awm(Matching):
-    """Advantage weighted matching (docs/objectives/awm.md)."""
-
-    type: Literal["awm"] = "awm"
-    advantage_max: Annotated[float, Field(gt=0)] = 1.0
-    weighting: Literal["uniform", "t", "t2", "huber", "ghuber", "elbo"] = "ghuber"
-    ghuber_power: Annotated[float, Field(gt=0)] = 0.25
-    clip_range: Annotated[float, Field(gt=0)] = 1.0
-    ratio: Literal["exp_first", "sum_first"] = "exp_first"
-    kl_reference: Annotated[float, Field(ge=0)] = 1e-3
-    kl_ema: Annotated[float, Field(ge=0)] = 1.0
-    ema_decay_rate: Annotated[float, Field(ge=0)] = 1e-3
-    ema_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.3
-
-
-class FlowGrpo(ObjectiveTable):
-    """Flow-GRPO (docs/objectives/flow_grpo.md)."""
-
-    type: Literal["flow_grpo"] = "flow_grpo"
-    behaviour: Literal["current", "measured"] = "measured"
-    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
-    timestep_start: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the path: no step before it is trained
-    step: Literal["sde", "cps"] = "sde"
-    noise_level: Annotated[float, Field(gt=0, le=1)] = 0.7
-    window: Count = 9  # consecutive steps of a sample that are drawn with noise and trained
-    step_weights: Literal["equal", "noise", "even"] = "equal"
-    ratio: Literal["plain", "normalised"] = "plain"
-    clip_range: Annotated[float, Field(gt=0)] = 1e-4
-    kl_reference: Annotated[float, Field(ge=0)] = 0.04
-
-
-class Nft(Matching):
-    """DiffusionNFT (docs/objectives/nft.md)."""
-
-    type: Literal["nft"] = "nft"
-    timesteps: Timesteps = "discrete"
-    timesteps_per_sample: Count = 9
-    timestep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
-    beta: Annotated[float, Field(gt=0)] = 1.0
-    kl_reference: Annotated[float, Field(ge=0)] = 1e-4
-    old_decay_flat: Annotated[int, Field(ge=0)] = 0
-    old_decay_rate: Annotated[float, Field(ge=0)] = 1e-3
-    old_decay_max: Annotated[float, Field(ge=0, le=1)] = 0.5
+    resources: Resources = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)  # of the nodes that its ranks may run on
 
 
 def _objective_type(table: Any) -> str | None:
@@ -237,11 +170,13 @@ def _objective_type(table: Any) -> str | None:
     return found if isinstance(found, str) else None
 
 
-Objective = Annotated[
-    Annotated[Awm, Tag("awm")] | Annotated[FlowGrpo, Tag("flow_grpo")] | Annotated[Nft, Tag("nft")],
-    Discriminator(_objective_type),
-]
-TAGGED: dict[str, type[BaseModel]] = {"awm": Awm, "flow_grpo": FlowGrpo, "nft": Nft}
+if TYPE_CHECKING:
+    Objective = ObjectiveOptions
+else:
+    Objective = Annotated[
+        reduce(or_, (Annotated[options, Tag(name)] for name, options in OBJECTIVES.items())),
+        Discriminator(_objective_type),
+    ]
 
 
 class Heldout(Table):

@@ -32,7 +32,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
     begin = init_adapter(recipe)
     learner = {
         "policy": policy.model_dump(),
-        "objective": recipe.objective.model_dump(),
+        "objective": recipe.objective,
         "num_steps": rollout.steps,
         "guidance_scale": rollout.guidance_scale,
         "height": rollout.height,
@@ -48,7 +48,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         "max_sequence_length": policy.max_sequence_length,
         "text_encoders": rollout.text_encoders,
         "compile": rollout.compile,
-        "objective": recipe.objective.model_dump(),
+        "objective": recipe.objective,
         "trial": DrawTrial(
             policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
         ),

@@ -24,6 +24,7 @@ from actors.mistake import Mistake
 from actors.policy.engine import Engine
 from actors.policy.loss_scale import LossScale
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
+from actors.policy.objectives.options import ObjectiveOptions
 
 STEP = "step"
 LATENTS = "latents"
@@ -39,7 +40,7 @@ class LearnerSettings:
     """
 
     policy: dict[str, Any]
-    objective: dict[str, Any]
+    objective: ObjectiveOptions
     num_steps: int
     guidance_scale: float
     height: int

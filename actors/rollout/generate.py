@@ -15,6 +15,7 @@ from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
 from actors.diffusion.sample import draw_latents, starting_noise
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
 from actors.policy.objectives.objective import load_objective
+from actors.policy.objectives.options import ObjectiveOptions
 from actors.rollout.probe import ProvenMerger
 
 LATENTS = "latents"
@@ -23,11 +24,11 @@ LATENTS = "latents"
 class Generator:
     """Holds an image model and draws what requests say.
 
-    model: path or hub name; objective: the recipe's [objective] table, which says how samples for training are drawn; dtype: a
+    model: path or hub name; objective: the recipe's, which says how samples for training are drawn; dtype: a
     torch type's name; options: further `LoadOptions`.
     """
 
-    def __init__(self, model: str, objective: dict[str, Any], device: str, dtype: str, **options: Any) -> None:
+    def __init__(self, model: str, objective: ObjectiveOptions, device: str, dtype: str, **options: Any) -> None:
         where = pick_device(device)
         load = LoadOptions(where, pick_dtype(dtype, where), decoder=True, **options)
         self.family: Family = load_family(model, load)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from actors.policy.objectives.registry import OBJECTIVES
+
 Source = Literal["status", "step", "heldout"]
 
 
@@ -35,7 +37,9 @@ class Metric:
         return ("run", *self.labels)
 
 
-LOSS_TERMS = "loss|loss_policy|loss_positive|loss_negative|matching_error|old_distance|kl_ema"
+LOSS_TERMS = "|".join(
+    dict.fromkeys(["loss", "loss_policy", *(term for one in OBJECTIVES.values() for term in one.terms)])
+)
 TABLE = (
     Metric("Learning", "echoray_step", "status", "step", "Steps trained"),
     Metric("Learning", "echoray_steps_planned", "status", "steps", "Steps that the recipe asks for"),

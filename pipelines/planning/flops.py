@@ -18,7 +18,6 @@ from pipelines.memory_families import Shape
 from pipelines.memory_judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
 from pipelines.memory_models import Judge, Part
 from pipelines.memory_networks import network_of
-from pipelines.tables import FlowGrpo, Nft
 
 FEED_FORWARD = 8  # square matrices: two of four times the width, or three gated ones of 8/3 of it
 PER_STREAM = 4  # attention matrices of a token in one attention: query, key, value, output
@@ -82,8 +81,7 @@ def draw_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
     """A draw: every step of the sampler, twice with guidance, and what is measured of the policy that drew."""
     rollout, objective = recipe.rollout, recipe.objective
     forwards = rollout.steps * (2 if shape.doubles(rollout.guidance_scale) else 1)
-    if objective.behaviour == "measured" and not isinstance(objective, FlowGrpo):
-        forwards += objective.timesteps_per_sample
+    forwards += objective.measured_points
     return recipe.images_per_draw * forwards * _once(recipe, part, shape).forward
 
 
@@ -93,24 +91,14 @@ def update_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
     With activation checkpointing the forward is done twice.
     """
     objective, once = recipe.objective, _once(recipe, part, shape)
-    rows = points_of(recipe)
-    if isinstance(objective, FlowGrpo) and shape.doubles(recipe.rollout.guidance_scale):
-        rows *= 2
-    anchors = int(objective.kl_reference > 0) + int(getattr(objective, "kl_ema", 0.0) > 0)
-    anchors += int(isinstance(objective, Nft) and objective.behaviour == "current")
-    passes = once.training + (anchors + int(recipe.policy.activation_checkpointing)) * once.forward
+    rows = objective.points * (2 if objective.guides and shape.doubles(recipe.rollout.guidance_scale) else 1)
+    passes = once.training + (objective.anchors + int(recipe.policy.activation_checkpointing)) * once.forward
     return samples_of_rank(recipe) * rows * passes
 
 
 def score_flops(recipe: Recipe, judge: Judge, shape: Shape) -> float:
     """A chunk. Captions are taken to be as long as they may be."""
     return recipe.chunk * judging(judge, _seen(recipe, judge), shape.text).forward
-
-
-def points_of(recipe: Recipe) -> int:
-    """At how many points of its path a sample is trained."""
-    objective = recipe.objective
-    return objective.window if isinstance(objective, FlowGrpo) else objective.timesteps_per_sample
 
 
 def backwards_of_rank(recipe: Recipe) -> int:

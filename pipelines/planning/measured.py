@@ -15,7 +15,6 @@ from pipelines.config import Recipe, UserError, load_recipe
 from pipelines.memory import Models, image_bytes, samples_of_rank
 from pipelines.memory_families import shape_of
 from pipelines.place import given_by_user, resolved
-from pipelines.planning.flops import points_of
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
 from pipelines.run_folder import METRICS, RECIPE, RunFolder
 
@@ -140,7 +139,7 @@ def _of_tasks(records: Sequence[dict[str, Any]], stage: str) -> Duration:
 
 
 def _points(recipe: Recipe) -> int:
-    return samples_of_rank(recipe) * points_of(recipe)
+    return samples_of_rank(recipe) * recipe.objective.points
 
 
 def _mean(values: Sequence[float]) -> float:

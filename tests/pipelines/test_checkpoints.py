@@ -196,7 +196,7 @@ def test_diffusers_alone_draws_what_the_run_evaluated(runs, tiny_world, tmp_path
     heldout = HeldoutPlan(load_prompts(recipe.data.heldout, "data.heldout"), recipe.heldout, STEPS)
     generator = Generator(
         recipe.policy.model,
-        recipe.objective.model_dump(),
+        recipe.objective,
         "cpu",
         "float32",
         max_sequence_length=recipe.policy.max_sequence_length,

@@ -125,7 +125,7 @@ def test_a_real_update_takes_no_more_than_was_said(tiny_world: Path, checkpointi
     recipe = load_recipe(tiny_world, [dtype, f"policy.activation_checkpointing={str(checkpointing).lower()}"])
     models = of(recipe)
     said = policy_rank(recipe, models.image, shape_of(models.image, recipe.policy.max_sequence_length))
-    tables = {"policy": recipe.policy.model_dump(), "objective": recipe.objective.model_dump()}
+    tables = {"policy": recipe.policy.model_dump(), "objective": recipe.objective}
     size = {"height": recipe.rollout.height, "width": recipe.rollout.width, "guidance_scale": 1.0}
     learner = learner_of({**tables, **size, "num_steps": recipe.rollout.steps, "seed": 0, "total_steps": 3})
     [share] = samples(1, (samples_of_rank(recipe),))
@@ -173,7 +173,7 @@ def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
 def test_an_image_in_the_object_store_is_what_a_draw_returns(tiny_world: Path, objective: str) -> None:
     recipe = load_recipe(tiny_world, [f"objective={objective}"])
     shape = shape_of(of(recipe).image, recipe.policy.max_sequence_length)
-    generator = Generator(recipe.policy.model, recipe.objective.model_dump(), "cpu", "float32", max_sequence_length=2)
+    generator = Generator(recipe.policy.model, recipe.objective, "cpu", "float32", max_sequence_length=2)
     adapter = zero_adapter(generator)
     request = DrawRequest(
         "train", 1, (DrawPart(0, 0, "a red circle", (1, 2), (3, 4)),), 0, adapter.sha256, 4, 1.0, 32, 32

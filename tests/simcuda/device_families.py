@@ -13,10 +13,10 @@ from actors.messages import Adapter, DrawPart, DrawRequest, Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner
-from actors.policy.objectives.objective import OBJECTIVES, load_objective
+from actors.policy.objectives.objective import load_objective
+from actors.policy.objectives.registry import OBJECTIVES
 from actors.rollout.generate import Generator
 from bench.tiny_families import MAKERS
-from pipelines.tables import TAGGED
 from tests.actors.policy.gang import settings
 from tests.support.simcuda.events import Event, Kind, Log, watch
 
@@ -47,7 +47,7 @@ class Pair:
         )
         self.policy = PolicyActor(0, 1, 1, {**given, "guidance_scale": GUIDANCE}, gpu_share=1.0)
         self.policy.join("")
-        objective = TAGGED["awm"]().model_dump()
+        objective = OBJECTIVES["awm"]()
         self.generator = Generator(model, objective, "cuda", "auto", max_sequence_length=TOKENS, text_encoders="park")
 
     def behaviour(self, objective: str) -> str:
@@ -56,7 +56,7 @@ class Pair:
 
     def train_with(self, name: str, behaviour: str) -> None:
         """Begins anew with an objective; the LoRA goes on."""
-        objective = TAGGED[name](**KEYS[name], behaviour=behaviour).model_dump()
+        objective = OBJECTIVES[name](**KEYS[name], behaviour=behaviour)
         policy = self.policy
         policy.settings = replace(policy.settings, objective=objective)
         transformer = policy.learner.engine.transformer

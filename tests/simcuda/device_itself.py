@@ -14,9 +14,9 @@ from actors.device import to_device, to_host
 from actors.diffusion import lora
 from actors.diffusion.family import Family
 from actors.messages import Adapter, DrawPart, DrawRequest
+from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
 from bench.tiny_sd3 import make_tiny_sd3
-from pipelines.tables import Awm
 from tests.support.simcuda.events import Event, Log, watch
 
 CUDA = torch.device("cuda")
@@ -25,7 +25,7 @@ CUDA = torch.device("cuda")
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     model = str(make_tiny_sd3(tmp_path_factory.mktemp("sd3")))
-    return Generator(model, Awm().model_dump(), "cuda", "auto", max_sequence_length=2)
+    return Generator(model, AwmOptions(), "cuda", "auto", max_sequence_length=2)
 
 
 def adapter_of(generator: Generator) -> Adapter:

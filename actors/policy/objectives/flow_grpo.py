@@ -15,17 +15,10 @@ from actors.device import to_device
 from actors.diffusion.family import Family, Prompted
 from actors.diffusion.sample import noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
+from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions
 from actors.policy.objectives.flow_grpo_steps import normalised_log_ratio, step_weights
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy, clipped_objective
 from actors.seeds import seed_of
-
-
-def trainable_steps(steps: int, start: float, fraction: float) -> range:
-    """The steps that may be trained: from the share `start` of the path up to the share `fraction`.
-
-    The last step never is: it ends at sigma 0, where its noise would stay in the image.
-    """
-    return range(int(steps * start), min(int(steps * fraction), steps - 1))
 
 
 def window_starts(sample_seeds: tuple[int, ...], trainable: range, window: int) -> list[int]:
@@ -35,13 +28,13 @@ def window_starts(sample_seeds: tuple[int, ...], trainable: range, window: int) 
 
 
 class FlowGrpo:
-    """The objective; `settings` are the recipe's [objective] keys. Left out: the moving average of the weights for evaluation."""
+    """The objective. Left out: the moving average of the weights for evaluation."""
 
     drawn_by: AdapterName = "trained"
     ema_used = False
 
-    def __init__(self, settings: dict) -> None:
-        self.settings = settings
+    def __init__(self, options: FlowGrpoOptions) -> None:
+        self.options = options
 
     @torch.no_grad()
     def draw(
@@ -52,7 +45,7 @@ class FlowGrpo:
         `path` [B, N + 1, C, H, W]: the latents before each trained step and after the last; `start` [B]: the number of the first;
         with behaviour "measured" and the plain ratio also `log_prob` [B, N].
         """
-        window, device = self.settings["window"], noise_BCHW.device
+        window, device = self.options.window, noise_BCHW.device
         sigmas = to_device(sigmas, device)
         starts = window_starts(sample_seeds, self._trainable(sigmas), window)
         start_B, row_B = to_device(torch.tensor(starts), device), torch.arange(len(starts), device=device)
@@ -69,10 +62,10 @@ class FlowGrpo:
                 noisy = mean + deviation * noise_BNCHW[row_B, number_B.clamp(0, window - 1)]
                 latents = torch.where(inside_B.view(-1, 1, 1, 1), noisy, latents)
             states.append(latents)
-            log_probs.append(step_log_prob(self.settings["step"], latents, mean, deviation))
+            log_probs.append(step_log_prob(self.options.step, latents, mean, deviation))
         step_BN = start_B[:, None] + torch.arange(window + 1, device=device)
         behaviour = {"path": torch.stack(states)[step_BN, row_B[:, None]], "start": start_B}
-        if self.settings["behaviour"] == "measured" and self.settings["ratio"] == "plain":
+        if self.options.behaviour == "measured" and self.options.ratio == "plain":
             behaviour["log_prob"] = torch.stack(log_probs)[step_BN[:, :-1], row_B[:, None]]
         return latents, behaviour
 
@@ -82,7 +75,7 @@ class FlowGrpo:
         A is clamped to +- advantage_clip, w are the `step_weights`. The divisor of the last term leaves out -dt, as the authors' code
         does.
         """
-        s = self.settings
+        o = self.options
         path, start_B = batch.behaviour["path"], batch.behaviour["start"]
         window = path.shape[1] - 1
         before, after = path[:, :-1].flatten(0, 1), path[:, 1:].flatten(0, 1)
@@ -90,22 +83,22 @@ class FlowGrpo:
         sigmas = to_device(batch.sigmas, path.device)
         sigma, sigma_next, prompted = sigmas[index], sigmas[index + 1], batch.prompted.repeat(window)
         terms = {}
-        if s["kl_reference"] > 0:
+        if o.kl_reference > 0:
             anchor = policy.guided_velocity(before, sigma, prompted, "none")
             mean_reference = self._step(before, anchor, sigma, sigma_next, sigmas)[0]
         velocity = policy.guided_velocity(before, sigma, prompted, "trained")
         mean, deviation, scale = self._step(before, velocity, sigma, sigma_next, sigmas)
         ratio = self._log_ratio(batch, after, mean, deviation).exp()
-        advantages_B1 = batch.advantages_B.clamp(-s["advantage_clip"], s["advantage_clip"])[:, None]
+        advantages_B1 = batch.advantages_B.clamp(-o.advantage_clip, o.advantage_clip)[:, None]
         trainable = self._trainable(sigmas)
-        weights = step_weights(s["step_weights"], s["step"], s["ratio"], sigmas, trainable, s["noise_level"])
+        weights = step_weights(o.step_weights, o.step, o.ratio, sigmas, trainable, o.noise_level)
         weights_BN = weights[(index - trainable.start).clamp(min=0)].view(ratio.shape)  # a blank sample starts at 0
-        terms["loss_policy"] = (weights_BN * clipped_objective(advantages_B1, ratio, s["clip_range"])).mean()
+        terms["loss_policy"] = (weights_BN * clipped_objective(advantages_B1, ratio, o.clip_range)).mean()
         total = terms["loss_policy"]
-        if s["kl_reference"] > 0:
+        if o.kl_reference > 0:
             terms["kl_reference"] = ((mean - mean_reference).square() / (2 * scale**2)).mean()
-            total = total + s["kl_reference"] * terms["kl_reference"]
-        clipped = (ratio - 1).abs() > s["clip_range"]
+            total = total + o.kl_reference * terms["kl_reference"]
+        clipped = (ratio - 1).abs() > o.clip_range
         return Loss(total, {name: term.detach() for name, term in terms.items()}, ratio.detach(), clipped)
 
     def ema_decay(self, step: int) -> float:
@@ -114,24 +107,24 @@ class FlowGrpo:
 
     def _log_ratio(self, batch: Batch, after: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
         """[B, N]. The old policy is the one that drew if it is to be measured, else the learner's own."""
-        s, count = self.settings, len(batch.sample_seeds)
-        if s["ratio"] == "normalised":
+        o, count = self.options, len(batch.sample_seeds)
+        if o.ratio == "normalised":
             mean_old = mean.detach()
-            if s["behaviour"] == "measured":
+            if o.behaviour == "measured":
                 drawn = _step_noise(batch.sample_seeds, len(after) // count, tuple(after.shape[1:])).flatten(0, 1)
                 mean_old = after - deviation * to_device(drawn, after.device)
             return normalised_log_ratio(after, mean, mean_old, deviation).view(count, -1)
-        log_prob_BN = step_log_prob(s["step"], after, mean, deviation).view(count, -1)
+        log_prob_BN = step_log_prob(o.step, after, mean, deviation).view(count, -1)
         return log_prob_BN - batch.behaviour.get("log_prob", log_prob_BN.detach())
 
     def _trainable(self, sigmas: Tensor) -> range:
-        return trainable_steps(len(sigmas) - 1, self.settings["timestep_start"], self.settings["timestep_fraction"])
+        return self.options.trainable(len(sigmas) - 1)
 
     def _step(
         self, latents: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, sigmas: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        s = self.settings
-        return step_moments(s["step"], latents, velocity, sigma, sigma_next, sigmas[1], s["noise_level"])
+        o = self.options
+        return step_moments(o.step, latents, velocity, sigma, sigma_next, sigmas[1], o.noise_level)
 
 
 def _step_noise(sample_seeds: tuple[int, ...], window: int, shape: tuple[int, ...]) -> Tensor:

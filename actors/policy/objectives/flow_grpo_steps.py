@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from actors.diffusion.sde import Kind, step_moments
-
-Weights = Literal["equal", "noise", "even"]
-Ratio = Literal["plain", "normalised"]
+from actors.policy.objectives.flow_grpo_options import Ratio, Weights
 
 
 def step_weights(

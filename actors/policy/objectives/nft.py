@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actors.diffusion.family import Family, Prompted
 from actors.diffusion.sample import draw_latents
+from actors.policy.objectives.nft_options import NftOptions
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy
 from actors.policy.objectives.timesteps import Points, training_points
 
@@ -34,22 +35,22 @@ def old_decay(step: int, flat: int, rate: float, most: float) -> float:
 
 
 class Nft:
-    """The objective; `settings` are the recipe's [objective] keys. The old policy is the moving average adapter."""
+    """The objective. The old policy is the moving average adapter."""
 
     drawn_by: AdapterName = "ema"
     ema_used = True
 
-    def __init__(self, settings: dict) -> None:
-        self.settings = settings
+    def __init__(self, options: NftOptions) -> None:
+        self.options = options
 
     def draw(
         self, family: Family, noise_BCHW: Tensor, sigmas: Tensor, prompted: Prompted, sample_seeds: tuple[int, ...]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Drawn by the ODE. With behaviour "measured" also the drawing policy's `velocity` [B, N, C, H, W] at the learner's points."""
         latents_BCHW = draw_latents(family, noise_BCHW, sigmas, prompted)
-        if self.settings["behaviour"] == "current":
+        if self.options.behaviour == "current":
             return latents_BCHW, {}
-        points = training_points(self.settings, latents_BCHW, prompted.conditions, sample_seeds, sigmas)
+        points = training_points(self.options, latents_BCHW, prompted.conditions, sample_seeds, sigmas)
         velocity = family.velocity(points.noised, points.sigma, points.conditions)
         return latents_BCHW, {"velocity": velocity.unflatten(0, (len(latents_BCHW), -1))}
 
@@ -58,18 +59,18 @@ class Nft:
 
         v+ = beta v + (1 - beta) v_old and v- = (1 + beta) v_old - beta v; L+ and L- are their `clean_error`; c is advantage_clip.
         """
-        s = self.settings
-        points = training_points(s, batch.latents_BCHW, batch.prompted.conditions, batch.sample_seeds, batch.sigmas)
+        o = self.options
+        points = training_points(o, batch.latents_BCHW, batch.prompted.conditions, batch.sample_seeds, batch.sigmas)
         where = points.noised, points.sigma, points.conditions
         measured = batch.behaviour.get("velocity")
         old = policy.velocity(*where, "ema") if measured is None else measured.flatten(0, 1)
-        anchor = policy.velocity(*where, "none") if s["kl_reference"] > 0 else None
+        anchor = policy.velocity(*where, "none") if o.kl_reference > 0 else None
         velocity = policy.velocity(*where, "trained")
-        positive = clean_error(s["beta"] * velocity + (1 - s["beta"]) * old, points)
-        negative = clean_error((1 + s["beta"]) * old - s["beta"] * velocity, points)
-        r = optimality(batch.advantages_B, s["advantage_clip"])
+        positive = clean_error(o.beta * velocity + (1 - o.beta) * old, points)
+        negative = clean_error((1 + o.beta) * old - o.beta * velocity, points)
+        r = optimality(batch.advantages_B, o.advantage_clip)
         r = r.repeat_interleave(len(points.sigma) // len(r))
-        total = s["advantage_clip"] * ((r * positive + (1 - r) * negative) / s["beta"]).mean()
+        total = o.advantage_clip * ((r * positive + (1 - r) * negative) / o.beta).mean()
         terms = {
             "loss_policy": total,
             "loss_positive": positive.mean(),
@@ -78,11 +79,11 @@ class Nft:
         }
         if anchor is not None:
             terms["kl_reference"] = (velocity - anchor).double().square().mean()
-            total = total + s["kl_reference"] * terms["kl_reference"]
+            total = total + o.kl_reference * terms["kl_reference"]
         nothing = torch.empty(0, device=total.device)
         return Loss(total, {name: term.detach() for name, term in terms.items()}, nothing, nothing.bool())
 
     def ema_decay(self, step: int) -> float:
         """min(old_decay_max, old_decay_rate * (step - old_decay_flat)), not below 0."""
-        s = self.settings
-        return old_decay(step, s["old_decay_flat"], s["old_decay_rate"], s["old_decay_max"])
+        o = self.options
+        return old_decay(step, o.old_decay_flat, o.old_decay_rate, o.old_decay_max)

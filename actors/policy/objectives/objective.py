@@ -1,8 +1,8 @@
-"""What a training objective must offer, and the registry of objectives."""
+"""What a training objective must offer."""
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from actors.diffusion.family import Conditions, Family, Prompted
-
-OBJECTIVES: dict[str, str] = {
-    "awm": "actors.policy.objectives.awm:Awm",
-    "flow_grpo": "actors.policy.objectives.flow_grpo:FlowGrpo",
-    "nft": "actors.policy.objectives.nft:Nft",
-}
-
+from actors.policy.objectives.options import ObjectiveOptions
 
 AdapterName = Literal["trained", "ema", "none"]
 
@@ -105,9 +99,7 @@ def clipped_objective(advantages: Tensor, ratio: Tensor, clip_range: float) -> T
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
-def load_objective(settings: dict) -> Objective:
-    """The objective of a recipe's [objective] table."""
-    module, name = OBJECTIVES[settings["type"]].split(":")
-    return getattr(importlib.import_module(module), name)(
-        {key: value for key, value in settings.items() if key != "type"}
-    )
+def load_objective(options: ObjectiveOptions) -> Objective:
+    """The objective that a recipe's [objective] table asks for."""
+    made: Objective = pkgutil.resolve_name(options.objective)(options)
+    return made

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from actors.device import to_device
 from actors.diffusion.family import Conditions
+from actors.policy.objectives.options import MatchingOptions, Timesteps
 from actors.seeds import seed_of, stream_of
 
 
@@ -27,22 +26,22 @@ class Points:
 
 
 def training_points(
-    settings: Mapping[str, Any],
+    options: MatchingOptions,
     latents_BCHW: Tensor,
     conditions: Conditions,
     sample_seeds: tuple[int, ...],
     sigmas: Tensor,
 ) -> Points:
-    """x_t = (1 - t) x_0 + t noise at each sample's own (t, noise) pairs; `settings` are an objective's keys for timesteps."""
+    """x_t = (1 - t) x_0 + t noise at each sample's own (t, noise) pairs."""
     sigma_BN, noise_BNCHW = training_pairs(
         sample_seeds,
         tuple(latents_BCHW.shape[1:]),
         sigmas,
-        kind=settings["timesteps"],
-        count=settings["timesteps_per_sample"],
-        shift=settings["timestep_shift"],
-        lowest=settings["timestep_min"],
-        fraction=settings["timestep_fraction"],
+        kind=options.timesteps,
+        count=options.timesteps_per_sample,
+        shift=options.timestep_shift,
+        lowest=options.timestep_min,
+        fraction=options.timestep_fraction,
     )
     count = sigma_BN.shape[1]
     clean = latents_BCHW.repeat_interleave(count, dim=0)
@@ -63,7 +62,13 @@ def stratified(count: int, generator: np.random.Generator) -> Tensor:
 
 
 def draw_sigmas(
-    kind: str, count: int, sigmas: Tensor, shift: float, lowest: float, fraction: float, generator: np.random.Generator
+    kind: Timesteps,
+    count: int,
+    sigmas: Tensor,
+    shift: float,
+    lowest: float,
+    fraction: float,
+    generator: np.random.Generator,
 ) -> Tensor:
     """`count` sigmas in (0, 1], one per stratum, float32 [count].
 

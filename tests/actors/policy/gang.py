@@ -13,7 +13,7 @@ from safetensors.numpy import load
 
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
-from pipelines.tables import Awm
+from actors.policy.objectives.awm_options import AwmOptions
 
 CAPTIONS = ("a red circle", "two blue square", "a green cross")
 OBJECTIVE = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1}
@@ -44,7 +44,7 @@ def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any)
             "compile": False,
             **policy,
         },
-        "objective": Awm(**{**OBJECTIVE, "ema_decay_rate": 0.1, **(objective or {})}).model_dump(),
+        "objective": AwmOptions(**{**OBJECTIVE, "ema_decay_rate": 0.1, **(objective or {})}),
         "num_steps": 4,
         "guidance_scale": 1.0,
         "height": 32,

@@ -8,9 +8,9 @@ import torch
 
 from actors.policy.objectives import awm
 from actors.policy.objectives.awm import Awm
+from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import clipped_objective
 from actors.policy.objectives.timesteps import training_pairs
-from pipelines.tables import Awm as AwmTable
 from tests.actors.policy.linear import SHAPE, LinearPolicy, batch, slope, wave
 
 WEIGHTINGS = ["uniform", "t", "t2", "huber", "ghuber", "elbo"]
@@ -25,7 +25,7 @@ GOLDEN = {  # loss, d loss / d scale, d loss / d shift, first and last log-proba
 
 
 def settings(**changes):
-    return AwmTable(**{"kl_reference": 0.0, "kl_ema": 0.0, "timesteps_per_sample": 3, **changes}).model_dump()
+    return AwmOptions(**{"kl_reference": 0.0, "kl_ema": 0.0, "timesteps_per_sample": 3, **changes})
 
 
 def slow_g(m, t, weighting, p=0.25):
@@ -48,8 +48,8 @@ def slow_g(m, t, weighting, p=0.25):
 
 def pairs_of(b, s):
     sigma_BN, noise_BNCHW = training_pairs(
-        b.sample_seeds, SHAPE, b.sigmas, kind=s["timesteps"], count=s["timesteps_per_sample"], shift=s["timestep_shift"],
-        lowest=s["timestep_min"], fraction=s["timestep_fraction"],
+        b.sample_seeds, SHAPE, b.sigmas, kind=s.timesteps, count=s.timesteps_per_sample, shift=s.timestep_shift,
+        lowest=s.timestep_min, fraction=s.timestep_fraction,
     )  # fmt: skip
     return sigma_BN, noise_BNCHW
 
@@ -65,23 +65,19 @@ def slow_loss(policy, b, s, old=None):
             x = (1 - sigma_BN[i, n]) * x0 + sigma_BN[i, n] * eps
             v = policy.velocity(x[None], sigma_BN[i, n][None], None)[0].detach()
             m = float(((v - (eps - x0).double()) ** 2).mean())
-            logps.append(-slow_g(m, t, s["weighting"]))
+            logps.append(-slow_g(m, t, s.weighting))
             olds.append(logps[-1] if old is None else float(old[i, n]))
             kl_ref += float(((v - 0.9 * x.double()) ** 2).mean())
             kl_ema += float(((v - 0.75 * x.double()) ** 2).mean())
             count += 1
         ratios = [math.exp(a - o) for a, o in zip(logps, olds, strict=True)]
-        if s["ratio"] == "sum_first":
+        if s.ratio == "sum_first":
             ratios = [math.exp(sum(logps) / len(logps) - sum(olds) / len(olds))]
-        a = (
-            max(-s["advantage_clip"], min(s["advantage_clip"], float(b.advantages_B[i])))
-            / s["advantage_clip"]
-            * s["advantage_max"]
-        )
-        low, high = 1 - s["clip_range"], 1 + s["clip_range"]
+        a = max(-s.advantage_clip, min(s.advantage_clip, float(b.advantages_B[i]))) / s.advantage_clip * s.advantage_max
+        low, high = 1 - s.clip_range, 1 + s.clip_range
         pg += sum(max(-a * r, -a * max(low, min(high, r))) for r in ratios) / len(ratios)
     pg /= len(b.sample_seeds)
-    return pg + s["kl_reference"] * kl_ref / count + s["kl_ema"] * kl_ema / count
+    return pg + s.kl_reference * kl_ref / count + s.kl_ema * kl_ema / count
 
 
 def measured(s):
@@ -92,7 +88,7 @@ def measured(s):
     for i, n in itertools.product(range(own.shape[0]), range(own.shape[1])):
         t, x0, eps = sigma_BN[i, n].double(), b.latents_BCHW[i], noise_BNCHW[i, n].double()
         v = policy.velocity(((1 - t) * x0 + t * eps)[None], t[None], None)[0].detach()
-        own[i, n] = -slow_g(float(((v - (eps - x0)) ** 2).mean()), t.item(), s["weighting"])
+        own[i, n] = -slow_g(float(((v - (eps - x0)) ** 2).mean()), t.item(), s.weighting)
     return own + wave(*own.shape, phase=0.5) / 5
 
 

@@ -9,10 +9,10 @@ import torch
 from actors.diffusion.family import Conditions, Prompted
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
-from actors.policy.objectives.flow_grpo import FlowGrpo, trainable_steps, window_starts
+from actors.policy.objectives.flow_grpo import FlowGrpo, window_starts
+from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions
 from actors.policy.objectives.flow_grpo_steps import normalised_log_ratio, step_weights
 from actors.seeds import seed_of
-from pipelines.tables import FlowGrpo as FlowGrpoTable
 from tests.actors.policy.linear import NONE, SHAPE, SIGMAS, LinearPolicy, batch, slope, wave
 
 PROMPTED = Prompted(Conditions({"x": torch.zeros(4, 1)}))
@@ -41,7 +41,7 @@ class LinearFamily(LinearPolicy):
 
 
 def settings(**changes):
-    return FlowGrpoTable(**{"window": WINDOW, "kl_reference": 0.3, "clip_range": 0.05, **changes}).model_dump()
+    return FlowGrpoOptions(**{"window": WINDOW, "kl_reference": 0.3, "clip_range": 0.05, **changes})
 
 
 def inputs(**changes):
@@ -66,12 +66,12 @@ def slow_weights(s):
     """The factor of every step that may be trained: from the step's own noise, or from the slope of its mean by a difference."""
     factors = []
     for n in range(USABLE):
-        at = (s["step"], 0.3, 0.5, SIGMAS[n].item(), SIGMAS[n + 1].item(), s["noise_level"])
+        at = (s.step, 0.3, 0.5, SIGMAS[n].item(), SIGMAS[n + 1].item(), s.noise_level)
         mean, deviation, _ = slow_step(*at)
         slope = abs(slow_step(*at[:2], 1.5, *at[3:])[0] - mean)
-        moves = {"sde": slope / deviation, "cps": 2 * deviation * slope}[s["step"]]
-        moves = slope if s["ratio"] == "normalised" else moves
-        factors.append({"equal": 1.0, "noise": deviation, "even": 1 / moves}[s["step_weights"]])
+        moves = {"sde": slope / deviation, "cps": 2 * deviation * slope}[s.step]
+        moves = slope if s.ratio == "normalised" else moves
+        factors.append({"equal": 1.0, "noise": deviation, "even": 1 / moves}[s.step_weights])
     return [factor * USABLE / sum(factors) for factor in factors]
 
 
@@ -80,8 +80,8 @@ def slow(parameters, b, s):
     scale, shift = parameters
     policy_loss, kl, log_probs, weights = [], [], [], slow_weights(s)
     for i, start in enumerate(b.behaviour["start"].tolist()):
-        advantage = max(-s["advantage_clip"], min(s["advantage_clip"], b.advantages_B[i].item()))
-        for n in range(s["window"]):
+        advantage = max(-s.advantage_clip, min(s.advantage_clip, b.advantages_B[i].item()))
+        for n in range(s.window):
             sigma, following = SIGMAS[start + n].item(), SIGMAS[start + n + 1].item()
             log_prob, log_ratio, distance, numbers = 0.0, 0.0, 0.0, SHAPE[0] * SHAPE[1] * SHAPE[2]
             drawn = noise_of(seed_of(b.sample_seeds[i], "steps"), (WINDOW, *SHAPE))[n].flatten().tolist()
@@ -91,26 +91,26 @@ def slow(parameters, b, s):
             )
             for x, x_next, noise in zip(before, after, drawn, strict=True):
                 mean, deviation, small = slow_step(
-                    s["step"], x, scale * x + shift * sigma, sigma, following, s["noise_level"]
+                    s.step, x, scale * x + shift * sigma, sigma, following, s.noise_level
                 )
-                anchor = slow_step(s["step"], x, NONE * x, sigma, following, s["noise_level"])[0]
+                anchor = slow_step(s.step, x, NONE * x, sigma, following, s.noise_level)[0]
                 distance += (mean - anchor) ** 2 / (2 * small**2) / numbers
                 log_ratio += noise * (mean - (x_next - deviation * noise)) / numbers
-                if s["step"] == "cps":
+                if s.step == "cps":
                     log_prob -= (x_next - mean) ** 2 / numbers
                 else:
                     density = math.exp(-((x_next - mean) ** 2) / (2 * deviation**2)) / (
                         deviation * math.sqrt(2 * math.pi)
                     )
                     log_prob += math.log(density) / numbers
-            if s["ratio"] == "plain":
+            if s.ratio == "plain":
                 log_ratio = log_prob - b.behaviour["log_prob"][i, n].item()
             ratio = math.exp(log_ratio)
-            clipped = max(1 - s["clip_range"], min(1 + s["clip_range"], ratio))
+            clipped = max(1 - s.clip_range, min(1 + s.clip_range, ratio))
             policy_loss.append(weights[start + n] * max(-advantage * ratio, -advantage * clipped))
             kl.append(distance)
-            log_probs.append(log_prob if s["ratio"] == "plain" else log_ratio)
-    return sum(policy_loss) / len(policy_loss) + s["kl_reference"] * sum(kl) / len(kl), log_probs
+            log_probs.append(log_prob if s.ratio == "plain" else log_ratio)
+    return sum(policy_loss) / len(policy_loss) + s.kl_reference * sum(kl) / len(kl), log_probs
 
 
 def old_near(kind):
@@ -171,9 +171,7 @@ def pull(start, **changes):
     """The gradient of one sample's one step, drawn on policy with the same noise wherever it lies."""
     s, policy = settings(window=1, kl_reference=0.0, behaviour="current", **changes), FreePolicy()
     x, sigma, following = wave(1, *SHAPE, phase=0.1), SIGMAS[start : start + 1], SIGMAS[start + 1 : start + 2]
-    mean, deviation, _ = step_moments(
-        s["step"], x, policy.free.detach()[None], sigma, following, SIGMAS[1], s["noise_level"]
-    )
+    mean, deviation, _ = step_moments(s.step, x, policy.free.detach()[None], sigma, following, SIGMAS[1], s.noise_level)
     path = torch.stack([x, mean + deviation * wave(1, *SHAPE, phase=2.0)], 1)
     drawn = batch(1, advantages=torch.ones(1, dtype=torch.float64), path=path, start=torch.tensor([start]))
     return torch.autograd.grad(FlowGrpo(s).loss(policy, drawn).total, [policy.free])[0].norm().item()
@@ -303,11 +301,19 @@ def test_outside_of_the_window_the_path_is_the_odes(kind):
 
 def test_windows_cover_the_path_but_its_last_step():
     seeds = tuple(range(500))
-    assert set(window_starts(seeds, trainable_steps(10, 0.0, 0.99), window=2)) == set(range(8))
-    assert set(window_starts(seeds, trainable_steps(10, 0.0, 0.5), window=2)) == set(range(4))
-    assert set(window_starts(seeds, trainable_steps(10, 0.0, 1.0), window=9)) == {0}
-    assert set(window_starts(seeds, trainable_steps(10, 0.3, 0.7), window=2)) == {3, 4, 5}
-    assert set(window_starts(seeds, trainable_steps(8, 0.25, 0.5), window=2)) == {2}
+    assert set(
+        window_starts(seeds, settings(timestep_start=0.0, timestep_fraction=0.99).trainable(10), window=2)
+    ) == set(range(8))
+    assert set(
+        window_starts(seeds, settings(timestep_start=0.0, timestep_fraction=0.5).trainable(10), window=2)
+    ) == set(range(4))
+    assert set(window_starts(seeds, settings(timestep_start=0.0, timestep_fraction=1.0).trainable(10), window=9)) == {0}
+    assert set(window_starts(seeds, settings(timestep_start=0.3, timestep_fraction=0.7).trainable(10), window=2)) == {
+        3,
+        4,
+        5,
+    }
+    assert set(window_starts(seeds, settings(timestep_start=0.25, timestep_fraction=0.5).trainable(8), window=2)) == {2}
 
 
 def test_weights_have_the_mean_one_over_the_steps_that_may_be_trained():
@@ -319,9 +325,12 @@ def test_weights_have_the_mean_one_over_the_steps_that_may_be_trained():
     for start in (3, 5):
         path = wave(1, 3, *SHAPE, phase=0.1)
         drawn = batch(1, path=path, start=torch.tensor([start]), log_prob=torch.zeros(1, 2, dtype=torch.float64))
-        one, other = (FlowGrpo(changed).loss(LinearPolicy(), drawn) for changed in (s, {**s, "step_weights": "equal"}))
+        one, other = (
+            FlowGrpo(changed).loss(LinearPolicy(), drawn)
+            for changed in (s, s.model_copy(update={"step_weights": "equal"}))
+        )
         assert (one.ratio == other.ratio).all()
-        ratio, clipped = other.ratio, other.ratio.clamp(1 - s["clip_range"], 1 + s["clip_range"])
+        ratio, clipped = other.ratio, other.ratio.clamp(1 - s.clip_range, 1 + s.clip_range)
         advantage = drawn.advantages_B[:, None]
         terms = torch.maximum(-advantage * ratio, -advantage * clipped)
         assert one.total.item() == pytest.approx((middle[start - 3 : start - 1] * terms).mean().item(), rel=1e-6)

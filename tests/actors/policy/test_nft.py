@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from actors.policy.objectives.nft import Nft, old_decay, optimality
+from actors.policy.objectives.nft_options import NftOptions
 from actors.policy.objectives.timesteps import training_pairs
-from pipelines.tables import Nft as NftTable
 from tests.actors.policy.linear import EMA, NONE, SHAPE, SIGMAS, LinearPolicy, batch, slope
 
 TIMESTEPS = 3
@@ -13,13 +13,13 @@ GOLDEN = {1.0: (3.50767107, -1.20970644, -1.1981764), 0.1: (33.8329685, -0.98584
 
 
 def settings(**changes):
-    return NftTable(**{"timesteps_per_sample": TIMESTEPS, "kl_reference": 0.3, **changes}).model_dump()
+    return NftOptions(**{"timesteps_per_sample": TIMESTEPS, "kl_reference": 0.3, **changes})
 
 
 def pairs_of(b, s):
     return training_pairs(
-        b.sample_seeds, SHAPE, SIGMAS, kind=s["timesteps"], count=s["timesteps_per_sample"], shift=s["timestep_shift"],
-        lowest=s["timestep_min"], fraction=s["timestep_fraction"],
+        b.sample_seeds, SHAPE, SIGMAS, kind=s.timesteps, count=s.timesteps_per_sample, shift=s.timestep_shift,
+        lowest=s.timestep_min, fraction=s.timestep_fraction,
     )  # fmt: skip
 
 
@@ -33,21 +33,21 @@ def slow(parameters, frozen, b, s):
         for x0, noise in zip(b.latents_BCHW[i].flatten().tolist(), noise_BNCHW[i, n].flatten().tolist(), strict=True):
             x = (1 - t) * x0 + t * noise
             v, old = values[0] * x + values[1] * t, EMA * x
-            mixed = s["beta"] * v + (1 - s["beta"]) * old if sign > 0 else (1 + s["beta"]) * old - s["beta"] * v
+            mixed = s.beta * v + (1 - s.beta) * old if sign > 0 else (1 + s.beta) * old - s.beta * v
             error = x - t * mixed - x0
             squares, weight = squares + error**2 / numbers, weight + abs(error) / numbers
             distance += (v - NONE * x) ** 2 / numbers
         return squares, max(weight, 1e-5), distance
 
     for i in range(len(b.sample_seeds)):
-        clip = s["advantage_clip"]
+        clip = s.advantage_clip
         r = max(-clip, min(clip, b.advantages_B[i].item())) / clip / 2 + 0.5
         for n in range(TIMESTEPS):
             for sign, share in ((1, r), (-1, 1 - r)):
                 squares, _, distance = errors(parameters, i, n, sign)
-                total += clip * share * squares / errors(frozen, i, n, sign)[1] / s["beta"]
+                total += clip * share * squares / errors(frozen, i, n, sign)[1] / s.beta
             kl, points = kl + distance, points + 1
-    return total / points + s["kl_reference"] * kl / points
+    return total / points + s.kl_reference * kl / points
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.1])

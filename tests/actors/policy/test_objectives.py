@@ -10,8 +10,7 @@ from actors.messages import Latents, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import LATENTS, Learner, LearnerSettings, _shapes, load_model
-from actors.policy.objectives.objective import OBJECTIVES
-from pipelines.tables import TAGGED
+from actors.policy.objectives.registry import OBJECTIVES
 from tests.actors.policy.gang import settings
 
 CAPTION, IMAGES, STEPS = "a red circle", 8, 4
@@ -28,7 +27,7 @@ BEHAVIOURS = [(name, behaviour) for name in KEYS for behaviour in ("current", "m
 
 def make_learner(model, name, micro_batch=8, guidance_scale=1.0, **changes):
     keys = KEYS[name]
-    objective = TAGGED[keys.get("type", name)](**{**keys, **changes}).model_dump()
+    objective = OBJECTIVES[keys.get("type", name)](**{**keys, **changes})
     given = settings(model, micro_batch=micro_batch, warmup_steps=0, learning_rate=5e-3, weight_decay=0.0)
     learner = LearnerSettings(
         **{**given, "objective": objective, "guidance_scale": guidance_scale, "total_steps": 10**6}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.tables import FlowGrpo, Nft
+from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions
+from actors.policy.objectives.nft_options import NftOptions
 from tests.actors.policy.gang import Alone, Gang, Ranks, settings
 
 GANGS = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
@@ -70,12 +71,15 @@ def test_every_stage_trains_as_plain_torch(gangs, tiny_sd3, expected, ranks, sta
 
 @pytest.mark.parametrize(
     "objective",
-    [FlowGrpo(behaviour="current", window=2, step="cps"), Nft(timesteps="uniform", timesteps_per_sample=2)],
+    [
+        FlowGrpoOptions(behaviour="current", window=2, step="cps"),
+        NftOptions(timesteps="uniform", timesteps_per_sample=2),
+    ],
     ids=lambda table: table.type,
 )
 def test_two_ranks_train_every_objective_as_plain_torch(gangs, alone, tiny_sd3, objective):
     gang, window = gangs[2], getattr(objective, "window", 0)
-    changes = {"objective": objective.model_dump()}
+    changes = {"objective": objective}
     alone.start(settings(tiny_sd3) | changes)
     gang.start(settings(tiny_sd3, ranks=2, zero_stage=2) | changes)
     for step, counts in enumerate(SHARES[2], start=1):

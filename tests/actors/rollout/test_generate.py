@@ -13,10 +13,10 @@ from actors.diffusion.family import LoadOptions, load_family
 from actors.diffusion.lora import Merger
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter, DrawPart, DrawRequest
+from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
 from actors.rollout.probe import CAPTION, changed_modules
 from actors.seeds import seed_of
-from pipelines.tables import Awm
 
 RANK, ALPHA, TOKENS = 4, 8.0, 2
 TARGETS = ("to_q", "to_v", "to_out.0", "add_k_proj", "ff.net.2")
@@ -25,7 +25,7 @@ REQUEST = DrawRequest("train", 1, (PART,), 1, "", 4, 2.0, 32, 32)
 
 
 def make_generator(model, dtype="float32"):
-    return Generator(model, Awm().model_dump(), "cpu", dtype, max_sequence_length=TOKENS)
+    return Generator(model, AwmOptions(), "cpu", dtype, max_sequence_length=TOKENS)
 
 
 @pytest.fixture
