@@ -79,6 +79,40 @@ def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_sd3, name, behavi
     assert second.export(3).sha256 == third.export(3).sha256 != learner.export(3).sha256
 
 
+def rows_of(learner, call):
+    """What `call` returns, and how many rows the transformer saw in it, with a gradient and without."""
+    rows = {True: 0, False: 0}
+
+    def see(module, args, given):
+        rows[torch.is_grad_enabled()] += len(given["hidden_states"])
+
+    hook = learner.family.transformer.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        return call(), rows[True], rows[False]
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(("name", "behaviour"), BEHAVIOURS)
+def test_what_an_objective_says_of_itself_is_what_it_does(tiny_sd3, name, behaviour):
+    """The facts on the options, by which memory and time are estimated."""
+    changes = {"kl_ema": 0.5} if name == "awm" else {}
+    learner = make_learner(tiny_sd3, name, behaviour=behaviour, kl_reference=0.01, **changes)
+    options = learner.settings.objective
+    with torch.no_grad():
+        chunk, _, drawn = rows_of(learner, lambda: draw(learner, 1))
+    assert drawn == IMAGES * (STEPS + options.measured_points)
+    kept = [figure for figure in chunk.behaviour.values() if figure.shape[-3:] == chunk.latents_KCHW.shape[1:]]
+    assert sum(figure.size for figure in kept) == options.kept_latents * chunk.latents_KCHW.size
+    update = group(1, np.linspace(-2, 2, IMAGES)), (chunk,)
+    figures, trained, anchors = rows_of(learner, lambda: learner.update(1, *update))
+    assert trained == IMAGES * options.points
+    assert anchors == IMAGES * options.points * options.anchors
+    assert {*options.terms, "loss_policy", "kl_reference"} <= figures.keys()
+    every = {term for one in OBJECTIVES.values() for term in one.terms}
+    assert every & figures.keys() == set(options.terms)
+
+
 @pytest.mark.parametrize(("name", "behaviour"), BEHAVIOURS)
 def test_micro_batches_do_not_change_the_gradient(tiny_sd3, name, behaviour):
     whole, parts = (make_learner(tiny_sd3, name, micro_batch=size, behaviour=behaviour) for size in (8, 3))
