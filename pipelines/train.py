@@ -13,7 +13,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -42,20 +42,24 @@ from pipelines.shipping import check_out_of_job
 from pipelines.starting import Starting
 
 
-@speaking.program
-@speaking.exit_codes(
-    mistake=(UserError, PlacementError, WorkerMistakeError),
-    failure=(WorkerStartError, RunFailed, PlaceTaken, OSError),  # OSError: a full disk under the run folder
-)
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parse_train(arguments)
-    options.command = shlex.join(["python", "-m", "pipelines.train", *arguments])
-    return train(options, speaking.console())
+def program(pools: workers.MakePools) -> Callable[..., int]:
+    """The main job with workers of these pools: a function of the words of the command line that returns the exit code."""
+
+    @speaking.program
+    @speaking.exit_codes(
+        mistake=(UserError, PlacementError, WorkerMistakeError),
+        failure=(WorkerStartError, RunFailed, PlaceTaken, OSError),  # OSError: a full disk under the run folder
+    )
+    def main(arguments: Sequence[str] | None = None) -> int:
+        arguments = sys.argv[1:] if arguments is None else arguments
+        options = parse_train(arguments)
+        options.command = shlex.join(["python", "-m", "pipelines.train", *arguments])
+        return train(options, pools, speaking.console())
+
+    return main
 
 
-def train(options: argparse.Namespace, console: Console) -> int:
+def train(options: argparse.Namespace, pools: workers.MakePools, console: Console) -> int:
     """One run from recipe to report."""
     check_out_of_job(options.out)
     recipe = load_recipe(options.recipe, options.set)
@@ -74,8 +78,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
             say(f"no checkpoint in {root} to go on from: the run begins at step 0")
         try:
             with Starting(console) as starting:
-                name, example = f"{place.name}-{os.getpid()}", heldout.example()
-                executor = workers.make_executor(recipe, options.executor, name, place.path, starting, example)
+                specs, name = pools(recipe, heldout.example()), f"{place.name}-{os.getpid()}"
+                executor = workers.make_executor(specs, recipe.cluster, options.executor, name, place.path, starting)
                 executor.start()
             try:
                 roster = Roster(recipe)
@@ -144,6 +148,8 @@ def stop(driver: Driver) -> None:
         raise KeyboardInterrupt
     driver.stop()
 
+
+main = program(workers.pool_specs)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from cluster.token import FILE_NAME as TOKEN
 from pipelines.checks import init_adapter
 from pipelines.config import Recipe, UserError
 from pipelines.starting import Starting
-from pipelines.tables import Policy, Pool, Run
+from pipelines.tables import Cluster, Policy, Pool, Run
+
+MakePools = Callable[[Recipe, Prompt | None], list[PoolSpec]]
+"""The pools that a recipe needs; the prompt is a held-out one, as for `pool_specs`."""
 
 
 def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
@@ -81,13 +85,12 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
 
 
 def make_executor(
-    recipe: Recipe, kind: str, run: str, folder: Path, starting: Starting, example: Prompt | None = None
+    specs: Sequence[PoolSpec], limits: Cluster, kind: str, run: str, folder: Path, starting: Starting
 ) -> Executor:
     """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has.
 
     A Ray that is started for the run keeps its token in `folder`. Raises UserError where no Ray can be joined or started.
     """
-    specs = pool_specs(recipe, example)
     if kind == "local":
         from cluster.local import LocalExecutor
 
@@ -99,18 +102,17 @@ def make_executor(
     from cluster.machine import CannotStart
     from cluster.nodes import nodes_here
 
-    megabytes = recipe.cluster.object_store_mb
+    megabytes = limits.object_store_mb
     try:
         who = connect(
             object_store_bytes=megabytes and megabytes * 2**20,
-            dashboard=recipe.cluster.dashboard,
+            dashboard=limits.dashboard,
             token_file=folder / TOKEN,
         )
     except (CannotJoin, CannotStart, PermissionError) as error:
         raise UserError(str(error)) from error
     speaking.say(starting.console, who)
     starting.console.print(show_demand(specs, nodes_here()))
-    limits = recipe.cluster
     return RayExecutor(
         specs,
         run=run,

@@ -1,8 +1,13 @@
-"""Runs to hurt, each checked for leftovers when its test ends, and the digests that they must have."""
+"""Runs to hurt, each checked for leftovers when its test ends, and the digests that they must have.
+
+Most are of the plain world, whose workers start at once: what is hurt is the driver, the cluster or storage. `start_tiny` and
+`tiny_reference` are of the tiny models, for what cannot be shown without them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,21 +15,30 @@ import pytest
 from bench.faults_world import Run, overrides
 from pipelines.run_folder import RunFolder
 from pipelines.train import main
-from tests.faults.harness import LOCAL, QUICK, digest_in, eventually_nothing, left_on_the_cluster
+from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, eventually_nothing, left_on_the_cluster
+from tests.support.plain_run import in_no_time
+from tests.support.plain_world import make_plain_world
 
 Start = Callable[..., Run]
 Reference = Callable[..., str]
 
 
+@pytest.fixture(scope="session")
+def plain_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a recipe whose prompts lie beside it."""
+    return make_plain_world(tmp_path_factory.mktemp("plain"))
+
+
 @pytest.fixture
-def start(ray_cluster: str, tiny_world: Path, tmp_path: Path) -> Iterator[Start]:
-    """Starts a run of the tiny world on the shared cluster, at another address, or (address "") with a Ray of its own.
+def start_in(ray_cluster: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts a run of a recipe on the shared cluster, at another address, or (address "") with a Ray of its own.
 
     Nothing of it may outlive the test.
     """
     runs: list[Run] = []
 
     def start_run(
+        recipe: Path,
         name: str = "run",
         out: Path | None = None,
         address: str = ray_cluster,
@@ -36,7 +50,7 @@ def start(ray_cluster: str, tiny_world: Path, tmp_path: Path) -> Iterator[Start]
         if resume:
             options.append("--resume")
         where = {"address": address, "said": tmp_path / f"{name}.log", "program": program}
-        runs.append(Run(tiny_world, out or tmp_path / name, *options, **where))
+        runs.append(Run(recipe, out or tmp_path / name, *options, **where))
         return runs[-1]
 
     yield start_run
@@ -45,16 +59,38 @@ def start(ray_cluster: str, tiny_world: Path, tmp_path: Path) -> Iterator[Start]
     assert eventually_nothing(left_on_the_cluster) == []
 
 
+@pytest.fixture
+def start(start_in: Start, plain_world: Path) -> Start:
+    """Starts a run of the plain world."""
+    return partial(start_in, plain_world, program=PLAIN)
+
+
+@pytest.fixture
+def start_tiny(start_in: Start, tiny_world: Path) -> Start:
+    """Starts a run of the tiny models."""
+    return partial(start_in, tiny_world)
+
+
 @pytest.fixture(scope="session")
-def reference(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The digest of a run in this process, in which nothing can fail."""
+def reference(plain_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The digest of a run of the plain world in this process, in which nothing can fail."""
+    return _reference(in_no_time, plain_world, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The same of the tiny models."""
+    return _reference(main, tiny_world, tmp_path_factory)
+
+
+def _reference(program: Callable[..., int], recipe: Path, folders: pytest.TempPathFactory) -> Reference:
     digests: dict[str, str] = {}
 
     def reference_of(**settings: object) -> str:
         options = overrides(**{**QUICK, **settings})
         if (key := " ".join(options)) not in digests:
-            out = tmp_path_factory.mktemp("reference") / "run"
-            assert main([str(tiny_world), "--out", str(out), *LOCAL, *options]) == 0
+            out = folders.mktemp("reference") / "run"
+            assert program([str(recipe), "--out", str(out), *LOCAL, *options]) == 0
             digests[key] = digest_in(RunFolder(out))
         return digests[key]
 

@@ -17,6 +17,7 @@ from pipelines.run_folder import Record, RunFolder
 CLEAN_UP_S = 30.0  # Ray ends the actors of a driver that died by itself, but not at once
 # words of the command line: who resumes a run matters to no checkpoint, and one process starts at a quarter of the price
 LOCAL = ("--executor", "local")
+PLAIN = "tests.support.plain_run"  # the program that runs the plain world
 RAYS_OWN = re.compile(r"ray::(IDLE|Dashboard|RuntimeEnv)")
 # no evaluation but the first and the last, and these small: the faults are to land in training
 QUICK: dict[str, object] = {

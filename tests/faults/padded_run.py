@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from actors.messages import Adapter, DrawRequest
+from actors.messages import Adapter, DrawRequest, Prompt
 from actors.rollout.actor import RolloutActor
-from pipelines import train, workers
+from cluster.tasks import PoolSpec
+from pipelines.config import Recipe
+from pipelines.train import program
+from pipelines.workers import pool_specs
 
 BYTES_PER_IMAGE = 10_000_000
 
@@ -26,6 +29,11 @@ class PaddedRolloutActor(RolloutActor):
         return (report,), images, latents
 
 
+def padded_pools(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
+    """The pools of the recipe, with this actor in that of rollout workers."""
+    specs = pool_specs(recipe, example)
+    return [replace(spec, actor=PaddedRolloutActor) if spec.name == "rollout" else spec for spec in specs]
+
+
 if __name__ == "__main__":
-    workers.RolloutActor = PaddedRolloutActor  # type: ignore[misc]
-    sys.exit(train.main())
+    sys.exit(program(padded_pools)())

@@ -10,9 +10,9 @@ import pytest
 
 from bench.faults_world import Run, overrides
 from pipelines.run_folder import RunFolder
-from pipelines.train import main
 from tests.faults.conftest import Reference
-from tests.faults.harness import LOCAL, QUICK, complete_checkpoints, digest_in
+from tests.faults.harness import LOCAL, PLAIN, QUICK, complete_checkpoints, digest_in
+from tests.support.plain_run import in_no_time
 
 LENGTH = {"loop__steps": 9, "loop__checkpoint_every": 2}
 OPTIONS = [*LOCAL, *overrides(**{**QUICK, **LENGTH})]
@@ -40,10 +40,10 @@ def cut_manifest(checkpoint: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def killed_run(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed_run(plain_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was killed when it had two checkpoints."""
     out = tmp_path_factory.mktemp("killed") / "run"
-    run = Run(tiny_world, out, *OPTIONS)
+    run = Run(plain_world, out, *OPTIONS, program=PLAIN)
     run.until(lambda: len(complete_checkpoints(out / "checkpoints")) >= 2, "two checkpoints")
     run.kill()
     assert run.folder.read_state()["status"] == "running"
@@ -53,7 +53,7 @@ def killed_run(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.mark.parametrize("damage", [truncate, alter, remove, cut_manifest])
 def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(
     killed_run: Path,
-    tiny_world: Path,
+    plain_world: Path,
     tmp_path: Path,
     reference: Reference,
     capsys: pytest.CaptureFixture[str],
@@ -63,7 +63,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(
     shutil.copytree(killed_run, out)
     *_, before, newest = complete_checkpoints(out / "checkpoints")
     damage(newest)
-    assert main([str(tiny_world), "--out", str(out), *OPTIONS, "--resume"]) == 0
+    assert in_no_time([str(plain_world), "--out", str(out), *OPTIONS, "--resume"]) == 0
     assert "warning: a checkpoint is passed over" in capsys.readouterr().out
     folder = RunFolder(out)
     assert digest_in(folder) == reference(**LENGTH)

@@ -15,7 +15,7 @@ def test_a_driver_that_is_killed_at_three_moments_and_resumed(start: Start, refe
     """While a worker scores, gathers a checkpoint, and has written half of one, which then does not count."""
     run = start(**LENGTH, loop__checkpoint_every=1)
     newest: list[int] = []
-    for moment in ("RewardActor.score", "PolicyActor.snapshot"):
+    for moment in ("PlainReward.score", "PlainPolicy.snapshot"):
         run.reach(run.steps() + 5)
         working = run.catch(moment)
         newest.append(kill_the_driver(run))

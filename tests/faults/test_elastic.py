@@ -24,7 +24,7 @@ AUTOSCALE = {
 
 
 @contextmanager
-def held_up(run: Run, method: str = "PolicyActor.update") -> Iterator[None]:
+def held_up(run: Run, method: str = "PlainPolicy.update") -> Iterator[None]:
     """Inside, the run stands still as soon as all is done that can be done without this worker."""
     working = run.catch(method)
     yield
@@ -50,19 +50,19 @@ def test_pools_are_scaled_by_hand_and_a_worker_that_joins_late_draws_with_the_ad
 ) -> None:
     run = start(loop__steps=20, **PATIENT)
     run.reach(3)
-    first = {worker.pid for worker in workers("RolloutActor")}
+    first = {worker.pid for worker in workers("PlainRollout")}
     with held_up(run):
         scale(run, "reward", 3)
         scale(run, "rollout", 2)
-        wait_for_workers(run, "RewardActor", 3)
-        wait_for_workers(run, "RolloutActor", 2)
-    while (drawing := run.catch("RolloutActor.draw")).pid in first:
+        wait_for_workers(run, "PlainReward", 3)
+        wait_for_workers(run, "PlainRollout", 2)
+    while (drawing := run.catch("PlainRollout.draw")).pid in first:
         go_on(drawing)
     go_on(drawing)
     run.reach(run.steps() + 2)
     with held_up(run):
         scale(run, "reward", 1)
-        wait_for_workers(run, "RewardActor", 1)
+        wait_for_workers(run, "PlainReward", 1)
     assert digest_of(run) == reference(loop__steps=20)
     assert scaled(run, "reward") == [(1, 3), (3, 1)]
     assert scaled(run, "rollout") == [(1, 2)]
@@ -77,12 +77,12 @@ def test_the_autoscaler_lets_one_pool_grow_and_another_shrink(start: Start, refe
     sizes = {"rollout__max": 2, "reward__size": 2, "reward__max": 2}
     run = start(loop__steps=20, **sizes, **AUTOSCALE, **PATIENT)
     run.reach(3)
-    with held_up(run, "RolloutActor.draw"):
+    with held_up(run, "PlainRollout.draw"):
         run.until(lambda: scaled(run, "rollout"), "a larger pool of rollout workers")
         run.until(lambda: scaled(run, "reward"), "a pool of one judge")
-        wait_for_workers(run, "RewardActor", 1)
-        one_idle = ["ray::RolloutActor", "ray::RolloutActor.draw"]
-        run.until(lambda: sorted(it.title for it in workers("RolloutActor")) == one_idle, "an idle rollout worker")
+        wait_for_workers(run, "PlainReward", 1)
+        one_idle = ["ray::PlainRollout", "ray::PlainRollout.draw"]
+        run.until(lambda: sorted(it.title for it in workers("PlainRollout")) == one_idle, "an idle rollout worker")
     assert digest_of(run) == reference(loop__steps=20)
     assert scaled(run, "rollout")[0] == (1, 2)
     assert scaled(run, "reward")[0] == (2, 1)

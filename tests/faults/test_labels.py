@@ -86,8 +86,8 @@ def test_a_run_begins_when_the_node_comes_and_every_worker_is_where_its_labels_s
     waits(run)
     cluster.add_node(num_cpus=1, labels={"room": "easel"}, object_store_memory=STORE_BYTES)
     run.reach(1)
-    assert rooms_of("RolloutActor") == ["easel"]
-    assert rooms_of("RewardActor") in ([""], ["loft"])
-    assert rooms_of("PolicyActor") == ["loft"]
+    assert rooms_of("PlainRollout") == ["easel"]
+    assert rooms_of("PlainReward") in ([""], ["loft"])
+    assert rooms_of("PlainPolicy") == ["loft"]
     assert asked_of_an_autoscaler(cluster) == []
     assert run.end() == 0

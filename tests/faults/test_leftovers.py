@@ -17,11 +17,11 @@ import pytest
 from bench.faults_world import Process, Run, descendants, workers
 from tests.faults.conftest import Start
 from tests.faults.harness import RAYS_OWN, eventually_nothing, left_on_the_cluster, still_alive
-from tests.tiny_world import unscorable
+from tests.support.plain_world import unscorable
 
 AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent")
 AGENTS_S = 90.0
-CLASSES = ("RolloutActor", "RewardActor", "PolicyActor")
+CLASSES = ("PlainRollout", "PlainReward", "PlainPolicy")
 ENDINGS = [("killed", "own"), ("failed", "own"), ("interrupted at the start", "shared")]
 
 
@@ -43,12 +43,10 @@ def agents() -> Iterator[list[Process]]:
 
 
 @pytest.mark.parametrize(("ending", "whose_ray"), ENDINGS)
-def test_nothing_is_left(
-    start: Start, agents: list[Process], tiny_world: Path, tmp_path: Path, ending: str, whose_ray: str
-) -> None:
+def test_nothing_is_left(start: Start, agents: list[Process], tmp_path: Path, ending: str, whose_ray: str) -> None:
     settings: dict[str, object] = {} if whose_ray == "shared" else {"address": ""}
     if ending == "failed":
-        settings |= unscorable(tiny_world.parent, tmp_path) | {"loop__max_failures_in_row": 2}
+        settings |= unscorable(tmp_path) | {"loop__max_failures_in_row": 2}
     run = start(loop__steps=500, **settings)
     processes = processes_of(run)
     assert len(processes) >= (4 if whose_ray == "shared" else 8)

@@ -65,9 +65,9 @@ def wait_until_idle(run: Run, *classes: str) -> None:
 
 
 def test_images_that_waited_for_the_judge_are_lost_and_later_latents_that_waited_for_the_policy(
-    start: Start, reference: Reference, cluster: Cluster, easel: Node
+    start_tiny: Start, tiny_reference: Reference, cluster: Cluster, easel: Node
 ) -> None:
-    run = start(address=cluster.address, **PLACES, **LENGTH)
+    run = start_tiny(address=cluster.address, **PLACES, **LENGTH)
     run.reach(2)
     scoring = run.catch("RewardActor.score")
     wait_until_idle(run, "RolloutActor")
@@ -81,7 +81,7 @@ def test_images_that_waited_for_the_judge_are_lost_and_later_latents_that_waited
     wait_until_idle(run, "RolloutActor", "RewardActor")
     lose_easel(cluster)
     go_on(updating)
-    assert digest_of(run) == reference(**LENGTH)
+    assert digest_of(run) == tiny_reference(**LENGTH)
     assert all(map(int.__gt__, lost(run), before))
 
 

@@ -29,16 +29,16 @@ def kill_then_hang(run: Run, noticed_by: str) -> str:
 
 
 def test_the_only_rank_is_killed_during_an_update_then_hangs_past_its_deadline(
-    start: Start, reference: Reference
+    start_tiny: Start, tiny_reference: Reference
 ) -> None:
-    run = start(**LENGTH, cluster__deadline_floor_s=20.0)
-    assert kill_then_hang(run, noticed_by="deadline") == reference(**LENGTH)
+    run = start_tiny(**LENGTH, cluster__deadline_floor_s=20.0)
+    assert kill_then_hang(run, noticed_by="deadline") == tiny_reference(**LENGTH)
 
 
-def test_one_of_two_ranks_is_killed_during_an_update_then_one_hangs_without_a_heartbeat(start: Start) -> None:
+def test_one_of_two_ranks_is_killed_during_an_update_then_one_hangs_without_a_heartbeat(start_tiny: Start) -> None:
     """With two ranks sums round otherwise than with one, so that the run without faults has two as well."""
-    untouched = start(name="untouched", **LENGTH, **TWO_RANKS)
+    untouched = start_tiny(name="untouched", **LENGTH, **TWO_RANKS)
     expected = digest_of(untouched)
     assert not untouched.events("policy_lost")
-    run = start(**LENGTH, **TWO_RANKS, cluster__heartbeat_s=1.0, cluster__heartbeat_timeout_s=20.0)
+    run = start_tiny(**LENGTH, **TWO_RANKS, cluster__heartbeat_s=1.0, cluster__heartbeat_timeout_s=20.0)
     assert kill_then_hang(run, noticed_by="heartbeat") == expected

@@ -28,7 +28,7 @@ def state_of(folder: RunFolder) -> dict[str, np.ndarray]:
 
 
 def test_a_run_goes_on_with_two_ranks_and_then_with_one_again(
-    start: Start, tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_tiny: Start, tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two ranks need processes; what one rank of plain torch trains, before, after and untouched, it trains in this one."""
 
@@ -41,7 +41,7 @@ def test_a_run_goes_on_with_two_ranks_and_then_with_one_again(
     train_here(ours, TO_TWO)
     of_one = ours.read_metrics()
 
-    run = start(out=ours.path, resume=True, loop__steps=TO_ONE, **TRAINING, **TWO_RANKS)
+    run = start_tiny(out=ours.path, resume=True, loop__steps=TO_ONE, **TRAINING, **TWO_RANKS)
     assert digest_of(run) == ours.read_metrics()[-1]["digest"]
     of_two = ours.read_metrics()
     assert (of_two[:TO_TWO], ours.read_summary()["digest_since"]) == (of_one, TO_TWO)

@@ -20,7 +20,7 @@ def test_a_run_that_is_stopped_with_its_process_group_at_three_moments(start: St
     assert run.folder.read_state()["message"] == STOPPED_AT_THE_START
 
     run = run.resume()
-    run.until(lambda: workers("PolicyActor"), "a worker")
+    run.until(lambda: workers("PlainPolicy"), "a worker")
     stop(run, signal.SIGHUP)
     assert run.folder.read_state()["message"] == STOPPED_AT_THE_START
     assert [event["message"] for event in run.events("stopped")] == [STOPPED_AT_THE_START] * 2

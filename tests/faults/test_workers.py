@@ -13,14 +13,14 @@ def test_the_only_worker_of_a_pool_is_killed_at_work_or_hangs_past_its_deadline(
 ) -> None:
     run = start(**LENGTH, cluster__deadline_floor_s=20.0)
     run.reach(3)
-    victims = [run.kill_in("RewardActor.score")]
+    victims = [run.kill_in("PlainReward.score")]
     run.reach(run.steps() + 3)
-    victims += [run.kill_in("RolloutActor.draw")]
+    victims += [run.kill_in("PlainRollout.draw")]
     run.reach(run.steps() + 3)
     lost = failures(run, "worker_lost")
     assert [failure["task"] for failure in lost] == ["score", "draw"]
     assert lost[0]["step"] >= 3
-    victims += [run.catch("RewardActor.score")]
+    victims += [run.catch("PlainReward.score")]
     assert digest_of(run) == reference(**LENGTH)
     assert eventually_nothing(lambda: still_alive(victims)) == []
     assert "score" in {failure["task"] for failure in failures(run, "deadline")}

@@ -1,0 +1,42 @@
+"""The main job with the workers of the plain world in the place of models: the same command line, driver, cluster and storage."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+
+from actors.messages import Prompt
+from cluster.tasks import PoolSpec
+from pipelines.config import Recipe
+from pipelines.train import program
+from pipelines.workers import pool_specs
+from tests.support.plain_world import PlainPolicy, PlainReward, PlainRollout
+
+PAUSE_S = 0.02  # of each task and each draw of four sampling steps, about what the tiny models take
+
+
+def plain_pools(recipe: Recipe, example: Prompt | None = None, pause_s: float = PAUSE_S) -> list[PoolSpec]:
+    """The pools of a run with other actors in those that compute; their places, sizes and limits are the recipe's."""
+
+    def plain(spec: PoolSpec) -> PoolSpec:
+        match spec.name:
+            case "rollout":
+                return replace(spec, actor=PlainRollout, kwargs={"pause_s": pause_s / 4})
+            case "reward":
+                judge = {"model": recipe.reward.model, "checker": recipe.heldout.checker}
+                return replace(spec, actor=PlainReward, kwargs={**judge, "pause_s": pause_s})
+            case "policy":
+                return replace(
+                    spec, actor=PlainPolicy, kwargs={"settings": spec.kwargs["settings"], "pause_s": pause_s}
+                )
+        return spec
+
+    return [plain(spec) for spec in pool_specs(recipe, example)]
+
+
+main = program(plain_pools)
+in_no_time = program(partial(plain_pools, pause_s=0.0))
+
+if __name__ == "__main__":
+    sys.exit(main())
