@@ -1,7 +1,8 @@
-"""Fixtures that several rooms share: a tiny image model and a tiny world, made once."""
+"""Fixtures that several rooms share: a tiny image model, a tiny world and a plain one, made once."""
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -11,6 +12,7 @@ import torch
 from bench.tiny_sd3 import make_tiny_sd3
 from cluster.connect import connect
 from tests.flaky_s3 import FlakyS3
+from tests.support.plain_world import make_plain_world
 from tests.tiny_world import make_tiny_world
 
 # a shell's background job ignores Ctrl-C, and so would the processes that the tests start
@@ -31,6 +33,12 @@ def tiny_sd3(tmp_path_factory):
 def tiny_world(tmp_path_factory):
     """The path of a recipe whose models and prompts lie beside it."""
     return make_tiny_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def plain_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a recipe of the world without models (tests/support/plain_run.py); its prompts lie beside it."""
+    return make_plain_world(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="session")

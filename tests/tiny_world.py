@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from bench.tiny_models import make_tiny_llava
 from bench.tiny_sd3 import make_tiny_sd3
+from tests.support.plain_world import write_prompts
 
 RECIPE = """
 [loop]
@@ -66,13 +67,7 @@ def make_tiny_world(folder: Path) -> Path:
     """Returns the recipe's path."""
     make_tiny_sd3(folder / "image")
     make_tiny_llava(folder / "judge")
-    for name, shapes in (("train", ("circle", "square")), ("heldout", ("triangle", "cross"))):
-        lines = [
-            {"id": f"{name}-{colour}-{shape}", "caption": f"a {colour} {shape}", "category": shape, "colour": colour}
-            for colour in ("red", "green", "blue")
-            for shape in shapes
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_prompts(folder)
     recipe = folder / "recipe.toml"
     recipe.write_text(RECIPE.format(folder=folder))
     return recipe

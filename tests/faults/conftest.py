@@ -17,16 +17,9 @@ from pipelines.run_folder import RunFolder
 from pipelines.train import main
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, eventually_nothing, left_on_the_cluster
 from tests.support.plain_run import in_no_time
-from tests.support.plain_world import make_plain_world
 
 Start = Callable[..., Run]
 Reference = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def plain_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a recipe whose prompts lie beside it."""
-    return make_plain_world(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""The miniature job on a real cluster with authentication: submitted, watched, scaled and hurt, to the same digest.
+"""A job of the plain world on a real cluster with authentication: submitted, watched, scaled and hurt, to the same digest.
 
-test_submit.py has one whose driver is killed, and of which everything lies in S3.
+test_submit.py has the miniature job, whose driver is killed, and of which everything lies in S3.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ import requests
 
 from bench.faults_world import ROOT, Process, overrides
 from pipelines.run_folder import RunFolder
-from pipelines.train import main
-from tests.faults.harness import LOCAL, digest_in
+from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in
 from tests.ray_head import Head, Node, add_node, ray_head
+from tests.support.plain_run import in_no_time
 
-RECIPE = "recipes/toy.toml"
-# the recipe of `make train`, shorter
-SHORT = {
-    "loop__steps": 12,
-    "loop__checkpoint_every": 3,
-    "heldout__every": 1000,
-    "heldout__images_per_category": 5,
-    "heldout__base_guidance_scales": "[1.0]",
-    "heldout__guidance_scales": "[1.0]",
-}
+STEPS = 40
+# draws are slow, so that the run goes on while commands start
+SETTINGS: dict[str, object] = {**QUICK, "loop__steps": STEPS, "loop__checkpoint_every": 3, "rollout__steps": 30}
 PATIENCE_S = 240.0
 
 T = TypeVar("T")
@@ -42,9 +35,9 @@ def head() -> Iterator[Head]:
         yield head
 
 
-def digest_here(out: Path) -> str:
+def digest_here(recipe: Path, out: Path) -> str:
     """Of the job in this process, where nothing can fail."""
-    assert main([RECIPE, "--out", str(out), *LOCAL, *overrides(**SHORT)]) == 0
+    assert in_no_time([str(recipe), "--out", str(out), *LOCAL, *overrides(**SETTINGS)]) == 0
     return digest_in(RunFolder(out))
 
 
@@ -62,9 +55,10 @@ def job(head: Head, *words: str) -> str:
     return said_by(head, "ray.scripts.scripts", "job", action, "--address", head.job_address, *others)
 
 
-def submit(head: Head, job_id: str, out: str, **settings: object) -> None:
-    """What docs/cluster.md tells a user to type."""
-    train = ["python", "-m", "pipelines.train", RECIPE, "--out", out, *overrides(**{**SHORT, **settings}), "--resume"]
+def submit(head: Head, job_id: str, recipe: Path, out: str, **settings: object) -> None:
+    """What docs/cluster.md tells a user to type, with the plain world's program."""
+    options = overrides(**{**SETTINGS, **settings})
+    train = ["python", "-m", PLAIN, str(recipe), "--out", out, *options, "--resume"]
     job(head, "submit", "--no-wait", "--submission-id", job_id, "--working-dir", ".", "--", *train)
 
 
@@ -108,7 +102,7 @@ def metrics_after(head: Head, run: str, step: int) -> dict[str, float] | None:
 
 
 def test_a_job_on_two_nodes_with_labels_is_submitted_watched_scaled_and_hurt_and_one_node_replaced(
-    head: Head, tmp_path: Path
+    head: Head, plain_world: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "whole"
     easel = add_node(head, labels={"room": "easel"})
@@ -119,30 +113,30 @@ def test_a_job_on_two_nodes_with_labels_is_submitted_watched_scaled_and_hurt_and
         "policy__labels": '{room = "bench"}',
         "cluster__node_timeout_s": 60.0,
     }
-    submit(head, "whole", str(out), rollout__min=1, reward__max=3, **placed)
+    submit(head, "whole", plain_world, str(out), rollout__min=1, reward__max=3, **placed)
     reach(out, 2, head, "whole")
-    assert on(easel, "RolloutActor")
-    assert on(bench, "RewardActor")
-    assert on(bench, "PolicyActor")
-    assert not any(on(head, name) for name in ("RolloutActor", "RewardActor", "PolicyActor"))
+    assert on(easel, "PlainRollout")
+    assert on(bench, "PlainReward")
+    assert on(bench, "PlainPolicy")
+    assert not any(on(head, name) for name in ("PlainRollout", "PlainReward", "PlainPolicy"))
 
     assert "2 workers" in said_by(head, "cluster", "scale", "reward", "2")
     reach(out, 4, head, "whole")
-    on(easel, "RolloutActor")[0].kill()
+    on(easel, "PlainRollout")[0].kill()
     folder = RunFolder(out)
     drawn_anew = len(folder.read_metrics()) + 3  # one step was drawn ahead, one was being trained
     reach(out, drawn_anew, head, "whole")
 
     easel.kill()  # nothing is drawn any more: the run stands still before its end
     metrics = until(lambda: metrics_after(head, "whole", drawn_anew), head, "whole")
-    assert metrics["ray_echoray_steps_planned"] == 12
-    assert 0 < metrics["ray_echoray_reward_mean"] < 1
-    assert len(folder.read_metrics()) < 12
+    assert metrics["ray_echoray_steps_planned"] == STEPS
+    assert metrics["ray_echoray_reward_mean"] < 0
+    assert len(folder.read_metrics()) < STEPS
     another = add_node(head, labels={"room": "easel"})
-    until(lambda: on(another, "RolloutActor"), head, "whole")
+    until(lambda: on(another, "PlainRollout"), head, "whole")
     until(lambda: ended_well(head, "whole"), head, "whole")
-    assert digest_in(folder) == digest_here(tmp_path / "here")
+    assert digest_in(folder) == digest_here(plain_world, tmp_path / "here")
     assert {event["kind"] for event in folder.read_events()} >= {"scaled", "failure"}
     assert folder.read_metrics()[-1]["workers"]["reward"] == 2
     log = job(head, "logs", "whole")
-    assert all(f"step {step:>4}/12" in log for step in range(1, 13))
+    assert all(f"step {step:>4}/{STEPS}" in log for step in range(1, STEPS + 1))

@@ -36,6 +36,7 @@ from pipelines.tickets import Tickets
 from pipelines.train import main
 from tests.pipelines.outbox import Outbox, comes_back
 from tests.pipelines.virtual_world import TimedPacker, TimedStorage
+from tests.support.plain_run import in_no_time
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, GROUPS, K = 4, 2, 4
@@ -131,11 +132,12 @@ def test_a_resumed_run_writes_the_same_bytes(whole, tiny_world: Path, tmp_path: 
     assert shards(out) == shards(whole[0])
 
 
-def test_workers_of_their_own_write_the_same_bytes(whole, ray_cluster: str, tiny_world: Path, tmp_path: Path) -> None:
-    out = tmp_path / "ray"
+def test_workers_of_their_own_write_the_same_bytes(ray_cluster: str, plain_world: Path, tmp_path: Path) -> None:
+    here, out = tmp_path / "here", tmp_path / "ray"
     options = overrides(loop__steps=STEPS, loop__staleness=1, samples__every=1, rollout__size=2)
+    assert in_no_time([str(plain_world), "--out", str(here), "--executor", "local", *options]) == 0
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.train", str(tiny_world), "--out", str(out), *options],
+        [sys.executable, "-m", "tests.support.plain_run", str(plain_world), "--out", str(out), *options],
         cwd=ROOT,
         env={**os.environ, "RAY_ADDRESS": ray_cluster},
         capture_output=True,
@@ -143,8 +145,9 @@ def test_workers_of_their_own_write_the_same_bytes(whole, ray_cluster: str, tiny
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert digest_of(out) == digest_of(whole[0])
-    assert shards(out) == shards(whole[0])
+    assert digest_of(out) == digest_of(here)
+    assert list(shards(here)) == list(range(1, STEPS + 1))
+    assert shards(out) == shards(here)
 
 
 def test_what_cannot_be_kept_is_said_and_the_run_goes_on(whole, tiny_world: Path, tmp_path: Path, capsys) -> None:

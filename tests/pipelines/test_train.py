@@ -1,4 +1,7 @@
-"""Whole runs of the main job on tiny models: what a run leaves, that its result depends on the recipe alone, and its exit codes."""
+"""Whole runs of the main job on tiny models: what a run leaves, that its result depends on the recipe alone, and its exit codes.
+
+Those whose subject is the driver on Ray are of the plain world.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.train import main
+from tests.support.plain_run import in_no_time
 from tests.tiny_world import blind_to, unscorable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def command(recipe, out, *options):
     return [sys.executable, "-m", "pipelines.train", str(recipe), "--out", str(out), *options]
+
+
+def plainly(recipe, out, *options):
+    return [sys.executable, "-m", "tests.support.plain_run", str(recipe), "--out", str(out), *options]
 
 
 def environment(address):
@@ -30,16 +38,13 @@ def overrides(**values):
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
-def train_on_ray(address, recipe, out, *options):
-    done = subprocess.run(
-        command(recipe, out, *options), cwd=ROOT, env=environment(address), capture_output=True, text=True, timeout=300
-    )
+def train_on_ray(address, words):
+    done = subprocess.run(words, cwd=ROOT, env=environment(address), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return summary_of(out)
 
 
-def train_here(recipe, out, *options):
-    assert main([str(recipe), "--out", str(out), "--executor", "local", *options]) == 0
+def train_here(recipe, out, *options, program=main):
+    assert program([str(recipe), "--out", str(out), "--executor", "local", *options]) == 0
     return summary_of(out)
 
 
@@ -109,7 +114,8 @@ def test_the_digest_is_that_of_the_local_run_whatever_the_workers(
     local_runs, ray_cluster, tiny_world, tmp_path, staleness, sizes
 ):
     sized = overrides(loop__staleness=staleness, loop__steps=5, rollout__size=sizes[0], reward__size=sizes[1])
-    summary = train_on_ray(ray_cluster, tiny_world, tmp_path / "run", *sized)
+    train_on_ray(ray_cluster, command(tiny_world, tmp_path / "run", *sized))
+    summary = summary_of(tmp_path / "run")
     assert summary["digest"] == local_runs[staleness]["digest"]
     assert summary["heldout"]["after"] == local_runs[staleness]["heldout"]["after"]
 
@@ -134,9 +140,10 @@ def test_versions_follow_the_staleness(tiny_world, tmp_path):
     ]
 
 
-def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_cluster, tiny_world, tmp_path):
+def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_cluster, plain_world, tmp_path):
     options = overrides(loop__staleness=1, loop__steps=6, loop__order="ready", rollout__size=2)
-    summary = train_on_ray(ray_cluster, tiny_world, tmp_path / "run", *options)
+    train_on_ray(ray_cluster, plainly(plain_world, tmp_path / "run", *options))
+    summary = summary_of(tmp_path / "run")
     assert summary["reproducible"] is False
     assert summary["images"] == 6 * 2 * 4
     staleness = [lag for record in lines_of(tmp_path / "run" / "metrics.jsonl") for lag in record["staleness"]]
@@ -197,13 +204,13 @@ def test_a_long_caption_is_cut_flagged_and_scored_as_drawn(tiny_world, tmp_path)
     assert lines_of(tmp_path / "run" / "metrics.jsonl")[0]["cut_captions"] == 2
 
 
-def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_cluster, tiny_world, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_digest(ray_cluster, plain_world, tmp_path):
     """Ctrl-C on Ray; then the rest, in this process, reaches the digest of a run that was never stopped."""
     out = tmp_path / "run"
     options = overrides(loop__staleness=1, loop__steps=40, heldout__every=20)
-    whole = train_here(tiny_world, tmp_path / "whole", *options)
+    whole = train_here(plain_world, tmp_path / "whole", *options, program=in_no_time)
     process = subprocess.Popen(
-        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.PIPE, text=True
+        plainly(plain_world, out, *options), cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.PIPE, text=True
     )
     wait_for(lambda: (out / "metrics.jsonl").is_file() and len(lines_of(out / "metrics.jsonl")) >= 3)
     process.send_signal(signal.SIGINT)
@@ -212,7 +219,7 @@ def test_a_stopped_run_resumes_to_the_same_digest(local_runs, ray_cluster, tiny_
     assert "--resume" in output
     assert json.loads((out / "status.json").read_text())["status"] == "stopped"
     assert summary_of(out)["steps"] < 40
-    resumed = train_here(tiny_world, out, *options, "--resume")
+    resumed = train_here(plain_world, out, *options, "--resume", program=in_no_time)
     assert resumed["digest"] == whole["digest"]
     assert [record["step"] for record in lines_of(out / "metrics.jsonl")] == list(range(1, 41))
     assert resumed["heldout"]["after"] == whole["heldout"]["after"]
@@ -230,7 +237,7 @@ def test_resuming_with_another_recipe_is_refused(tiny_world, tmp_path, capsys):
     assert "seed = 9" in capsys.readouterr().err
 
 
-def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_cluster, tiny_world, tmp_path):
+def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_cluster, plain_world, tmp_path):
     """200 groups of a quarter of a megabyte each would show if they stayed in the driver."""
     out = tmp_path / "run"
     options = overrides(
@@ -245,7 +252,7 @@ def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_cluster, tiny_wo
         heldout__images_per_category=2, heldout__every=1000, objective__timesteps_per_sample=1, objective__kl_ema=0.0
     )
     process = subprocess.Popen(
-        command(tiny_world, out, *options), cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.DEVNULL
+        plainly(plain_world, out, *options), cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.DEVNULL
     )
     wait_for(
         lambda: (
