@@ -33,8 +33,8 @@ from pipelines.charts import Line, line_chart
 
 RECIPES = {"awm": "recipes/toy.toml", "flow_grpo": "recipes/toy_flow_grpo.toml", "nft": "recipes/toy_nft.toml"}
 IMAGES_PER_STEP = 96  # of the miniature world's recipes
-MIDDLE = (
-    "objective.window=2", "objective.timestep_start=0.25", "objective.timestep_fraction=0.5", "policy.learning_rate=2e-3",
+WHOLE = (
+    "objective.window=7", "objective.timestep_start=0.0", "objective.timestep_fraction=0.99", "policy.learning_rate=1e-3",
 )  # fmt: skip
 # in all recipes: toy.toml draws in fewer steps, and several groups at once
 ALIKE = ("rollout.steps=8", "rollout.groups_per_task=6", "heldout.groups_per_task=6", "policy.final_learning_rate=0.1")
@@ -62,7 +62,8 @@ class Point:
 def variants(study: str) -> list[Variant]:
     """What is compared: the three objectives; AWM at several lags, with and without the ratio; or settings of Flow-GRPO beside AWM.
 
-    Of Flow-GRPO: as its recipe has it, with even weights and the normalised ratio, and with the third and fourth of its steps alone.
+    Of Flow-GRPO: as its recipe has it, with its third and fourth step alone; the whole path; that with even weights and the
+    normalised ratio.
     """
     if study == "objectives":
         return [Variant(name, recipe) for name, recipe in RECIPES.items()]
@@ -70,8 +71,8 @@ def variants(study: str) -> list[Variant]:
         return [
             Variant("awm", RECIPES["awm"]),
             Variant("recipe", RECIPES["flow_grpo"]),
-            Variant("even", RECIPES["flow_grpo"], ("objective.ratio=normalised", "objective.step_weights=even")),
-            Variant("middle", RECIPES["flow_grpo"], MIDDLE),
+            Variant("whole path", RECIPES["flow_grpo"], WHOLE),
+            Variant("even", RECIPES["flow_grpo"], (*WHOLE, "objective.ratio=normalised", "objective.step_weights=even")),
         ]
     lags = [Variant(f"S = {lag}", RECIPES["awm"], (f"loop.staleness={lag}",)) for lag in (0, 1, 2, 4)]
     corrected = [
