@@ -72,7 +72,9 @@ def variants(study: str) -> list[Variant]:
             Variant("awm", RECIPES["awm"]),
             Variant("recipe", RECIPES["flow_grpo"]),
             Variant("whole path", RECIPES["flow_grpo"], WHOLE),
-            Variant("even", RECIPES["flow_grpo"], (*WHOLE, "objective.ratio=normalised", "objective.step_weights=even")),
+            Variant(
+                "even", RECIPES["flow_grpo"], (*WHOLE, "objective.ratio=normalised", "objective.step_weights=even")
+            ),
         ]
     lags = [Variant(f"S = {lag}", RECIPES["awm"], (f"loop.staleness={lag}",)) for lag in (0, 1, 2, 4)]
     corrected = [
