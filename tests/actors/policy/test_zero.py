@@ -183,10 +183,11 @@ def test_in_bfloat16_it_trains_nearly_as_in_float32(gangs, alone, tiny_sd3, stag
 
 def test_ranks_meet_without_a_compiler_and_keep_stdout_clean(tiny_sd3: str, tmp_path: Path) -> None:
     source = (
-        "import sys; from actors.policy.actor import PolicyActor; "
-        "actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings=eval(sys.argv[1])); actor.join(actor.address())"
+        "import sys; from actors.policy.actor import PolicyActor; from tests.actors.policy.gang import settings; "
+        "actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings=settings(sys.argv[1], zero_stage=2)); "
+        "actor.join(actor.address())"
     )
-    command = [sys.executable, "-c", source, repr(settings(tiny_sd3, zero_stage=2))]
+    command = [sys.executable, "-c", source, tiny_sd3]
     environment = {**os.environ, "CXX": "no-such-compiler", "TORCH_EXTENSIONS_DIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
