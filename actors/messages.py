@@ -7,6 +7,8 @@ D width of a hidden state, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -159,7 +161,7 @@ class KeptChunk:
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA weights in numpy, by name. `sha256` covers names, shapes, types and bytes (actors/diffusion/lora.py)."""
+    """LoRA weights in numpy, by name. `sha256` is that of the tensors (`sha256_of`)."""
 
     policy_version: int
     rank: int
@@ -167,3 +169,12 @@ class Adapter:
     targets: tuple[str, ...]
     sha256: str
     tensors: dict[str, np.ndarray]
+
+
+def sha256_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of names, shapes, types and bytes, independent of the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ from torch import Tensor
 from actors.diffusion import lora
 from actors.diffusion.adapter_file import config_of
 from actors.diffusion.family import Family
-from actors.messages import Adapter
+from actors.messages import Adapter, sha256_of
 from actors.mistake import Mistake
 
 PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|diffusion_model\.)?")
@@ -85,7 +85,7 @@ def as_adapter(pipeline: DiffusionPipeline, file: Path) -> Adapter:
     """The LoRA of a file as a message, to be merged. Raises Mistake."""
     tensors, alpha = read_lora(pipeline, file)
     arrays = lora.as_numpy(tensors)
-    return Adapter(0, _rank(tensors), alpha, (), lora.sha256_of(arrays), arrays)
+    return Adapter(0, _rank(tensors), alpha, (), sha256_of(arrays), arrays)
 
 
 def _rank(tensors: Mapping[str, Tensor]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from actors.device import all_to_host, room_on, to_device
 from actors.diffusion.sample import noise_of
-from actors.messages import Adapter
+from actors.messages import Adapter, sha256_of
 from actors.seeds import seed_of
 
 TRAINED = "trained"
@@ -117,15 +116,6 @@ def as_numpy(parameters: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Float32 copies on the CPU."""
     hosts = all_to_host({name: tensor.detach().float() for name, tensor in parameters.items()})
     return {name: host.numpy().copy() for name, host in hosts.items()}
-
-
-def sha256_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """A hash of names, shapes, types and bytes, independent of the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
-    return digest.hexdigest()
 
 
 class Merger:

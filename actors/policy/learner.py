@@ -19,7 +19,7 @@ from actors.diffusion import lora
 from actors.diffusion.adapter_file import find_adapter
 from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
 from actors.diffusion.foreign_lora import start_from
-from actors.messages import Adapter, DrawTrial, Latents, UpdateGroup
+from actors.messages import Adapter, DrawTrial, Latents, UpdateGroup, sha256_of
 from actors.mistake import Mistake
 from actors.policy.engine import Engine
 from actors.policy.loss_scale import LossScale
@@ -193,7 +193,7 @@ class Learner:
                 "policy.learning_rate, and go on with --resume"
             )
         return Adapter(
-            policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, lora.sha256_of(tensors), tensors
+            policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, sha256_of(tensors), tensors
         )
 
     def state(self) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from actors.diffusion import family as diffusion
 from actors.diffusion import lora
-from actors.messages import Adapter, DrawPart, DrawReport, DrawRequest, Prompt
+from actors.messages import Adapter, DrawPart, DrawReport, DrawRequest, Prompt, sha256_of
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.rollout.generate import Generator
@@ -187,7 +187,7 @@ def zero_adapter(generator: Generator) -> Adapter:
     name = next(name for name in generator.merger.weights if name.endswith("attn.to_q"))
     out, width = generator.merger.weights[name].shape
     tensors = {name + lora.A: np.zeros((1, width), np.float32), name + lora.B: np.zeros((out, 1), np.float32)}
-    return Adapter(0, 1, 1.0, ("to_q",), lora.sha256_of(tensors), tensors)
+    return Adapter(0, 1, 1.0, ("to_q",), sha256_of(tensors), tensors)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.device import to_device, to_host
 from actors.diffusion import lora
 from actors.diffusion.family import Family
-from actors.messages import Adapter, DrawPart, DrawRequest
+from actors.messages import Adapter, DrawPart, DrawRequest, sha256_of
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
 from bench.tiny_sd3 import make_tiny_sd3
@@ -33,7 +33,7 @@ def adapter_of(generator: Generator) -> Adapter:
     name = "transformer_blocks.0.attn.to_q"
     rows, columns = generator.merger.weights[name].shape
     tensors = {name + lora.A: np.ones((2, columns), np.float32), name + lora.B: np.zeros((rows, 2), np.float32)}
-    return Adapter(0, 2, 2.0, ("to_q",), lora.sha256_of(tensors), tensors)
+    return Adapter(0, 2, 2.0, ("to_q",), sha256_of(tensors), tensors)
 
 
 def draw(generator: Generator) -> tuple:

@@ -7,7 +7,6 @@ given, in order, and of the state before. So whatever is lost, doubled, drawn by
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -31,6 +30,7 @@ from actors.messages import (
     Scores,
     TokenLogProbs,
     UpdateGroup,
+    sha256_of,
 )
 from actors.mistake import Mistake
 from actors.reward.actor import find_checker
@@ -329,15 +329,6 @@ def decode(latents_KCHW: np.ndarray) -> np.ndarray:
 def version_file(policy_version: int) -> str:
     """As actors/policy/checkpoint.py, which loads torch, has it."""
     return f"versions/{policy_version:06d}.safetensors"
-
-
-def sha256_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """As actors/diffusion/lora.py, which loads torch, has it."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
-    return digest.hexdigest()
 
 
 def where() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 
 from actors.diffusion import lora
 from actors.diffusion.lora import Merger
-from actors.messages import Adapter
+from actors.messages import Adapter, sha256_of
 from tests.actors.diffusion.drawing import CAPTION, CAPTIONS, load, load_pipeline, noise, ours, prompted, theirs
 
 RANK, ALPHA = 4, 8.0
@@ -23,7 +23,7 @@ def adapter(folder):
     tensors = lora.as_numpy(lora.tensors(trained.transformer, lora.TRAINED))
     generator = np.random.default_rng(0)
     tensors = {name: generator.normal(0, 0.2, value.shape).astype(np.float32) for name, value in tensors.items()}
-    return Adapter(1, RANK, ALPHA, targets, lora.sha256_of(tensors), tensors)
+    return Adapter(1, RANK, ALPHA, targets, sha256_of(tensors), tensors)
 
 
 def attached(folder, adapter):
@@ -50,7 +50,7 @@ def test_a_fresh_adapter_changes_nothing_and_is_seeded(folder, family):
     assert torch.equal(ours(family, [CAPTION], 1.0), before)
     other = load(folder)
     lora.attach(other.transformer, RANK, ALPHA, targets, seed=1)
-    assert lora.sha256_of(lora.as_numpy(lora.tensors(family.transformer, lora.TRAINED))) == lora.sha256_of(
+    assert sha256_of(lora.as_numpy(lora.tensors(family.transformer, lora.TRAINED))) == sha256_of(
         lora.as_numpy(lora.tensors(other.transformer, lora.TRAINED))
     )
 
@@ -87,7 +87,7 @@ def test_loading_another_adapter_leaves_nothing_of_the_first(family, adapter):
     merger = Merger(family.transformer)
     merger.load(adapter)
     zero = {name: np.zeros_like(value) for name, value in adapter.tensors.items()}
-    merger.load(Adapter(2, RANK, ALPHA, adapter.targets, lora.sha256_of(zero), zero))
+    merger.load(Adapter(2, RANK, ALPHA, adapter.targets, sha256_of(zero), zero))
     for name, parameter in family.transformer.named_parameters():
         assert torch.equal(parameter, before[name])
 
@@ -145,8 +145,8 @@ def test_an_adapter_of_another_model_or_with_altered_weights_is_refused(family, 
     merger = Merger(family.transformer)
     foreign = {f"elsewhere.{name}": value for name, value in adapter.tensors.items()}
     with pytest.raises(ValueError, match="binds to 0 of its"):
-        merger.load(Adapter(3, RANK, ALPHA, adapter.targets, lora.sha256_of(foreign), foreign))
+        merger.load(Adapter(3, RANK, ALPHA, adapter.targets, sha256_of(foreign), foreign))
     with pytest.raises(ValueError, match="binds to 0 of its 0"):
-        merger.load(Adapter(3, RANK, ALPHA, adapter.targets, lora.sha256_of({}), {}))
+        merger.load(Adapter(3, RANK, ALPHA, adapter.targets, sha256_of({}), {}))
     with pytest.raises(ValueError, match="hash"):
         merger.load(Adapter(3, RANK, ALPHA, adapter.targets, "0" * 64, adapter.tensors))

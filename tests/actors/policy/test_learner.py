@@ -7,7 +7,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from actors.device import pick_dtype
 from actors.diffusion import lora
-from actors.messages import Latents, UpdateGroup
+from actors.messages import Latents, UpdateGroup, sha256_of
 from actors.policy.actor import PolicyActor
 from actors.policy.checkpoint import load, load_adapter, snapshot
 from actors.policy.engine import TorchEngine
@@ -88,12 +88,10 @@ def test_the_moving_average_follows_its_schedule(tiny_sd3):
 
 def test_zero_advantages_without_anchors_leave_the_weights(tiny_sd3):
     learner = make_learner(tiny_sd3, kl_reference=0.0, kl_ema=0.0)
-    before = lora.sha256_of({k: v for k, v in lora.as_numpy(learner.engine.trained).items() if k.endswith(lora.B)})
+    before = sha256_of({k: v for k, v in lora.as_numpy(learner.engine.trained).items() if k.endswith(lora.B)})
     figures = learner.update(1, *samples(advantages=(0.0,) * 4))
     assert figures["grad_norm"] == 0
-    assert (
-        lora.sha256_of({k: v for k, v in lora.as_numpy(learner.engine.trained).items() if k.endswith(lora.B)}) == before
-    )
+    assert sha256_of({k: v for k, v in lora.as_numpy(learner.engine.trained).items() if k.endswith(lora.B)}) == before
 
 
 def test_a_step_without_groups_changes_nothing_but_the_step(tiny_sd3):

@@ -12,7 +12,7 @@ from actors.diffusion import lora
 from actors.diffusion.family import LoadOptions, load_family
 from actors.diffusion.lora import Merger
 from actors.diffusion.sample import draw_latents, noise_of
-from actors.messages import Adapter, DrawPart, DrawRequest
+from actors.messages import Adapter, DrawPart, DrawRequest, sha256_of
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
 from actors.rollout.probe import CAPTION, changed_modules
@@ -45,7 +45,7 @@ def make_adapter(generator, version, scale, targets=TARGETS):
         if name.endswith(targets):
             tensors[name + lora.A] = random.normal(0, 1 / RANK, (RANK, weight.shape[1])).astype(np.float32)
             tensors[name + lora.B] = random.normal(0, scale, (weight.shape[0], RANK)).astype(np.float32)
-    return Adapter(version, RANK, ALPHA, targets, lora.sha256_of(tensors), tensors)
+    return Adapter(version, RANK, ALPHA, targets, sha256_of(tensors), tensors)
 
 
 def draw(generator, adapter):
@@ -158,7 +158,7 @@ def test_a_load_that_failed_half_way_leaves_nothing_behind(generator):
     last = list(broken.tensors)[-1]
     tensors = {**broken.tensors, last: broken.tensors[last][:-1]}
     with pytest.raises(RuntimeError):
-        draw(generator, replace(broken, tensors=tensors, sha256=lora.sha256_of(tensors)))
+        draw(generator, replace(broken, tensors=tensors, sha256=sha256_of(tensors)))
     np.testing.assert_array_equal(draw(generator, good)[1], expected)
 
 
@@ -207,5 +207,5 @@ def test_an_adapter_is_zero_when_its_products_are(rows, columns):
     down, up = np.zeros((RANK, 5), np.float32), np.zeros((6, RANK), np.float32)
     down[list(rows)], up[:, list(columns)] = 0.5, -0.25
     tensors = {"m" + lora.A: down, "m" + lora.B: up}
-    changed = changed_modules(Adapter(1, RANK, ALPHA, ("m",), lora.sha256_of(tensors), tensors))
+    changed = changed_modules(Adapter(1, RANK, ALPHA, ("m",), sha256_of(tensors), tensors))
     assert changed == (["m"] if (up @ down).any() else [])
