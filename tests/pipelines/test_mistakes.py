@@ -39,7 +39,7 @@ def run(tiny_world: Path, tmp_path: Path) -> Run:
         ("rollout.width=4096", "rollout.width = 4096: this model draws at most"),
         ("policy.max_sequence_length=9999", "policy.max_sequence_length = 9999: this model reads at most 512 tokens"),
         ("reward.image_pixels=100", "reward.image_pixels = 100: a judge of the type llava reads images of one size"),
-        ("heldout.checker=tests.tiny_world:chekc", "has no chekc; did you mean check?"),
+        ("heldout.checker=tests.support.shapes:chekc", "has no chekc; did you mean check?"),
         ("heldout.checker=tests.tiny_world:blind_to", "blind_to in"),
         ("heldout.checker=tests.no_such:check", 'give "module:function"'),
         ("heldout.checker=tests.tiny_world", 'give "module:function"'),

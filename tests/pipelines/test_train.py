@@ -151,7 +151,7 @@ def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_cl
 
 
 def test_no_figure_of_the_checker_reaches_the_training(local_runs, tiny_world, tmp_path):
-    options = overrides(loop__staleness=0, loop__steps=5, heldout__checker="tests.tiny_world:contrary")
+    options = overrides(loop__staleness=0, loop__steps=5, heldout__checker="tests.support.shapes:contrary")
     summary = train_here(tiny_world, tmp_path / "run", *options)
     assert summary["heldout"]["before"]["accuracy"] == pytest.approx(1 - local_runs[0]["heldout"]["before"]["accuracy"])
     assert summary["digest"] == local_runs[0]["digest"]

@@ -7,7 +7,6 @@ given, in order, and of the state before. So whatever is lost, doubled, drawn by
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -35,52 +34,8 @@ from actors.messages import (
 from actors.mistake import Mistake
 from actors.reward.actor import find_checker
 from actors.seeds import seed_of, stream_of
+from tests.support.shapes import green_prompts, write_shapes
 
-RECIPE = """
-[loop]
-steps = 3
-staleness = 0
-checkpoint_every = 2
-
-[data]
-train = "{folder}/train.jsonl"
-heldout = "{folder}/heldout.jsonl"
-
-[rollout]
-group_size = 4
-prompts_per_step = 2
-chunk = 2
-steps = 4
-height = 32
-width = 32
-num_cpus = 0.2
-
-[reward]
-model = "plain/judge"
-num_cpus = 0.2
-
-[policy]
-model = "plain/image"
-zero_stage = 0
-lora_rank = 4
-lora_alpha = 8.0
-learning_rate = 1e-2
-num_cpus = 0.2
-
-[objective]
-advantage_std = "group"
-timesteps = "uniform"
-timesteps_per_sample = 2
-
-[heldout]
-every = 2
-images_per_category = 4
-images_per_category_during = 2
-chunk = 2
-steps = 4
-base_guidance_scales = [1.0, 2.0]
-checker = "tests.support.plain_world:check"
-"""
 STATE, ADAPTER = "policy.safetensors", "adapter/pytorch_lora_weights.safetensors"
 DOWN, UP = "transformer.easel.lora_A.weight", "transformer.easel.lora_B.weight"
 MOMENTS = ("mean", "square")
@@ -94,36 +49,13 @@ Tensors = dict[str, np.ndarray]
 
 
 def make_plain_world(folder: Path) -> Path:
-    """The prompts of a whole run in a folder; returns the recipe's path. Its models are names alone."""
-    write_prompts(folder)
-    recipe = folder / "recipe.toml"
-    recipe.write_text(RECIPE.format(folder=folder))
-    return recipe
+    """What a whole run is asked for, in a folder; returns the recipe's path. Its models are names alone."""
+    return write_shapes(folder, image="plain/image", judge="plain/judge", learning_rate=1e-2)
 
 
 def unscorable(folder: Path) -> dict[str, object]:
     """Settings of a run that can score no training prompt, though its judge begins well; its prompts come into `folder`."""
-    prompts = folder / "green.jsonl"
-    prompts.write_text("".join(json.dumps({"caption": f"a green {shape}"}) + "\n" for shape in ("circle", "square")))
-    return {"reward__model": f"plain/{BLIND}green", "data__train": prompts}
-
-
-def write_prompts(folder: Path) -> None:
-    """A set to train on and a held-out one, of coloured shapes."""
-    for name, shapes in (("train", ("circle", "square")), ("heldout", ("triangle", "cross"))):
-        lines = [
-            {"id": f"{name}-{colour}-{shape}", "caption": f"a {colour} {shape}", "category": shape, "colour": colour}
-            for colour in ("red", "green", "blue")
-            for shape in shapes
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def check(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
-    """A checker: an image is right if it has more red than blue."""
-    assert prompt["colour"] in prompt["caption"]
-    right = images_KHWC[..., 0].mean(axis=(1, 2)) > images_KHWC[..., 2].mean(axis=(1, 2))
-    return {"accuracy": right.astype(float).tolist(), "ghost": [0.0] * len(images_KHWC)}
+    return {"reward__model": f"plain/{BLIND}green", "data__train": green_prompts(folder)}
 
 
 @dataclass
