@@ -9,20 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Prompt
 from cluster.tasks import PoolSpec
 from cluster.virtual import VirtualExecutor
 from pipelines.checkpoints import newest, place_of
-from pipelines.config import dump_recipe, parse_recipe
-from pipelines.driver import Driver
-from pipelines.evaluation import HeldoutPlan
-from pipelines.monitoring.watchers import Watchers
-from pipelines.planning.stages import SleepingReward, SleepingRollout
-from pipelines.prompts import PromptList, PromptOrder
-from pipelines.run_folder import RunFolder
-from tests.pipelines.virtual_world import LoadablePolicy, TimedStorage
+from tests.pipelines.virtual_world import TimedStorage, virtual_driver, virtual_pools, virtual_recipe
 
-STEP_S = 1.0  # an update; drawing and scoring take next to nothing
 STEPS = 12
 
 Train = Callable[..., list[int]]
@@ -33,23 +24,10 @@ def train(tmp_path: Path) -> Train:
     """Trains in virtual time, from the newest checkpoint if there is one; returns the steps of the checkpoints made."""
 
     def train(write_s: float, **loop) -> list[int]:
-        tables = {"loop": {"steps": STEPS, "staleness": 1, **loop}, "data": {"train": "none"}}
-        pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
-        recipe = parse_recipe({**tables, **pools, "policy": {"model": "none", "zero_stage": 0}}, "test")
-        executor = VirtualExecutor(
-            [
-                PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
-                PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
-                PoolSpec("policy", LoadablePolicy, {"seconds": STEP_S}, gang=True),
-                PoolSpec("storage", TimedStorage, {"seconds": write_s}),
-            ]
-        )
-        out = tmp_path / "run"
-        folder = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
-        watchers = Watchers()
-        order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
-        heldout = HeldoutPlan((), recipe.heldout, STEPS)
-        driver = Driver(recipe, order, heldout, executor, folder, watchers, root_of(tmp_path))
+        recipe = virtual_recipe(loop={"steps": STEPS, "staleness": 1, **loop})
+        executor = VirtualExecutor(virtual_pools(PoolSpec("storage", TimedStorage, {"seconds": write_s})))
+        driver = virtual_driver(recipe, executor, tmp_path)
+        folder = driver.folder
         earlier = len(folder.read_events())
         assert driver.run(newest(root_of(tmp_path))[0]) == "done"
         return [event["step"] for event in folder.read_events()[earlier:] if event["kind"] == "checkpoint"]

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Prompt
 from cluster.tasks import Failure, Outcome, PoolSpec
 from cluster.virtual import VirtualExecutor
-from pipelines.config import dump_recipe, parse_recipe
-from pipelines.driver import Driver
-from pipelines.evaluation import HeldoutPlan
-from pipelines.monitoring.watchers import Watchers
-from pipelines.planning.stages import SleepingReward, SleepingRollout
-from pipelines.prompts import PromptList, PromptOrder
-from pipelines.run_folder import RunFolder
-from tests.pipelines.virtual_world import LoadablePolicy, TimedPacker, TimedStorage
+from tests.pipelines.virtual_world import (
+    STEP_S,
+    TimedPacker,
+    TimedStorage,
+    virtual_driver,
+    virtual_pools,
+    virtual_recipe,
+)
 
-STEPS, STEP_S, LOST_IN = 8, 1.0, 5
+STEPS, LOST_IN = 8, 5
 TURNS = 500  # of the driver, ten times as many as a whole run takes
 
 
@@ -46,29 +45,20 @@ class HangsError(Exception):
 
 @pytest.mark.parametrize("read_s", [0.0, 1.0, 3.0])
 def test_images_that_are_packed_while_the_policy_is_restored_are_kept(tmp_path: Path, read_s: float) -> None:
-    tables = {"loop": {"steps": STEPS, "checkpoint_every": 2}, "data": {"train": "none"}, "samples": {"every": 1}}
-    pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
-    recipe = parse_recipe({**tables, **pools, "policy": {"model": "none", "zero_stage": 0}}, "test")
-    executor = MortalExecutor(
-        [
-            PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
-            PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
-            PoolSpec("policy", LoadablePolicy, {"seconds": STEP_S}, gang=True),
-            PoolSpec("storage", TimedStorage, {"seconds": 0.0, "read_s": read_s}),
-            PoolSpec("samples", TimedPacker, {"seconds": 1.5 * STEP_S}),
-        ]
-    )
-    folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
-    order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
-    watchers, heldout = Watchers(), HeldoutPlan((), recipe.heldout, STEPS)
+    recipe = virtual_recipe(loop={"steps": STEPS, "checkpoint_every": 2}, samples={"every": 1})
+    storage = PoolSpec("storage", TimedStorage, {"seconds": 0.0, "read_s": read_s})
+    packer = PoolSpec("samples", TimedPacker, {"seconds": 1.5 * STEP_S})
+    executor = MortalExecutor(virtual_pools(storage, packer))
     turns = iter(range(TURNS))
 
     def check() -> None:
         if next(turns, None) is None:
             raise HangsError
 
-    driver = Driver(recipe, order, heldout, executor, folder, watchers, str(tmp_path / "checkpoints"), check=check)
+    driver = virtual_driver(recipe, executor, tmp_path, check=check)
     assert driver.run(None) == "done"
     assert executor.lost
-    assert {event["step"] for event in folder.read_events() if event["kind"] == "samples"} == set(range(1, STEPS + 1))
-    assert [record["step"] for record in folder.read_metrics()] == list(range(1, STEPS + 1))
+    assert {event["step"] for event in driver.folder.read_events() if event["kind"] == "samples"} == set(
+        range(1, STEPS + 1)
+    )
+    assert [record["step"] for record in driver.folder.read_metrics()] == list(range(1, STEPS + 1))

@@ -22,20 +22,15 @@ from actors.rollout.actor import RolloutActor
 from cluster import places
 from cluster.tasks import Cause, PoolSpec, Task
 from cluster.virtual import VirtualExecutor
-from pipelines.config import dump_recipe, parse_recipe
-from pipelines.driver import Driver
-from pipelines.evaluation import HeldoutPlan
+from pipelines.config import dump_recipe
 from pipelines.loop_messages import GroupKey, Unit
-from pipelines.monitoring.watchers import Watchers
-from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout
-from pipelines.prompts import PromptList, PromptOrder
 from pipelines.requests import Chunk, Group
 from pipelines.run_folder import RunFolder
 from pipelines.samples import SampleKeeper
 from pipelines.tickets import Tickets
 from pipelines.train import main
 from tests.pipelines.outbox import Outbox, comes_back
-from tests.pipelines.virtual_world import TimedPacker, TimedStorage
+from tests.pipelines.virtual_world import TimedPacker, TimedStorage, virtual_driver, virtual_pools, virtual_recipe
 from tests.support.plain_run import in_no_time
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,9 +165,7 @@ def outbox() -> Outbox:
 @pytest.fixture
 def keeper(outbox: Outbox, tmp_path: Path) -> SampleKeeper:
     """Keeps every step's images; its tasks go to the outbox."""
-    tables = {"loop": {"steps": 9, "lost_retries": 2}, "data": {"train": "none"}, "samples": {"every": 1}}
-    pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
-    recipe = parse_recipe({**tables, **pools, "policy": {"model": "none", "zero_stage": 0}}, "test")
+    recipe = virtual_recipe(loop={"steps": 9, "lost_retries": 2}, samples={"every": 1})
     folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
     return SampleKeeper(recipe, "s3://bucket/run", folder, Tickets(outbox, recipe.cluster), lambda text: None)
 
@@ -234,29 +227,18 @@ def test_images_of_two_steps_hold_up_the_loop_and_of_one_a_checkpoint(keeper: Sa
 @pytest.mark.parametrize("pack_s", [0.1, 2.5])
 def test_no_checkpoint_counts_a_step_whose_images_are_not_there(s3: str, tmp_path: Path, pack_s: float) -> None:
     """In virtual time, with steps of 1 s and shards on S3: also when packing cannot keep up."""
-    tables = {"loop": {"steps": 8, "checkpoint_every": 3}, "data": {"train": "none"}, "samples": {"every": 1}}
-    pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
-    recipe = parse_recipe({**tables, **pools, "policy": {"model": "none", "zero_stage": 0}}, "test")
-    executor = VirtualExecutor(
-        [
-            PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
-            PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
-            PoolSpec("policy", SleepingPolicy, {"seconds": 1.0}, gang=True),
-            PoolSpec("storage", TimedStorage, {"seconds": 0.0}),
-            PoolSpec("samples", TimedPacker, {"seconds": pack_s}),
-        ]
+    recipe = virtual_recipe(loop={"steps": 8, "checkpoint_every": 3}, samples={"every": 1})
+    storage, packer = (
+        PoolSpec("storage", TimedStorage, {"seconds": 0.0}),
+        PoolSpec("samples", TimedPacker, {"seconds": pack_s}),
     )
-    folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
-    order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
-    watchers = Watchers()
-    heldout, place = HeldoutPlan((), recipe.heldout, 8), f"{s3}/{tmp_path.name}"
-    driver = Driver(
-        recipe, order, heldout, executor, folder, watchers, str(tmp_path / "checkpoints"), samples_place=place
-    )
+    place = f"{s3}/{tmp_path.name}"
+    executor = VirtualExecutor(virtual_pools(storage, packer))
+    driver = virtual_driver(recipe, executor, tmp_path, samples_place=place)
     assert driver.run(None) == "done"
     written: set[int] = set()
     checkpoints = []
-    for event in folder.read_events():
+    for event in driver.folder.read_events():
         if event["kind"] == "samples":
             written.add(event["step"])
         elif event["kind"] == "checkpoint":

@@ -1,14 +1,23 @@
-"""Workers in virtual time whose checkpoints and shards are real, for tests of the driver."""
+"""A run in virtual time whose checkpoints and shards are real, for tests of the driver."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actors.messages import Prompt
 from cluster.storage import Storage
-from pipelines.planning.stages import SleepingPolicy, Stage
+from cluster.tasks import Executor, PoolSpec
+from pipelines.config import Recipe, dump_recipe, parse_recipe
+from pipelines.driver import Driver
+from pipelines.evaluation import HeldoutPlan
+from pipelines.monitoring.watchers import Watchers
+from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, Stage
+from pipelines.prompts import PromptList, PromptOrder
+from pipelines.run_folder import RunFolder
 
 
 class LoadablePolicy(SleepingPolicy):
@@ -48,3 +57,32 @@ class TimedPacker(Stage):
 
     def pack(self, chunks: tuple, *images: np.ndarray) -> tuple[dict[str, Any], bytes]:
         return {"images": 0, "seconds": self.work("pack", chunks[0].step)}, b"shard"
+
+
+STEP_S = 1.0  # an update; drawing and scoring take next to nothing
+
+
+def virtual_recipe(**tables: Any) -> Recipe:
+    """A recipe of one group of two images a step, with these tables beside what it needs."""
+    pools = {"rollout": {"group_size": 2, "prompts_per_step": 1}, "reward": {"model": "none"}}
+    policy = {"model": "none", "zero_stage": 0}
+    return parse_recipe({"data": {"train": "none"}, **pools, "policy": policy, **tables}, "test")
+
+
+def virtual_pools(*more: PoolSpec) -> list[PoolSpec]:
+    """Workers that draw, score and train, and these."""
+    return [
+        PoolSpec("rollout", SleepingRollout, {"seconds": 0.001}),
+        PoolSpec("reward", SleepingReward, {"seconds": 0.001}),
+        PoolSpec("policy", LoadablePolicy, {"seconds": STEP_S}, gang=True),
+        *more,
+    ]
+
+
+def virtual_driver(recipe: Recipe, executor: Executor, folder: Path, **options: Any) -> Driver:
+    """The driver of such a run in `folder`, new or begun, with its checkpoints beside the run folder."""
+    out = folder / "run"
+    run = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
+    order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
+    heldout = HeldoutPlan((), recipe.heldout, recipe.loop.steps)
+    return Driver(recipe, order, heldout, executor, run, Watchers(), str(folder / "checkpoints"), **options)
