@@ -7,12 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from actors.messages import Adapter, DrawRequest, Prompt
+from actors.messages import Adapter, DrawRequest
 from actors.rollout.actor import RolloutActor
-from cluster.tasks import PoolSpec
-from pipelines.config import Recipe
-from pipelines.train import program
-from pipelines.workers import pool_specs
+from tests.support.runs import main_with
 
 BYTES_PER_IMAGE = 10_000_000
 
@@ -29,11 +26,5 @@ class PaddedRolloutActor(RolloutActor):
         return (report,), images, latents
 
 
-def padded_pools(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
-    """The pools of the recipe, with this actor in that of rollout workers."""
-    specs = pool_specs(recipe, example)
-    return [replace(spec, actor=PaddedRolloutActor) if spec.name == "rollout" else spec for spec in specs]
-
-
 if __name__ == "__main__":
-    sys.exit(program(padded_pools)())
+    sys.exit(main_with("rollout", PaddedRolloutActor)())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from actors.messages import Adapter, DrawRequest, Latents, UpdateGroup, sha256_o
 from actors.policy import checkpoint
 from bench.faults_world import ROOT, overrides
 from pipelines.run_folder import RunFolder
-from pipelines.train import program
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of
 from tests.support import plain_world as plain
 from tests.support.plain_run import plain_pools
+from tests.support.runs import main_with
 
 LENGTH = {"loop__steps": 6}
 AT = 3  # the step at which something goes wrong
@@ -75,11 +76,7 @@ def test_what_goes_wrong_at_one_step_changes_the_digest_from_then_on(
     plain_world: Path, tmp_path: Path, reference: Reference, actor: type
 ) -> None:
     pool = "rollout" if issubclass(actor, plain.PlainRollout) else "policy"
-    run = program(
-        lambda recipe, example: [
-            replace(spec, actor=actor) if spec.name == pool else spec for spec in plain_pools(recipe, example, 0.0)
-        ]
-    )
+    run = main_with(pool, actor, partial(plain_pools, pause_s=0.0))
     options = overrides(**{**QUICK, **LENGTH})
     assert run([str(plain_world), "--out", str(tmp_path / "run"), *LOCAL, *options]) == 0
     folder = RunFolder(tmp_path / "run")

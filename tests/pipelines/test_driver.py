@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-import pipelines.workers
 from actors.policy.actor import PolicyActor
 from actors.rollout.actor import RolloutActor
 from pipelines.train import main
+from tests.support.runs import main_with
 
 WHERE = {"purpose": "train", "step": 2, "group": 1}
 RETRIES = 2
@@ -54,12 +54,11 @@ def train(tiny_world, tmp_path, monkeypatch):
     """Runs the tiny recipe with an actor that is stale so many times; returns the run's folder and what the actor drew."""
 
     def train(times):
-        monkeypatch.setattr(pipelines.workers, "RolloutActor", StaleActor)
         monkeypatch.setattr(StaleActor, "times", times)
         monkeypatch.setattr(StaleActor, "drawn", [], raising=False)
         out = tmp_path / str(times)
         options = ["--executor", "local", "--set", f"loop.retries={RETRIES}"]
-        assert main([str(tiny_world), "--out", str(out), *options]) == 0
+        assert main_with("rollout", StaleActor)([str(tiny_world), "--out", str(out), *options]) == 0
         return out, StaleActor.drawn
 
     return train
@@ -114,11 +113,10 @@ def test_a_policy_that_is_lost_in_a_snapshot_makes_each_checkpoint_once(
     """Above all it does not write the one that it went back to once more: that is the only one, and it is whole."""
     options = ["--executor", "local", "--set", "loop.steps=6", "--set", "loop.checkpoint_every=2"]
     assert main([str(tiny_world), "--out", str(tmp_path / "calm"), *options]) == 0
-    monkeypatch.setattr(pipelines.workers, "PolicyActor", ShakyPolicy)
     monkeypatch.setattr(ShakyPolicy, "raises_in", raises_in)
     monkeypatch.setattr(ShakyPolicy, "snapshots", 0)
     out = tmp_path / "shaken"
-    assert main([str(tiny_world), "--out", str(out), *options]) == 0
+    assert main_with("policy", ShakyPolicy)([str(tiny_world), "--out", str(out), *options]) == 0
     assert [event["step"] for event in events_of(out, "policy_restarted")] == [again_from]
     assert [event["step"] for event in events_of(out, "checkpoint_failed")] == [2 * raises_in]
     assert [event["step"] for event in events_of(out, "checkpoint")] == [2, 4, 6]

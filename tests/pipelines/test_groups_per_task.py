@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pipelines.workers
 from actors.messages import Adapter, DrawRequest
 from actors.rollout.actor import RolloutActor
 from pipelines.config import load_recipe
 from pipelines.evaluation import HeldoutPlan
 from pipelines.prompts import load_prompts
-from pipelines.train import main
+from tests.support.runs import main_with
 
 TOGETHER = (
     "rollout.chunk=4", "rollout.prompts_per_step=5", "rollout.groups_per_task=2", "heldout.groups_per_task=3", "heldout.chunk=1",
@@ -43,11 +42,11 @@ def train(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Runs the tiny recipe with groups that share draws; (its folder, what was drawn)."""
 
     def train(*settings: str, fails: Callable[[int, DrawRequest], bool] = lambda *_: False) -> tuple[Path, Drawn]:
-        monkeypatch.setattr(pipelines.workers, "RolloutActor", WatchedActor)
         monkeypatch.setattr(WatchedActor, "drawn", [], raising=False)
         monkeypatch.setattr(WatchedActor, "fails", fails, raising=False)
         out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         options = [word for setting in (*TOGETHER, *settings) for word in ("--set", setting)]
+        main = main_with("rollout", WatchedActor)
         assert main([str(tiny_world), "--out", str(out), "--executor", "local", *options]) == 0
         return out, WatchedActor.drawn
 

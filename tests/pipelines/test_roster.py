@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import pipelines.workers
 from actors.rollout.actor import RolloutActor
 from cluster.tasks import Introduction
 from pipelines.config import Recipe, dump_recipe, load_recipe
@@ -19,7 +18,7 @@ from pipelines.recovery import RunFailed
 from pipelines.roster import Roster
 from pipelines.run_folder import RunFolder
 from pipelines.step_log import StepLog
-from pipelines.train import main
+from tests.support.runs import main_with
 
 ACTORS = {"rollout-0": "rollout", "reward-0": "reward", "policy-0": "policy"}
 
@@ -83,10 +82,10 @@ class Varied(RolloutActor):
         return {**super().info(), "gpu": f"GPU {self.number}"}
 
 
-def trained(tiny_world: Path, out: Path, *more: str) -> int:
+def trained(tiny_world: Path, out: Path, *more: str, actor: type = RolloutActor) -> int:
     settings = ["rollout.size=2", "loop.steps=1", "heldout.every=100", *more]
     overrides = [word for setting in settings for word in ("--set", setting)]
-    return main([str(tiny_world), "--out", str(out), "--executor", "local", *overrides])
+    return main_with("rollout", actor)([str(tiny_world), "--out", str(out), "--executor", "local", *overrides])
 
 
 def test_the_run_folder_says_where_every_worker_ran_and_in_what(tiny_world: Path, tmp_path: Path) -> None:
@@ -98,12 +97,11 @@ def test_the_run_folder_says_where_every_worker_ran_and_in_what(tiny_world: Path
 
 
 def test_a_run_that_must_be_repeatable_does_not_begin_on_different_gpus_another_says_so(
-    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipelines.workers, "RolloutActor", Varied)
-    assert trained(tiny_world, tmp_path / "refused") == 2
+    assert trained(tiny_world, tmp_path / "refused", actor=Varied) == 2
     assert "rollout do not compute alike: 1 x GPU 1, 1 x GPU 2" in capsys.readouterr().err
     assert not (tmp_path / "refused" / "metrics.jsonl").exists()
-    assert trained(tiny_world, tmp_path / "warned", 'loop.order="ready"') == 0
+    assert trained(tiny_world, tmp_path / "warned", 'loop.order="ready"', actor=Varied) == 0
     events = (tmp_path / "warned" / "events.jsonl").read_text()
     assert events.count("mixed_gpus") == 1

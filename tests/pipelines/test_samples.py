@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import pipelines.workers
 from actors.messages import DrawReport, Prompt, Scores
 from actors.rollout.actor import RolloutActor
 from cluster import places
@@ -32,6 +32,7 @@ from pipelines.train import main
 from tests.pipelines.outbox import Outbox, comes_back
 from tests.pipelines.virtual_world import TimedPacker, TimedStorage, virtual_driver, virtual_pools, virtual_recipe
 from tests.support.plain_run import in_no_time
+from tests.support.runs import main_with
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, GROUPS, K = 4, 2, 4
@@ -41,7 +42,7 @@ def overrides(**values: object) -> list[str]:
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
-def train(recipe: Path, out: Path, *options: str) -> str:
+def train(recipe: Path, out: Path, *options: str, main: Callable[..., int] = main) -> str:
     """Runs in this process; returns the digest."""
     options = ("--executor", "local", *overrides(loop__steps=STEPS, loop__staleness=1), *options)
     assert main([str(recipe), "--out", str(out), *options]) == 0
@@ -78,9 +79,8 @@ def whole(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """The folder of a run that keeps all images, and what was drawn in it."""
     out = tmp_path_factory.mktemp("samples") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.workers, "RolloutActor", RecordingActor)
         patch.setattr(RecordingActor, "drawn", {}, raising=False)
-        train(tiny_world, out, *overrides(samples__every=1))
+        train(tiny_world, out, *overrides(samples__every=1), main=main_with("rollout", RecordingActor))
         return out, RecordingActor.drawn
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu, hardware, learner, reward, rollout
+from bench import gpu, hardware, learner, reward, rollout, zero
+from bench.full_size import IMAGE_MODELS
 from bench.gpu_case import FAMILIES, Case
 
 TINY = ["--tiny", "--device", "cuda", "--repeats", "1"]
@@ -20,16 +21,25 @@ def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(hardware.PEAK_ROUNDS, "cuda", 1)
 
 
-def test_drawing_waits_for_nothing_in_its_loop(tmp_path: Path):
-    rollout.main(["--family", "sd3.5-medium", "--guidance", "4", *TINY, "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "rollout_sd3.5-medium.json").read_text())
+@pytest.mark.parametrize("family", IMAGE_MODELS)
+def test_drawing_waits_for_nothing_in_its_loop(family: str, tmp_path: Path):
+    rollout.main(["--family", family, "--guidance", "4", *TINY, "--out", str(tmp_path)])
+    result = json.loads((tmp_path / f"rollout_{family}.json").read_text())
     assert result["waits"] == "no"
     assert result["dtype"] == "bfloat16"
 
 
-def test_training_runs_with_its_anchor(tmp_path: Path):
-    learner.main(["--family", "sd3.5-medium", "--kl", "0.01", "--micro-batch", "1", *TINY, "--out", str(tmp_path)])
-    assert len(json.loads((tmp_path / "learner_sd3.5-medium.json").read_text())["rows"]) == 2
+@pytest.mark.parametrize("family", IMAGE_MODELS)
+def test_training_runs_with_its_anchor(family: str, tmp_path: Path):
+    learner.main(["--family", family, "--kl", "0.01", "--micro-batch", "1", *TINY, "--out", str(tmp_path)])
+    assert len(json.loads((tmp_path / f"learner_{family}.json").read_text())["rows"]) == 2
+
+
+def test_ranks_are_timed_beside_plain_torch(tmp_path: Path):
+    zero.main(["--quick", "--device", "cuda", "--stages", "3", "--updates", "1", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "zero.json").read_text())["rows"]
+    assert [(row["stage"], row["ranks"]) for row in rows] == [(0, 1), (3, 1)]
+    assert all(row["peak_mb"] > 0 for row in rows)
 
 
 def test_the_likelihood_agrees_with_the_obvious_way():

@@ -1,17 +1,32 @@
-"""Whole runs in this process, as tests ask for them, and the records that they leave."""
+"""Whole runs as tests ask for them, with actors of their own where need be, and the records that runs leave."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.train import main
+from actors.messages import Prompt
+from cluster.tasks import PoolSpec
+from pipelines.config import Recipe
+from pipelines.train import main, program
+from pipelines.workers import MakePools, pool_specs
 
 
 def overrides(**values: object) -> list[str]:
     """`--set` for each value; two underscores in a name stand for a dot."""
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+def main_with(pool: str, actor: type, pools: MakePools = pool_specs) -> Callable[..., int]:
+    """The main job with another actor in one of its pools."""
+
+    def changed(recipe: Recipe, example: Prompt | None) -> list[PoolSpec]:
+        return [replace(spec, actor=actor) if spec.name == pool else spec for spec in pools(recipe, example)]
+
+    return program(changed)
 
 
 def train(recipe: Path, out: Path, *options: str, code: int = 0) -> dict[str, Any]:
