@@ -192,9 +192,13 @@ def image_bytes(recipe: Recipe, shape: Shape) -> int:
 
 def rows_of_update(recipe: Recipe, shape: Shape) -> int:
     """Rows of the transformer's batch in a backward: samples of a micro-batch times their points, twice with guidance in the loss."""
-    objective = recipe.objective
-    samples = min(recipe.policy.micro_batch, samples_of_rank(recipe))
-    return samples * objective.points * (2 if objective.guides and shape.doubles(recipe.rollout.guidance_scale) else 1)
+    return min(recipe.policy.micro_batch, samples_of_rank(recipe)) * rows_of_sample(recipe, shape)
+
+
+def rows_of_sample(recipe: Recipe, shape: Shape) -> int:
+    """Rows of the transformer's batch for a sample in the loss: its points, twice with guidance."""
+    guided = recipe.objective.guides and shape.doubles(recipe.rollout.guidance_scale)
+    return recipe.objective.points * (2 if guided else 1)
 
 
 def samples_of_rank(recipe: Recipe) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Recipe, UserError
-from pipelines.memory import samples_of_rank
+from pipelines.memory import rows_of_sample, samples_of_rank
 from pipelines.memory_families import Shape
 from pipelines.memory_judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
 from pipelines.memory_models import Judge, Part
@@ -91,9 +91,8 @@ def update_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
     With activation checkpointing the forward is done twice.
     """
     objective, once = recipe.objective, _once(recipe, part, shape)
-    rows = objective.points * (2 if objective.guides and shape.doubles(recipe.rollout.guidance_scale) else 1)
     passes = once.training + (objective.anchors + int(recipe.policy.activation_checkpointing)) * once.forward
-    return samples_of_rank(recipe) * rows * passes
+    return samples_of_rank(recipe) * rows_of_sample(recipe, shape) * passes
 
 
 def score_flops(recipe: Recipe, judge: Judge, shape: Shape) -> float:
