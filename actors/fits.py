@@ -24,7 +24,7 @@ def misfits(pipeline: Path | None, vlm: Path | None) -> Misfits:
 
     quiet()
     from actors.diffusion.family import family_class
-    from actors.model_weights import check_pipeline_weights, check_vlm_weights
+    from actors.models.weights import check_pipeline_weights, check_vlm_weights
     from actors.vlm.family import vlm_class
 
     found: list[str | None] = [None, None]

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cluster.storage import Storage, check, read_manifest
+from cluster.storage.documents import Storage, check, read_manifest
 
 MB = 2**20
 QUIET = ("heldout.images_per_category=1", "heldout.images_per_category_during=1", "heldout.every=100000")

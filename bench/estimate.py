@@ -36,17 +36,17 @@ from actors.policy.actor import PolicyActor
 from actors.process import prepare
 from bench.gang import in_processes
 from bench.hardware import resident_bytes
-from bench.tiny_sd3 import make_tiny_sd3
 from bench.zero import CASES
-from pipelines import architectures
-from pipelines.config import load_recipe
-from pipelines.memory import decoder_numel, policy_rank, samples_of_rank, trained_bytes
-from pipelines.memory_families import shape_of
-from pipelines.memory_judge import TEXT_INNER, TEXT_WIDTHS
-from pipelines.memory_models import image_model, known
-from pipelines.memory_networks import Pass, backward_bytes, forward_bytes, network_of, saved_bytes
-from tests.actors.policy.gang import samples, settings
-from tests.live_bytes import LiveBytes, saved_for_backward
+from pipelines.preflight.memory import architectures
+from pipelines.preflight.memory.estimate import decoder_numel, policy_rank, samples_of_rank, trained_bytes
+from pipelines.preflight.memory.families import shape_of
+from pipelines.preflight.memory.judge import TEXT_INNER, TEXT_WIDTHS
+from pipelines.preflight.memory.models import image_model, known
+from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, network_of, saved_bytes
+from pipelines.recipe.load import load_recipe
+from tests.support.gang import samples, settings
+from tests.support.live_bytes import LiveBytes, saved_for_backward
+from toy.random_models.sd3 import make_tiny_sd3
 
 MIB = 2**20
 ROWS, LATENT_SIDE, TEXT, RANK = 2, 64, 512, 32  # 512 px

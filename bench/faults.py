@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.faults_nodes import PLACES, add_easel, cluster_without_easels, kill_node_of
-from bench.faults_world import Run, overrides
 from cluster.connect import connect
+from tests.support.faults_nodes import PLACES, add_easel, cluster_without_easels, kill_node_of
+from tests.support.faults_world import Run, overrides
 
 RECIPE = Path("recipes/toy.toml")
 SETTINGS: dict[str, object] = {

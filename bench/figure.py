@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from pipelines.charts import HEIGHT, LEFT, WIDTH, Chart
+from pipelines.reporting.charts import HEIGHT, LEFT, WIDTH, Chart
 
 COLORS = ("#2a6fdb", "#d9822b", "#3a9e5c", "#a04bbf", "#c23b4b", "#4aa3a8", "#7a6a53")
 STYLE = """svg{background:#fff;font:12px sans-serif}.grid{stroke:#e3e3e3}.zero{stroke:#9a9a9a}

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from actors.diffusion.family import Conditions, Family, LoadOptions, load_family
 from actors.seeds import seed_of, stream_of
 from bench.full_size_judge import fill
-from bench.tiny_families import MAKERS
-from pipelines.architectures import load
+from pipelines.preflight.memory.architectures import load
+from toy.random_models.families import MAKERS
 
 CAPTION = "a red circle"
 EMPTY_TOKENS = 8  # of the empty caption, in families whose captions have different lengths

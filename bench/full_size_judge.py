@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImagePr
 
 from actors.reward.promptecho import PromptEcho
 from actors.vlm.qwen_tower import quicken
-from bench.tiny_models import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer
-from pipelines.architectures import load
+from pipelines.preflight.memory.architectures import load
+from toy.random_models.vlms import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer
 
 VLMS = ("qwen2.5-vl-7b", "qwen3-vl-8b", "qwen3-vl-32b")
 NARROW_QWEN: dict[str, dict[str, Any]] = {

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipelines.config import Recipe
-from pipelines.memory import Actor, Models, estimate
-from pipelines.memory_families import Shape, shape_of
-from pipelines.memory_models import image_model, judge
 from pipelines.planning.flops import draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY
+from pipelines.preflight.memory.estimate import Actor, Models, estimate
+from pipelines.preflight.memory.families import Shape, shape_of
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.recipe.training import Recipe
 
 GIB = 2**30
 FAMILIES = {

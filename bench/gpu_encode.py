@@ -17,8 +17,8 @@ from bench.full_size import IMAGE_MODELS, default_dtype, save_narrow
 from bench.full_size_judge import fill
 from bench.gpu_case import FAMILIES, GIB, Case
 from bench.gpu_watch import see
-from pipelines.architectures import load
-from pipelines.memory_models import ENCODER, PIPELINES
+from pipelines.preflight.memory.architectures import load
+from pipelines.preflight.memory.models import ENCODER, PIPELINES
 
 
 def measure(case: Case) -> Iterator[tuple[str, dict[str, Any]]]:

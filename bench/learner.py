@@ -33,8 +33,8 @@ from bench.command import command_line, fill_in, finish, start, surroundings
 from bench.flops import TRANSFORMERS, Flops
 from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_config
 from bench.hardware import median_of_pairs, peak_memory, take_turns
-from pipelines.architectures import load
-from pipelines.tables import Policy
+from pipelines.preflight.memory.architectures import load
+from pipelines.recipe.tables import Policy
 
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # relative, of the norms of the two gradients
 LEARNING_RATE = 1e-12  # so that every turn has the same weights

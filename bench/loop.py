@@ -28,17 +28,18 @@ from rich.progress import track
 from actors.messages import Prompt
 from bench.loop_tables import driver_table, utilisation_table
 from cluster.connect import connect
-from cluster.executor import RayExecutor
+from cluster.executors.on_ray import RayExecutor
+from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import Executor, Outcome, PoolSpec
-from cluster.virtual import VirtualExecutor
-from pipelines.config import Recipe, dump_recipe, parse_recipe
-from pipelines.display import Display
-from pipelines.driver import Driver
-from pipelines.evaluation import HeldoutPlan
+from pipelines.data.prompts import PromptList, PromptOrder
+from pipelines.engine.driver import Driver
+from pipelines.monitoring.terminal import Display
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
-from pipelines.prompts import PromptList, PromptOrder
-from pipelines.run_folder import RunFolder
+from pipelines.recipe.load import dump_recipe, parse_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
+from pipelines.training.heldout_plan import HeldoutPlan
 
 CHUNK = 2  # images per score
 SHORT = 0.4  # what the stages that do not limit a run take, relative to the one that does

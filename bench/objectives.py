@@ -29,7 +29,7 @@ from rich.table import Table
 
 from bench.figure import standalone
 from bench.hardware import machine
-from pipelines.charts import Line, line_chart
+from pipelines.reporting.charts import Line, line_chart
 
 RECIPES = {"awm": "recipes/toy.toml", "flow_grpo": "recipes/toy_flow_grpo.toml", "nft": "recipes/toy_nft.toml"}
 IMAGES_PER_STEP = 96  # of the miniature world's recipes

@@ -28,8 +28,8 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from actors.diffusion import lora
+from actors.diffusion.families.sd3 import StableDiffusion3
 from actors.diffusion.sample import starting_noise
-from actors.diffusion.sd3 import StableDiffusion3
 from actors.messages import Adapter, DrawPart, DrawRequest, Latents, Prompt, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
@@ -41,8 +41,9 @@ from actors.process import prepare
 from actors.reward.promptecho import PromptEcho
 from actors.rollout.generate import Generator
 from bench.hardware import machine, median_of_pairs, take_turns
-from pipelines.config import Recipe, load_recipe
-from pipelines.prompts import load_prompts
+from pipelines.data.prompts import load_prompts
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
 
 RECIPE = Path("recipes/toy.toml")
 ROUNDING = 1  # of 255, between our pixels and the pipeline's

@@ -26,14 +26,15 @@ from rich.table import Table
 
 from bench.loop import Scenario, measure, pools, recipe_of, resident_mb
 from cluster.connect import connect
-from pipelines.config import Recipe, load_recipe
-from pipelines.memory import Models
-from pipelines.memory_models import image_model, judge
 from pipelines.planning.gpus import gpu_named
 from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import simulate
 from pipelines.planning.splits import scaled
 from pipelines.planning.times import Duration, Estimated, Times
+from pipelines.preflight.memory.estimate import Models
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
 
 RECIPE = Path("recipes/sd35m_8gpu.toml")
 TOY = Path("recipes/toy.toml")

@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pipelines.prompts import PromptOrder, load_prompt_sets
-from pipelines.tables import Data
+from pipelines.data.prompts import PromptOrder, load_prompt_sets
+from pipelines.recipe.tables import Data
 
 MB = 2**20
 FILES = 8

@@ -37,7 +37,7 @@ from actors.reward.promptecho import QUERY, PromptEcho
 from bench import judge
 from bench.command import fill_in, finish, surroundings
 from bench.hardware import MB, machine, peak_memory, take_turns
-from bench.tiny_models import make_tiny_llava
+from toy.random_models.vlms import make_tiny_llava
 
 JUDGE = Path("toy/models/judge")
 WORDS = "a red circle left of a blue square and a green triangle above a yellow circle".split()

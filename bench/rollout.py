@@ -27,7 +27,7 @@ from bench.command import command_line, fill_in, finish, start, surroundings
 from bench.flops import TRANSFORMERS
 from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_config
 from bench.hardware import median_of_pairs, peak_memory, take_turns
-from pipelines.architectures import load
+from pipelines.preflight.memory.architectures import load
 
 AGREEMENT = 1e-3  # relative, in float32; in bfloat16, in which most pipelines also step, the difference is only told
 USUAL = {"size": 512, "steps": 20, "batch": 8}

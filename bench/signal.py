@@ -38,8 +38,8 @@ from actors.process import prepare
 from actors.reward.promptecho import PromptEcho
 from actors.seeds import seed_of
 from bench.hardware import machine
-from pipelines.config import load_recipe
-from pipelines.prompts import load_prompts
+from pipelines.data.prompts import load_prompts
+from pipelines.recipe.load import load_recipe
 
 RECIPE = Path("recipes/toy.toml")
 SAMPLER = ("rollout.steps=8",)  # of which the variants train some

@@ -37,8 +37,8 @@ from actors.policy.actor import PolicyActor
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.process import prepare
 from bench.hardware import MB, machine, resident_bytes
-from bench.tiny_sd3 import make_tiny_sd3
-from pipelines.tables import Policy
+from pipelines.recipe.tables import Policy
+from toy.random_models.sd3 import make_tiny_sd3
 
 WARMUP = 2
 SD35_MEDIUM = {

@@ -21,9 +21,9 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster import speaking
-from cluster.runs import Run, RunEnded, RunGone, UserError, find_run
+from cluster.control.client import Run, RunEnded, RunGone, UserError, find_run
+from cluster.control.status_table import show
 from cluster.speaking import fail
-from cluster.table import show
 from cluster.tasks import STARTING
 
 LOOK_EVERY_S = 1.0

@@ -14,11 +14,11 @@ import ray
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
-from cluster.address import CannotJoin, check_address, lets_in, speaks_plainly
-from cluster.here import clusters_here
-from cluster.machine import CannotStart, check_machine
-from cluster.session import session_of_its_own
-from cluster.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
+from cluster.joining.address import CannotJoin, check_address, lets_in, speaks_plainly
+from cluster.joining.here import clusters_here
+from cluster.joining.machine import CannotStart, check_machine
+from cluster.joining.session import session_of_its_own
+from cluster.joining.token import FILE_NAME, MODE, PATH, VALUE, VARIABLES, keep_token
 
 ROOT = Path(__file__).resolve().parent.parent
 

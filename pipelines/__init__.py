@@ -2,9 +2,9 @@
 
 import sys
 
-from pipelines import interpreter, startup
+from pipelines.preflight import interpreter, packages
 
-problem = interpreter.problem() or startup.problem()
+problem = interpreter.problem() or packages.problem()
 if problem:
     print(f"error {problem}", file=sys.stderr)
     raise SystemExit(2)

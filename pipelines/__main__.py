@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 
-from actors.model_path import ROOT
+from actors.models.path import ROOT
 
 PROGRAMS = {  # name -> (module, what it does)
     "train": ("pipelines.train", "train an image model by a judge's likelihood of the prompts"),
@@ -24,7 +24,7 @@ PROGRAMS = {  # name -> (module, what it does)
     "prefetch": ("pipelines.prefetch", "download the models of a recipe, once per node"),
     "cluster": ("cluster.__main__", "look at a run, scale its pools, stop it"),
 }
-PARSERS = {"train": "pipelines.arguments:train_parser"}  # where it is not the module's make_parser
+PARSERS = {"train": "pipelines.recipe.arguments:train_parser"}  # where it is not the module's make_parser
 SHELLS = ("bash", "zsh", "tcsh")
 
 

@@ -3,9 +3,10 @@
     python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
     python -m pipelines.doctor RAY_JOB [RECIPE] [--gpu-memory 80]
 
-With a RayJob of KubeRay it checks that as well (pipelines/manifest/check.py), and the recipe is taken as the job's command changes it.
-Needs neither a GPU nor torch, nor the models' files if their hub names are known (pipelines/memory_models.py). Exit codes: 0 it fits,
-1 it cannot fit, 2 a user's mistake, as `pipelines.train` tells it, whether it fits or not.
+With a RayJob of KubeRay it checks that as well (pipelines/submitting/manifest/check.py), and the recipe is taken as the
+job's command changes it. Needs neither a GPU nor torch, nor the models' files if their hub names are known
+(pipelines/preflight/memory/models.py). Exit codes: 0 it fits, 1 it cannot fit, 2 a user's mistake, as `pipelines.train`
+tells it, whether it fits or not.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from rich.text import Text
 
 from actors.mistake import Mistake
 from cluster import speaking
-from pipelines import checks
-from pipelines.advice import first_change, least_need
-from pipelines.arguments import path_of
-from pipelines.config import Recipe, UserError, load_recipe
-from pipelines.manifest.check import SUFFIXES, check_manifest, warnings_of_job
-from pipelines.memory import GIB, Actor, Estimate, Models, card_needed, estimate, fullest_gpu
-from pipelines.memory_host import GPUS_OF_NODE, starting_at_once
-from pipelines.memory_models import image_model, judge
 from pipelines.planning.sureness import split_warnings
-from pipelines.symptoms import gpus_not_asked_for, obstacles, warnings
+from pipelines.preflight import checks
+from pipelines.preflight.advice import first_change, least_need
+from pipelines.preflight.memory.estimate import GIB, USABLE, Actor, Estimate, Models, card_needed, estimate, fullest_gpu
+from pipelines.preflight.memory.host import GPUS_OF_NODE, starting_at_once
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles, warnings
+from pipelines.recipe.arguments import path_of
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.submitting.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 
-USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
 UNITS = ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 UNASKED = (
     "whether the weights are those of their models was not asked, since torch and its libraries are not installed here: workers"

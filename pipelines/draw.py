@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actors.mistake import Mistake
-from actors.model_path import PIPELINE_MARKER, check_model, located
+from actors.models.path import PIPELINE_MARKER, check_model, located
 from actors.process import prepare
 from cluster import speaking
-from cluster.places import is_text
-from pipelines.arguments import path_of
-from pipelines.config import UserError
-from pipelines.grids import draw_grid
-from pipelines.trained import LAST, Trained, absolute, check_free, is_trained, open_trained
+from cluster.storage.files import is_text
+from pipelines.recipe.arguments import path_of
+from pipelines.recipe.errors import UserError
+from pipelines.run_folder.grids import draw_grid
+from pipelines.training.trained import LAST, Trained, absolute, check_free, is_trained, open_trained
 
 if TYPE_CHECKING:
     from actors.rollout.painter import Drawing, Painter

@@ -18,12 +18,12 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.mistake import Mistake
-from actors.model_path import PIPELINE_MARKER, check_model
+from actors.models.path import PIPELINE_MARKER, check_model
 from actors.process import prepare
 from cluster import speaking
-from pipelines.arguments import path_of
-from pipelines.config import UserError
-from pipelines.trained import LAST, Trained, absolute, check_free, open_trained
+from pipelines.recipe.arguments import path_of
+from pipelines.recipe.errors import UserError
+from pipelines.training.trained import LAST, Trained, absolute, check_free, open_trained
 
 CARD = "README.md"
 

@@ -22,12 +22,6 @@ from rich.table import Table
 
 from actors.mistake import Mistake
 from cluster import speaking
-from pipelines.arguments import path_of
-from pipelines.config import Recipe, UserError, load_recipe
-from pipelines.doctor import USABLE
-from pipelines.memory import GIB, Models
-from pipelines.memory_models import image_model, judge
-from pipelines.place import check_writable
 from pipelines.planning.gpus import DRIVER_S, gpu_named
 from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import STEADY, WAITING, simulate
@@ -45,7 +39,14 @@ from pipelines.planning.splits import (
 )
 from pipelines.planning.sureness import OFF, least_share
 from pipelines.planning.times import Estimated, Source
-from pipelines.symptoms import obstacles
+from pipelines.preflight.memory.estimate import GIB, USABLE, Models
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.verdicts import obstacles
+from pipelines.recipe.arguments import path_of
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.location import check_writable
 
 STEADY_AT_SCALE = 2
 WIDTH = 140  # of a table: a pipe has no width of its own

@@ -16,12 +16,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from actors.model_hub import OnDisk, bring_here
-from actors.model_path import PIPELINE_MARKER, VLM_MARKER
+from actors.models.hub import OnDisk, bring_here
+from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 from cluster import speaking
-from pipelines.arguments import path_of
-from pipelines.config import Recipe, UserError, load_recipe
-from pipelines.memory import GIB
+from pipelines.preflight.memory.estimate import GIB
+from pipelines.recipe.arguments import path_of
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
 
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # on nodes: bars of many processes would be one heap
 
@@ -66,10 +68,10 @@ def fetch_here(recipe: Recipe, console: Console) -> int:
 
 def fetch_on_nodes(recipe: Recipe, console: Console) -> int:
     """Each node's models to that node, all nodes at once. Raises UserError where no cluster can be joined, or no node is for a worker."""
-    from cluster.address import CannotJoin
     from cluster.connect import connect
-    from cluster.on_nodes import call_on, homes
-    from pipelines.workers import pool_specs
+    from cluster.joining.address import CannotJoin
+    from cluster.workers.on_nodes import call_on, homes
+    from pipelines.training.pools import pool_specs
 
     try:
         speaking.say(console, connect())

@@ -26,11 +26,22 @@ from ray.job_submission import JobDetails, JobStatus
 
 from cluster import speaking
 from cluster.stops import STOPPED
-from pipelines import shipping
-from pipelines.arguments import path_of
-from pipelines.checks import sample_prompts
-from pipelines.config import UserError, load_recipe
-from pipelines.jobs import STOP_S, ClusterLost, Jobs, Refused, reach
+from pipelines.preflight.checks import sample_prompts
+from pipelines.recipe.arguments import path_of
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.run_folder.provenance import git_revision
+from pipelines.submitting.job_server import STOP_S, ClusterLost, Jobs, Refused, reach
+from pipelines.submitting.package import (
+    check_out,
+    check_paths,
+    check_size,
+    list_files,
+    mebibytes,
+    name_in,
+    pack,
+    takes_prompts,
+)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
 FINAL = (0, 2, STOPPED)  # exit codes after which another try would change nothing, or is not wanted
@@ -91,12 +102,12 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     if options.retries < 0:
         raise UserError(f"--retries {options.retries}: give a number of 0 or more")
     recipe = load_recipe(options.recipe, options.set)
-    out = shipping.check_out(options.out)
-    files = shipping.list_files()
-    shipping.check_size(files)
-    name = shipping.name_in(options.recipe, files)
-    shipping.check_paths(recipe, files)
-    if shipping.takes_prompts(recipe, files):
+    out = check_out(options.out)
+    files = list_files()
+    check_size(files)
+    name = name_in(options.recipe, files)
+    check_paths(recipe, files)
+    if takes_prompts(recipe, files):
         sample_prompts(recipe)
     run = recipe.run.name or out.rpartition("/")[2]
     run_id = options.run_id
@@ -111,11 +122,11 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     # job_name is the name that Ray's dashboard shows
     metadata = {"job_name": run, "run": run, "recipe": name, "out": out}
     order = Order(run_id, entrypoint(name, out, options.set), package, metadata)
-    if revision := shipping.git_revision():
+    if revision := git_revision():
         order.metadata["git_revision"] = revision
     check_new(jobs, order)
-    shipping.pack(files, package)
-    note(f"{len(files)} files, {shipping.mebibytes(package.stat().st_size)}; git revision {revision or 'unknown'}")
+    pack(files, package)
+    note(f"{len(files)} files, {mebibytes(package.stat().st_size)}; git revision {revision or 'unknown'}")
     if options.no_wait:
         send(jobs, order, 1)
         note(how_to(order.job(1), client.get_address()))

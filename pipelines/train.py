@@ -14,35 +14,38 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from rich.console import Console
 
 from cluster import speaking
-from cluster.placement import PlacementError
+from cluster.placement.fit import PlacementError
 from cluster.stops import STOPPED, nothing, stops
 from cluster.tasks import WorkerMistakeError, WorkerStartError
-from pipelines import workers
-from pipelines.arguments import AUTO, parse_train
-from pipelines.beginning import choose_checkpoint, leases, load_data, open_folder, out_of
-from pipelines.checkpoints import Found, changes_since
-from pipelines.config import UserError, load_recipe
-from pipelines.display import Display
-from pipelines.driver import Driver
-from pipelines.ending import STOPPED_AT_THE_START, nothing_done, show_end, stopped_at_the_start, write_summary
-from pipelines.lease import PlaceTaken
+from pipelines.engine.checkpoint import Found, changes_since
+from pipelines.engine.driver import Driver
+from pipelines.engine.recovery import report_damage
 from pipelines.monitoring.monitors import check_monitors, monitors
+from pipelines.monitoring.start_line import Starting
+from pipelines.monitoring.terminal import Display, heldout_table
 from pipelines.monitoring.watchers import Watchers
-from pipelines.place import Place, check_writable
-from pipelines.provenance import provenance
-from pipelines.recovery import RunFailed, report_damage
-from pipelines.roster import Roster
-from pipelines.run_folder import RunFolder
-from pipelines.shipping import check_out_of_job
-from pipelines.starting import Starting
+from pipelines.recipe.arguments import AUTO, parse_train
+from pipelines.recipe.errors import RunFailed, UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.reporting.page import write_report
+from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.lease import PlaceTaken
+from pipelines.run_folder.location import RunLocation, check_writable
+from pipelines.run_folder.provenance import provenance
+from pipelines.run_folder.roster import Roster
+from pipelines.submitting.package import check_out_of_job, in_job
+from pipelines.training.beginning import choose_checkpoint, leases, load_data, open_folder, out_of
+from pipelines.training.ending import STOPPED_AT_THE_START, nothing_done, stopped_at_the_start, write_summary
+from pipelines.training.pools import MakePools, make_executor, pool_specs
 
 
-def program(pools: workers.MakePools) -> Callable[..., int]:
+def program(pools: MakePools) -> Callable[..., int]:
     """The main job with workers of these pools: a function of the words of the command line that returns the exit code."""
 
     @speaking.program
@@ -59,13 +62,13 @@ def program(pools: workers.MakePools) -> Callable[..., int]:
     return main
 
 
-def train(options: argparse.Namespace, pools: workers.MakePools, console: Console) -> int:
+def train(options: argparse.Namespace, pools: MakePools, console: Console) -> int:
     """One run from recipe to report."""
     check_out_of_job(options.out)
     recipe = load_recipe(options.recipe, options.set)
     check_monitors(recipe)
     order, heldout, inputs = load_data(recipe, options.executor)
-    place = Place(out_of(options))
+    place = RunLocation(out_of(options))
     root = recipe.loop.checkpoints or place.checkpoints
     say = partial(speaking.say, console)
     with leases(place, root, options.take_over, say) as held, place:
@@ -79,7 +82,7 @@ def train(options: argparse.Namespace, pools: workers.MakePools, console: Consol
         try:
             with Starting(console) as starting:
                 specs, name = pools(recipe, heldout.example()), f"{place.name}-{os.getpid()}"
-                executor = workers.make_executor(specs, recipe.cluster, options.executor, name, place.path, starting)
+                executor = make_executor(specs, recipe.cluster, options.executor, name, place.path, starting)
                 executor.start()
             try:
                 roster = Roster(recipe)
@@ -149,7 +152,35 @@ def stop(driver: Driver) -> None:
     driver.stop()
 
 
-main = program(workers.pool_specs)
+def show_end(status: str, place: RunLocation, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
+    """The last words of a run: its figures, where they are, and how to go on."""
+    try:
+        report = f"{place.shown}/{write_report(folder.path).name}"
+        if status == "done":
+            console.print(heldout_table(folder.read_heldout()))
+    except Exception as error:  # the run has ended as it has, whatever cannot be shown of it
+        with suppress(OSError):
+            folder.event("report_failed", message=repr(error))
+        report = f"could not be written: {error!r}; python -m pipelines.report {shlex.quote(place.shown)} tries again"
+    summary = f"\nsummary  {place.shown}/summary.json" if folder.read_summary() else ""
+    speaking.say(console, f"report   {report}{summary}\nfolder   {place.shown}  ({status})")
+    if status in ("stopped", STOPPED_AT_THE_START):
+        speaking.say(console, f"continue with: {command_to_continue(options, place)}")
+        if in_job():  # the last line is what Ray's dashboard and `ray job list` show of such a job
+            speaking.say(console, f"stopped on request (exit code {STOPPED}; Ray lists such a job as FAILED)")
+
+
+def command_to_continue(options: argparse.Namespace, place: RunLocation) -> str:
+    """What to paste into a shell to go on with a run that was stopped."""
+    given = [word for override in options.set for word in ("--set", override)]
+    if options.executor != "ray":
+        given += ["--executor", options.executor]
+    return shlex.join(
+        ["python", "-m", "pipelines.train", str(options.recipe), "--out", place.shown, *given, "--resume"]
+    )
+
+
+main = program(pool_specs)
 
 if __name__ == "__main__":
     sys.exit(main())

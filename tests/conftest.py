@@ -9,11 +9,11 @@ import pytest
 import ray
 import torch
 
-from bench.tiny_sd3 import make_tiny_sd3
 from cluster.connect import connect
-from tests.flaky_s3 import FlakyS3
+from tests.support.flaky_s3 import FlakyS3
 from tests.support.plain_world import make_plain_world
-from tests.tiny_world import make_tiny_world
+from tests.support.tiny_world import make_tiny_world
+from toy.random_models.sd3 import make_tiny_sd3
 
 # a shell's background job ignores Ctrl-C, and so would the processes that the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)

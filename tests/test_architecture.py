@@ -1,12 +1,16 @@
-"""What `make lint` cannot see: which heavy packages are loaded when a driver starts."""
+"""What `make lint` cannot see: which heavy packages are loaded when a driver starts, and how the house is kept."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pipelines.__main__ import PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTORS = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("actors/*/actor.py"))
@@ -22,10 +26,10 @@ def loaded(module: str, *watched: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "pipelines.config",
-        "pipelines.loop",
+        "pipelines.recipe.load",
+        "pipelines.engine.loop",
         "pipelines.report",
-        "pipelines.display",
+        "pipelines.monitoring.terminal",
         "pipelines.doctor",
         "pipelines.plan",
     ],
@@ -34,15 +38,50 @@ def test_recipes_the_loop_and_the_report_load_neither_torch_nor_ray(module: str)
     assert loaded(module, "torch", "ray", "transformers", "diffusers") == set()
 
 
-@pytest.mark.parametrize("module", ["pipelines.train", "cluster.executor", "cluster.local", *ACTORS])
+@pytest.mark.parametrize("module", ["pipelines.train", "cluster.executors.on_ray", "cluster.executors.local", *ACTORS])
 def test_a_driver_loads_no_torch(module: str) -> None:
     """Nor with the classes of the actors, which it names when it starts workers: a room is loaded when one is made."""
     assert loaded(module, "torch", "transformers", "diffusers") == set()
 
 
 def test_a_judge_loads_no_diffusers() -> None:
-    assert loaded("actors.model_weights", "transformers", "diffusers") == {"transformers"}
+    assert loaded("actors.models.weights", "transformers", "diffusers") == {"transformers"}
 
 
 def test_the_actors_are_found() -> None:
     assert {"actors.policy.actor", "actors.reward.actor", "actors.rollout.actor"} <= set(ACTORS)
+
+
+ROOMS = sorted({path.parent for top in ("pipelines", "cluster", "actors") for path in (ROOT / top).rglob("*.py")})
+MOST_MODULES = 14
+OF_BENCH = {"tests/simcuda/device_benches.py"}  # runs the benchmarks on the make-believe device
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())
+def test_a_room_can_be_overlooked(room: Path) -> None:
+    assert len(list(room.glob("*.py"))) <= MOST_MODULES
+
+
+def test_the_top_of_pipelines_holds_programs_and_nothing_else() -> None:
+    modules = {f"pipelines.{path.stem}" for path in (ROOT / "pipelines").glob("*.py") if not path.stem.startswith("__")}
+    assert modules == {module for module, _ in PROGRAMS.values() if module.startswith("pipelines.")}
+
+
+def imported(top: str) -> Iterator[tuple[str, str]]:
+    """Every import below a folder of the repository: the file, and the module that is imported."""
+    for path in (ROOT / top).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            for name in names:
+                yield (
+                    path.relative_to(ROOT).as_posix(),
+                    f"{node.module}.{name}" if isinstance(node, ast.ImportFrom) else name,
+                )
+
+
+def test_tests_and_benchmarks_share_tests_support_alone() -> None:
+    """Neither stands on the other."""
+    foreign = [found for found in imported("bench") if found[1].startswith("tests.")]
+    assert [found for found in foreign if not found[1].startswith("tests.support.")] == []
+    of_bench = [file for file, module in imported("tests") if module.startswith("bench.")]
+    assert [file for file in of_bench if not file.startswith("tests/bench/") and file not in OF_BENCH] == []

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.manifest.entrypoint import IN_IMAGE
-from pipelines.shipping import list_files
+from pipelines.submitting.manifest.entrypoint import IN_IMAGE
+from pipelines.submitting.package import list_files
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = yaml.safe_load((ROOT / "ray_job.yaml").read_text())

@@ -19,7 +19,7 @@ UNPICKLES = {
     "numpy.load",
     "np.load",
 }
-OWN_BYTES = {"pickle.loads": {"cluster/local.py"}}  # what the same process has pickled
+OWN_BYTES = {"pickle.loads": {"cluster/executors/local.py"}}  # what the same process has pickled
 
 
 def tracked(*patterns: str) -> list[Path]:

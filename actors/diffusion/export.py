@@ -15,7 +15,7 @@ from actors.diffusion.adapter_file import WEIGHTS
 from actors.diffusion.family import LoadOptions, load_family
 from actors.diffusion.foreign_lora import as_adapter
 from actors.diffusion.lora import Merger
-from actors.model_path import PIPELINE_MARKER
+from actors.models.path import PIPELINE_MARKER
 
 HERE = "_name_or_path"  # where a part was read from, which says nothing on another machine
 

@@ -22,12 +22,12 @@ from actors.diffusion.compiling import compile_blocks
 from actors.diffusion.parking import Parked
 from actors.diffusion.schedule import ramp, shifted_sigmas
 from actors.mistake import Mistake
-from actors.model_files import read_object
-from actors.model_folder import check_pipeline
-from actors.model_hub import local_folder
-from actors.model_kinds import FAMILIES
-from actors.model_path import PIPELINE_MARKER
-from actors.model_weights import check_pipeline_weights
+from actors.models.files import read_object
+from actors.models.folder import check_pipeline
+from actors.models.hub import local_folder
+from actors.models.kinds import FAMILIES
+from actors.models.path import PIPELINE_MARKER
+from actors.models.weights import check_pipeline_weights
 
 CACHED_CAPTIONS = 256
 PIXELS_AT_ONCE = 2**19  # decoded by the VAE in one call: two images of 512 x 512; a larger image goes alone

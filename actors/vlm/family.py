@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.model_files import read_object
-from actors.model_folder import check_vlm
-from actors.model_kinds import VLMS
-from actors.model_path import VLM_MARKER
+from actors.models.files import read_object
+from actors.models.folder import check_vlm
+from actors.models.kinds import VLMS
+from actors.models.path import VLM_MARKER
 
 if TYPE_CHECKING:  # the interface can be read without torch
     import numpy as np
@@ -65,8 +65,8 @@ def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device, image_
 
     Raises Mistake where there is no whole model, or none that a family covers, and ValueError for a budget that it cannot keep.
     """
-    from actors.model_hub import local_folder
-    from actors.model_weights import check_vlm_weights
+    from actors.models.hub import local_folder
+    from actors.models.weights import check_vlm_weights
 
     folder = local_folder(path_or_name, VLM_MARKER)
     check_vlm(folder)

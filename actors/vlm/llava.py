@@ -12,7 +12,7 @@ from actors.vlm.frozen import FrozenVlm, Shown, pictures
 class Llava(FrozenVlm):
     """A frozen LlavaForConditionalGeneration: every image is one square, and a fixed number of tokens.
 
-    Left out: Pixtral vision towers, whose number of image tokens varies with the image (refused in actors/model_folder.py).
+    Left out: Pixtral vision towers, whose number of image tokens varies with the image (refused in actors/models/folder.py).
     """
 
     def __init__(

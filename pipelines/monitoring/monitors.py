@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipelines.config import Recipe
 from pipelines.monitoring.watchers import Watcher
-from pipelines.run_folder import RunFolder
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
 
 
 def check_monitors(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from pipelines.monitoring.hparams import session_end, session_start
 from pipelines.monitoring.metric_table import Source, scalars
 from pipelines.monitoring.watchers import Record, Watcher
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 
 FLUSH_S = 10.0
 SAMPLES = "samples"  # one tag, so that a slider goes through the steps

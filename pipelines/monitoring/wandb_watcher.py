@@ -7,10 +7,11 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from pipelines.config import Recipe, UserError
 from pipelines.monitoring.metric_table import scalars
 from pipelines.monitoring.watchers import Record, Watcher
-from pipelines.run_folder import RunFolder
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
 
 FINISH_S = 60.0  # to hand over the last figures at the end
 

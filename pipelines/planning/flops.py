@@ -1,7 +1,7 @@
 """How many operations a draw, a score and an update take, in short closed forms on the architecture: enough to plan with.
 
 A transformer's block has, for each token, its attention's matrices and a feed-forward worth eight more, all as wide as the network.
-Embedders, modulation and what only some blocks leave out are not counted: tests/pipelines/planning/test_flops.py holds the forms to 10 % of
+Embedders, modulation and what only some blocks leave out are not counted: tests/bench/test_planned_flops.py holds the forms to 10 % of
 the counted ones (bench/flops.py). A multiplication and an addition are two operations.
 """
 
@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.config import Recipe, UserError
-from pipelines.memory import rows_of_sample, samples_of_rank
-from pipelines.memory_families import Shape
-from pipelines.memory_judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
-from pipelines.memory_models import Judge, Part
-from pipelines.memory_networks import network_of
+from pipelines.preflight.memory.estimate import rows_of_sample, samples_of_rank
+from pipelines.preflight.memory.families import Shape
+from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
+from pipelines.preflight.memory.models import Judge, Part
+from pipelines.preflight.memory.networks import network_of
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.training import Recipe
 
 FEED_FORWARD = 8  # square matrices: two of four times the width, or three gated ones of 8/3 of it
 PER_STREAM = 4  # attention matrices of a token in one attention: query, key, value, output

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.placement import Node, PlacementError, check_nodes
+from cluster.placement.fit import Node, PlacementError, check_nodes
 from cluster.tasks import PoolSpec
-from pipelines.config import UserError
+from pipelines.recipe.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster import places
-from pipelines.config import Recipe, UserError, load_recipe
-from pipelines.memory import Models, image_bytes, samples_of_rank
-from pipelines.memory_families import shape_of
-from pipelines.place import given_by_user, resolved
+from cluster.storage import files
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
-from pipelines.run_folder import METRICS, RECIPE, RunFolder
+from pipelines.preflight.memory.estimate import Models, image_bytes, samples_of_rank
+from pipelines.preflight.memory.families import shape_of
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import METRICS, RECIPE, RunFolder
+from pipelines.run_folder.location import given_by_user, resolved
 
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
@@ -118,7 +120,7 @@ def _brought(url: str, copy: Path) -> Path:
     with given_by_user(url, "--measured"):
         for name in (RECIPE, METRICS):
             with suppress(FileNotFoundError):
-                (copy / name).write_bytes(places.read(f"{url}/{name}"))
+                (copy / name).write_bytes(files.read(f"{url}/{name}"))
     return copy
 
 

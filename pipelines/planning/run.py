@@ -13,18 +13,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from actors.messages import Prompt
+from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import Outcome, PoolSpec
-from cluster.virtual import VirtualExecutor
-from pipelines.config import Recipe, dump_recipe
-from pipelines.driver import Driver
-from pipelines.evaluation import HeldoutPlan
+from pipelines.data.prompts import PromptList, PromptOrder
+from pipelines.engine.driver import Driver
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.gpus import DRIVER_S
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
 from pipelines.planning.times import Times
-from pipelines.prompts import PromptList, PromptOrder
-from pipelines.run_folder import RunFolder
-from pipelines.tables import Autoscale, Monitor, Samples
+from pipelines.recipe.load import dump_recipe
+from pipelines.recipe.tables import Autoscale, Monitor, Samples
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
+from pipelines.training.heldout_plan import HeldoutPlan
 
 STEADY = 8  # steps that are measured, between those that fill the pipeline and those that drain it
 WAITING = "waiting"

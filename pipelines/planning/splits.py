@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from pipelines.config import Recipe, UserError
-from pipelines.memory import Models, card_needed, estimate
 from pipelines.planning.gpus import can_be_placed
 from pipelines.planning.run import Figures, simulate
 from pipelines.planning.times import Source, Times, value_of
+from pipelines.preflight.memory.estimate import Models, card_needed, estimate
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.training import Recipe
 
 CANDIDATES, ALIKE = 6, 2  # splits that are simulated
 STALENESS = (0, 1, 2, 3, 4)

@@ -1,6 +1,6 @@
 """Stages that only sleep, in the place of image model, judge, policy and storage: for planning, and for what orchestration costs.
 
-They sleep in real time, or in virtual time as `cluster/virtual.py` tells them. Each duration is a pure function of what is drawn,
+They sleep in real time, or in virtual time as `cluster/executors/virtual.py` tells them. Each duration is a pure function of what is drawn,
 scored or trained, so that every run of a plan has the same work.
 """
 

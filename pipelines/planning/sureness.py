@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.config import Recipe
-from pipelines.memory import GIB, Models
 from pipelines.planning.gpus import GPUS
 from pipelines.planning.splits import Fits, Split, bound, candidates, own_split, splits, workers_of
 from pipelines.planning.times import Duration, Estimated, Source, Times
+from pipelines.preflight.memory.estimate import GIB, Models
+from pipelines.recipe.training import Recipe
 
 OFF = 0.25  # how far an assumed time may be off
 GOOD_SHARE = 0.9  # of the best split's speed

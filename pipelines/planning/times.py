@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipelines.config import Recipe
-from pipelines.memory import Models, image_bytes, on_gpu
-from pipelines.memory_families import shape_of
-from pipelines.memory_networks import network_of
 from pipelines.planning.flops import backwards_of_rank, draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY, JITTER, NETWORK_GB_PER_S, NODE_GB_PER_S, Gpu
+from pipelines.preflight.memory.estimate import Models, image_bytes, on_gpu
+from pipelines.preflight.memory.families import shape_of
+from pipelines.preflight.memory.networks import network_of
+from pipelines.recipe.training import Recipe
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 
 from actors.diffusion.sample import noise_of
 from actors.seeds import seed_of, stream_of
-from tests import kolmogorov
+from tests.support import kolmogorov
 
 
 def test_a_seed_depends_on_every_part_and_on_nothing_else():

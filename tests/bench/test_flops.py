@@ -10,14 +10,14 @@ from peft import LoraConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.diffusion.flux import ATTENTION
+from actors.diffusion.families.flux import ATTENTION
 from actors.messages import Prompt
 from actors.reward.promptecho import PromptEcho
 from bench.flops import TRANSFORMERS, language_model, vlm, within_windows
 from bench.full_size_judge import VLMS, judge
 from bench.judge import flop_per_image
-from bench.tiny_models import make_tiny_llava
-from pipelines.architectures import load, names
+from pipelines.preflight.memory.architectures import load, names
+from toy.random_models.vlms import make_tiny_llava
 
 FEW = {
     "sd3.5-medium": {"num_layers": 4, "dual_attention_layers": [0, 1]},

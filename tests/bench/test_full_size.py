@@ -10,7 +10,7 @@ import torch
 from actors.messages import Prompt
 from bench.full_size import CAPTION, IMAGE_MODELS, Captions, image_model, make
 from bench.full_size_judge import fill, judge, make_vlm, narrow_vlm
-from pipelines.architectures import load
+from pipelines.preflight.memory.architectures import load
 
 CPU = torch.device("cpu")
 

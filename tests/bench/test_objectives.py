@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.objectives import Point, Variant, figure, learn, reached, sizes, summarise, variants
-from pipelines.config import load_recipe
+from pipelines.recipe.load import load_recipe
 
 CURVE = [Point(0, 1.0, 0.4), Point(10, 2.0, 0.5), Point(20, 4.0, 0.45), Point(30, 5.0, 0.65)]
 

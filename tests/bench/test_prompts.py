@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.prompts import WAYS, main, tell, write_set
-from pipelines.prompts import load_prompts
+from pipelines.data.prompts import load_prompts
 
 
 def test_a_set_has_so_many_different_captions_of_so_many_words(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from actors.diffusion.sample import draw_latents
 from bench.flops import TRANSFORMERS
 from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_config
 from bench.rollout import main
-from pipelines.architectures import load
+from pipelines.preflight.memory.architectures import load
 
 # Where captions are padded, diffusers' transformer sends their length once a step.
 UPSTREAM = {("qwen-image", 4.0): ["as_tensor"] * 3}

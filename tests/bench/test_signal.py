@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench.signal import RECIPE, SAMPLER, agreement, main, variants
-from pipelines.config import Recipe, load_recipe
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
 
 
 def test_agreement_is_the_share_of_the_signal():

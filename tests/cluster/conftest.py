@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.executor import PoolSpec, RayExecutor
+from cluster.executors.on_ray import PoolSpec, RayExecutor
 from tests.cluster.plain_actors import Plain
 
 OF_SPEC = ("mistakes", "size", "gang", "num_cpus", "resources", "min_size", "max_size", "beside_driver")

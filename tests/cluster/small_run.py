@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from cluster.connect import connect
-from cluster.executor import Executor, PlacementError, PoolSpec, RayExecutor
+from cluster.executors.on_ray import Executor, PlacementError, PoolSpec, RayExecutor
 from tests.cluster.plain_actors import Plain, Rank, RanksWait
 
 SPECS = [

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults_world import without_ray
 from cluster import connect
-from cluster.address import CannotJoin, check_address, lets_in
 from cluster.connect import ROOT, worker_env
-from cluster.executor import PoolSpec, RayExecutor, Task
-from cluster.machine import CannotStart
-from cluster.token import MODE, PATH, VALUE
+from cluster.executors.on_ray import PoolSpec, RayExecutor, Task
+from cluster.joining.address import CannotJoin, check_address, lets_in
+from cluster.joining.machine import CannotStart
+from cluster.joining.token import MODE, PATH, VALUE
 from tests.cluster.helpers import run
 from tests.cluster.plain_actors import Plain
+from tests.support.faults_world import without_ray
 
 
 def test_workers_import_from_the_repository_first() -> None:
@@ -80,7 +80,7 @@ def test_an_address_at_which_no_cluster_can_be_is_refused_with_what_to_do(addres
 
 
 def test_what_listens_and_is_no_cluster_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.address.ASK_S", 0.2)
+    monkeypatch.setattr("cluster.joining.address.ASK_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         check_address(address, "RAY_ADDRESS")

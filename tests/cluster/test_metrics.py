@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.metrics import Publisher
-from tests.metrics_port import eventually
+from tests.support.metrics_port import eventually
 
 
 @dataclass(frozen=True)

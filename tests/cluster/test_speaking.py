@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster import speaking
 from cluster.speaking import Outlet
-from pipelines.startup import ROOT
+from pipelines.preflight.packages import ROOT
 
 ODD = "size [/cm] :smile: [bold]läuf[/]"
 TALKS = """

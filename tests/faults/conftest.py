@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults_world import Run, overrides
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from pipelines.train import main
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, eventually_nothing, left_on_the_cluster
+from tests.support.faults_world import Run, overrides
 from tests.support.plain_run import in_no_time
 
 Start = Callable[..., Run]

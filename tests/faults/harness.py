@@ -11,8 +11,8 @@ from pathlib import Path
 
 import ray
 
-from bench.faults_world import Process, Run, workers
-from pipelines.run_folder import Record, RunFolder
+from pipelines.run_folder.folder import Record, RunFolder
+from tests.support.faults_world import Process, Run, workers
 
 CLEAN_UP_S = 30.0  # Ray ends the actors of a driver that died by itself, but not at once
 # words of the command line: who resumes a run matters to no checkpoint, and one process starts at a quarter of the price

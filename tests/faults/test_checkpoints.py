@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults_world import Run, overrides
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from tests.faults.conftest import Reference
 from tests.faults.harness import LOCAL, PLAIN, QUICK, complete_checkpoints, digest_in
+from tests.support.faults_world import Run, overrides
 from tests.support.plain_run import in_no_time
 
 LENGTH = {"loop__steps": 9, "loop__checkpoint_every": 2}

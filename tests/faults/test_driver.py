@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.faults_world import Process, Run, go_on
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import LOCAL, complete_checkpoints, digest_of, is_whole
+from tests.support.faults_world import Process, Run, go_on
 
 LENGTH = {"loop__steps": 40, "loop__staleness": 2}
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.faults_world import ROOT, Run, go_on, workers
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of
+from tests.support.faults_world import ROOT, Run, go_on, workers
 
 # while pools change a worker is held up, in the middle of its work, so that the run cannot end before
 PATIENT = {"cluster__deadline_floor_s": 600.0, "cluster__heartbeat_timeout_s": 600.0}

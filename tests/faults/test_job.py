@@ -15,11 +15,11 @@ from typing import TypeVar
 import pytest
 import requests
 
-from bench.faults_world import ROOT, Process, overrides
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in
-from tests.ray_head import Head, Node, add_node, ray_head
+from tests.support.faults_world import ROOT, Process, overrides
 from tests.support.plain_run import in_no_time
+from tests.support.ray_head import Head, Node, add_node, ray_head
 
 STEPS = 40
 # draws are slow, so that the run goes on while commands start

@@ -12,8 +12,8 @@ from ray._raylet import GcsClient
 from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
 
-from bench.faults_world import Run, look_at, workers
 from tests.faults.conftest import Start
+from tests.support.faults_world import Run, look_at, workers
 
 STORE_BYTES = 100_000_000
 LABELS: dict[str, object] = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults_world import Process, Run, descendants, workers
 from tests.faults.conftest import Start
 from tests.faults.harness import RAYS_OWN, eventually_nothing, left_on_the_cluster, still_alive
+from tests.support.faults_world import Process, Run, descendants, workers
 from tests.support.plain_world import unscorable
 
 AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent")

@@ -5,10 +5,10 @@ Its Ray is its own, of which nothing is left either.
 
 from __future__ import annotations
 
-from bench.faults_world import descendants
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of, eventually_nothing, still_alive
 from tests.faults.padded_run import BYTES_PER_IMAGE
+from tests.support.faults_world import descendants
 
 STORE_MB = 200
 

@@ -9,10 +9,10 @@ import pytest
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from bench.faults_nodes import PLACES, add_easel, cluster_without_easels, kill_node_of
-from bench.faults_world import Run, go_on, workers
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of, failures
+from tests.support.faults_nodes import PLACES, add_easel, cluster_without_easels, kill_node_of
+from tests.support.faults_world import Run, go_on, workers
 
 LENGTH = {
     "loop__steps": 12,

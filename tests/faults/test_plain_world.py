@@ -13,11 +13,11 @@ import pytest
 
 from actors.messages import Adapter, DrawRequest, Latents, UpdateGroup, sha256_of
 from actors.policy import checkpoint
-from bench.faults_world import ROOT, overrides
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of
 from tests.support import plain_world as plain
+from tests.support.faults_world import ROOT, overrides
 from tests.support.plain_run import plain_pools
 from tests.support.runs import main_with
 

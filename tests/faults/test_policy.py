@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bench.faults_world import Run
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of, eventually_nothing, still_alive
+from tests.support.faults_world import Run
 
 EVERY = 4
 LENGTH = {"loop__steps": 16, "loop__checkpoint_every": EVERY}

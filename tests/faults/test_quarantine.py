@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.prompts import PromptOrder, load_prompts
+from pipelines.data.prompts import PromptOrder, load_prompts
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from bench.faults_world import Process, Run, workers
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import digest_of
+from tests.support.faults_world import Process, Run, workers
 
 CLASSES = ("PlainRollout", "PlainReward", "PlainPolicy", "Storage")
 PAIRS = 10  # of kills; a step is trained between two of them, since workers that never come up rightly end a run

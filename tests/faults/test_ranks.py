@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from bench.faults_world import overrides
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from pipelines.train import main
 from tests.faults.conftest import Start
 from tests.faults.harness import LOCAL, QUICK, digest_in, digest_of
+from tests.support.faults_world import overrides
 
 STEPS, TO_TWO, TO_ONE = 12, 4, 8  # the last step, and those after which the number of ranks changes
 LEARNING_RATE = 1e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from tests.faults.conftest import Start
 
 

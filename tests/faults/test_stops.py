@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from bench.faults_world import Process, Run, descendants, workers
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import LOCAL, digest_of, eventually_nothing, still_alive
+from tests.support.faults_world import Process, Run, descendants, workers
 
 STEPS = 30
 STOPPED_AT_THE_START = "stopped before the first step"

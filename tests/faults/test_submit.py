@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.faults_world import ROOT, overrides
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from pipelines.train import main
 from tests.faults.harness import LOCAL, digest_in
-from tests.ray_head import Head, ray_head
+from tests.support.faults_world import ROOT, overrides
+from tests.support.ray_head import Head, ray_head
 
 RECIPE = "recipes/toy.toml"
 SMALL: dict[str, object] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import PROGRAMS, completion, main
-from pipelines.config import load_recipe
-from pipelines.recipe_changes import differences, recipe_sha256
+from pipelines.recipe.changes import differences, recipe_sha256
+from pipelines.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from actors.diffusion.sample import noise_of
-from cluster import storage
+from cluster.storage.files import folders
 from pipelines import draw, export
-from pipelines.grids import read_grid
+from pipelines.run_folder.grids import read_grid
 from pipelines.train import main as train_main
 from tests.support.runs import overrides
 
@@ -127,7 +127,7 @@ def test_a_run_at_a_url_is_exported_and_drawn(run, s3, tmp_path):
 
     url = f"{s3}/{tmp_path.name}"
     fsspec.filesystem("s3").put(str(run), url, recursive=True)
-    assert storage.folders(f"{url}/checkpoints")
+    assert folders(f"{url}/checkpoints")
     for place in (url, f"{url}/checkpoints/step-000003"):
         out = tmp_path / place.rpartition("/")[2]
         assert export.main([place, "--out", str(out)]) == 0

@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import CLIPTextModelWithProjection
 
-from pipelines import train, workers
-from pipelines.report import write_report
-from pipelines.run_folder import RunFolder
+from pipelines import train
+from pipelines.reporting.page import write_report
+from pipelines.run_folder.folder import RunFolder
+from pipelines.training import pools
 from tests.support.cases import TOY_MODELS
-from tests.tiny_world import blind_to
+from tests.support.tiny_world import blind_to
 
 Run = Callable[..., int]
 
@@ -40,9 +41,9 @@ def run(tiny_world: Path, tmp_path: Path) -> Run:
         ("policy.max_sequence_length=9999", "policy.max_sequence_length = 9999: this model reads at most 512 tokens"),
         ("reward.image_pixels=100", "reward.image_pixels = 100: a judge of the type llava reads images of one size"),
         ("heldout.checker=tests.support.shapes:chekc", "has no chekc; did you mean check?"),
-        ("heldout.checker=tests.tiny_world:blind_to", "blind_to in"),
+        ("heldout.checker=tests.support.tiny_world:blind_to", "blind_to in"),
         ("heldout.checker=tests.no_such:check", 'give "module:function"'),
-        ("heldout.checker=tests.tiny_world", 'give "module:function"'),
+        ("heldout.checker=tests.support.tiny_world", 'give "module:function"'),
         ("policy.device=cuda", 'policy.device = "cuda", but this machine has no GPU'),
         ("reward.device=cuda", 'reward.device = "cuda", but this machine has no GPU'),
     ],
@@ -55,8 +56,8 @@ def test_what_files_tell_is_told_before_any_worker_starts(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(workers, "make_executor", lambda *_: pytest.fail("a worker was to be started"))
-    monkeypatch.setattr("pipelines.checks.GPU_FILES", ())
+    monkeypatch.setattr(pools, "make_executor", lambda *_: pytest.fail("a worker was to be started"))
+    monkeypatch.setattr("pipelines.preflight.checks.GPU_FILES", ())
     assert run(setting) == 2
     said = capsys.readouterr().err
     assert told in said

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_recipe
 from pipelines.plan import main
+from pipelines.recipe.load import load_recipe
 from tests.pipelines.planning.test_measured import record, run_folder
 
 SD35 = "recipes/sd35m_8gpu.toml"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from cluster.on_nodes import Home, homes
 from cluster.tasks import PoolSpec
+from cluster.workers.on_nodes import Home, homes
 from pipelines import prefetch
 from tests.support.hub import hub, snapshot
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import jobs, submit
-from pipelines.startup import ROOT
-from tests.pipelines.job_server import LOG, JobServer, job_server
+from pipelines import submit
+from pipelines.preflight.packages import ROOT
+from pipelines.submitting import job_server as jobs
+from tests.support.job_server import LOG, JobServer, job_server
 
 RECIPE = "recipes/toy.toml"
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import pytest
 
-from pipelines.driver import Driver
+from pipelines.engine.driver import Driver
 from pipelines.train import main
 
 ODD = "size [/cm] :smile: <b>'\"&"

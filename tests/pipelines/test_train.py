@@ -17,7 +17,7 @@ import pytest
 
 from pipelines.train import main
 from tests.support.plain_run import in_no_time
-from tests.tiny_world import blind_to, unscorable
+from tests.support.tiny_world import blind_to, unscorable
 
 ROOT = Path(__file__).resolve().parents[2]
 

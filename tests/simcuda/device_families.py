@@ -16,9 +16,9 @@ from actors.policy.learner import Learner
 from actors.policy.objectives.objective import load_objective
 from actors.policy.objectives.registry import OBJECTIVES
 from actors.rollout.generate import Generator
-from bench.tiny_families import MAKERS
-from tests.actors.policy.gang import settings
+from tests.support.gang import settings
 from tests.support.simcuda.events import Event, Kind, Log, watch
+from toy.random_models.families import MAKERS
 
 CAPTION, IMAGES, SIZE, STEPS, TOKENS, GUIDANCE = "a red circle", 3, 32, 3, 64, 3.0
 MATCHING = {"timesteps": "uniform", "timesteps_per_sample": 2}

@@ -16,8 +16,8 @@ from actors.diffusion.family import Family
 from actors.messages import Adapter, DrawPart, DrawRequest, sha256_of
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
-from bench.tiny_sd3 import make_tiny_sd3
 from tests.support.simcuda.events import Event, Log, watch
+from toy.random_models.sd3 import make_tiny_sd3
 
 CUDA = torch.device("cuda")
 

@@ -10,8 +10,8 @@ import torch
 
 from actors.messages import Prompt
 from actors.reward.promptecho import PromptEcho
-from bench.tiny_models import TINY_VLMS
 from tests.support.simcuda.events import watch
+from toy.random_models.vlms import TINY_VLMS
 
 PROMPT = Prompt("p", "a red circle left of a blue square")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)

@@ -13,8 +13,8 @@ import torch
 
 from actors.policy import zero
 from actors.policy.actor import PolicyActor
-from bench.tiny_sd3 import make_tiny_sd3
-from tests.actors.policy.gang import samples, settings
+from tests.support.gang import samples, settings
+from toy.random_models.sd3 import make_tiny_sd3
 
 STAGES = (1, 2, 3)
 

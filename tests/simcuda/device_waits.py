@@ -10,9 +10,9 @@ from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, LearnerSettings, load_model
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
-from bench.tiny_sd3 import make_tiny_sd3
-from tests.actors.policy.gang import settings
+from tests.support.gang import settings
 from tests.support.simcuda.events import Event, Log, watch
+from toy.random_models.sd3 import make_tiny_sd3
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.actor import RolloutActor
-from bench.tiny_sd3 import make_tiny_sd3
+from toy.random_models.sd3 import make_tiny_sd3
 
 
 @pytest.mark.parametrize(("share", "device", "dtype"), [(0.5, "cuda", "bfloat16"), (0.0, "cpu", "float32")])

@@ -8,9 +8,9 @@ from functools import partial
 
 from actors.messages import Prompt
 from cluster.tasks import PoolSpec
-from pipelines.config import Recipe
+from pipelines.recipe.training import Recipe
 from pipelines.train import program
-from pipelines.workers import pool_specs
+from pipelines.training.pools import pool_specs
 from tests.support.plain_world import PlainPolicy, PlainReward, PlainRollout
 
 PAUSE_S = 0.02  # of each task and each draw of four sampling steps, about what the tiny models take

@@ -10,9 +10,9 @@ from typing import Any
 
 from actors.messages import Prompt
 from cluster.tasks import PoolSpec
-from pipelines.config import Recipe
+from pipelines.recipe.training import Recipe
 from pipelines.train import main, program
-from pipelines.workers import MakePools, pool_specs
+from pipelines.training.pools import MakePools, pool_specs
 
 
 def overrides(**values: object) -> list[str]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.tiny_families import MAKERS
 from tests.actors.diffusion.drawing import load, load_pipeline
+from toy.random_models.families import MAKERS
 
 
 @pytest.fixture(scope="session", params=sorted(MAKERS))

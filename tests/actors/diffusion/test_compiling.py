@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from actors.diffusion.compiling import compile_blocks
-from bench.tiny_families import MAKERS
 from tests.actors.diffusion.drawing import CAPTION, SIZE, WIDE, load, noise, prompted
+from toy.random_models.families import MAKERS
 
 KINDS = 3  # of blocks at most; the tiny transformers have one or two each
 

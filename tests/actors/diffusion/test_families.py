@@ -7,7 +7,6 @@ from diffusers import DiffusionPipeline
 
 from actors.diffusion import family as family_module
 from actors.diffusion.family import FAMILIES, Conditions, Prompted, load_family
-from bench.tiny_families import MAKERS
 from tests.actors.diffusion.drawing import (
     CAPTION,
     CAPTIONS,
@@ -24,6 +23,7 @@ from tests.actors.diffusion.drawing import (
     theirs,
     unpacked,
 )
+from toy.random_models.families import MAKERS
 
 
 def test_every_family_has_a_tiny_model(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from actors.diffusion.packing import pack, unpack
+from actors.diffusion.families.packing import pack, unpack
 from actors.diffusion.schedule import ramp, shifted_sigmas, size_shift
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.actors.policy.gang import Gang
+from tests.support.gang import Gang
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from actors.policy.learner import Learner, LearnerSettings, learning_rate_share,
 from actors.policy.loss_scale import LossScale
 from actors.policy.objectives.awm import matching_error
 from actors.policy.objectives.timesteps import training_points
-from tests.actors.policy.gang import settings
+from tests.support.gang import settings
 
 CAPTIONS = ("a red circle", "two blue square")
 

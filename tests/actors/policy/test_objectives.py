@@ -11,7 +11,7 @@ from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import LATENTS, Learner, LearnerSettings, _shapes, load_model
 from actors.policy.objectives.registry import OBJECTIVES
-from tests.actors.policy.gang import settings
+from tests.support.gang import settings
 
 CAPTION, IMAGES, STEPS = "a red circle", 8, 4
 KEYS = {

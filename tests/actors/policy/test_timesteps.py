@@ -8,7 +8,7 @@ import torch
 
 from actors.policy.objectives.timesteps import bucket_indices, draw_sigmas, shift_sigma, stratified, training_pairs
 from actors.seeds import stream_of
-from tests import kolmogorov
+from tests.support import kolmogorov
 
 SIGMAS = torch.linspace(1, 0, 15)
 DRAW = {"shift": 3.0, "lowest": 0.2, "fraction": 0.9}

@@ -15,7 +15,7 @@ from actors.messages import DrawTrial
 from actors.mistake import Mistake
 from actors.policy.actor import PolicyActor
 from actors.policy.learner import LearnerSettings, load_model
-from tests.actors.policy.gang import settings
+from tests.support.gang import settings
 
 TRIAL = DrawTrial("its/model", 32, 32, (4,), 2.0)
 

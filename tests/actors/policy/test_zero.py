@@ -12,7 +12,7 @@ import torch
 
 from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions
 from actors.policy.objectives.nft_options import NftOptions
-from tests.actors.policy.gang import Alone, Gang, Ranks, settings
+from tests.support.gang import Alone, Gang, Ranks, settings
 
 GANGS = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
 SHARES = {1: [(8,), (3,), (0,), (4,)], 2: [(5, 3), (3, 0), (0, 0), (1, 3)]}  # of each rank, in four steps
@@ -183,7 +183,7 @@ def test_in_bfloat16_it_trains_nearly_as_in_float32(gangs, alone, tiny_sd3, stag
 
 def test_ranks_meet_without_a_compiler_and_keep_stdout_clean(tiny_sd3: str, tmp_path: Path) -> None:
     source = (
-        "import sys; from actors.policy.actor import PolicyActor; from tests.actors.policy.gang import settings; "
+        "import sys; from actors.policy.actor import PolicyActor; from tests.support.gang import settings; "
         "actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings=settings(sys.argv[1], zero_stage=2)); "
         "actor.join(actor.address())"
     )

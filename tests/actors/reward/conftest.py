@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.tiny_models import make_tiny_llava
+from toy.random_models.vlms import make_tiny_llava
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from actors.messages import Prompt
 from actors.reward.promptecho import PromptEcho
 from actors.vlm.family import VlmBatch
 from actors.vlm.likelihood import token_log_probs
-from bench.tiny_models import make_tiny_qwen_vl
+from toy.random_models.vlms import make_tiny_qwen_vl
 
 PROMPT = Prompt("0", "a red circle left of a blue square")
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.vlm.family import Vlm, load_vlm
-from bench.tiny_models import TINY_VLMS
+from toy.random_models.vlms import TINY_VLMS
 
 
 @pytest.fixture(scope="session")

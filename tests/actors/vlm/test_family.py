@@ -12,8 +12,8 @@ import actors.vlm.frozen
 from actors.vlm.family import VLMS, Vlm, load_vlm
 from actors.vlm.likelihood import token_log_probs
 from actors.vlm.qwen_tower import SEGMENTS
-from bench.tiny_models import SPECIAL_TOKENS, TINY_VLMS
 from tests.actors.vlm.obvious import own_inputs, own_mean_log_prob, own_processor
+from toy.random_models.vlms import SPECIAL_TOKENS, TINY_VLMS
 
 CPU = torch.device("cpu")
 QUERY = "Describe this image in detail."

@@ -11,7 +11,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 import actors.vlm.likelihood
 from actors.vlm.family import Vlm, load_vlm
 from actors.vlm.likelihood import picked_log_probs, token_log_probs
-from bench.tiny_models import WORDS, make_tiny_llava
+from toy.random_models.vlms import WORDS, make_tiny_llava
 
 QUERY = "Describe this image in detail."
 CAPTION = "a red circle left of a blue square , two triangle <image> é"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.monitoring.metric_table import TABLE
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from pipelines.train import main
-from tests.metrics_port import Series, eventually
+from tests.support.metrics_port import Series, eventually
 
 NAME = "watched [b] 'ä' \"x\" \\"  # as odd as a folder's name may be
 SHOWN = NAME.replace("ä", "\\xe4")

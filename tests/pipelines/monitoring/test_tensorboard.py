@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import metadata
 
 from pipelines.monitoring.tensorboard import TensorBoard
 from pipelines.monitoring.watchers import Watchers
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder.folder import RunFolder
 from pipelines.train import main
 
 Points = dict[str, list[tuple[int, float]]]

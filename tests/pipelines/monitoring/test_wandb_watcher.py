@@ -13,9 +13,9 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from pipelines.config import UserError
 from pipelines.monitoring.wandb_watcher import check_wandb, run_id
-from pipelines.run_folder import RunFolder
+from pipelines.recipe.errors import UserError
+from pipelines.run_folder.folder import RunFolder
 from pipelines.train import main
 
 OPTIONS = ["--executor", "local", "--set", "monitor.wandb=echoray", "--set", "heldout.every=1000"]

@@ -8,15 +8,17 @@ from typing import Any
 import fsspec
 import pytest
 
-from cluster.virtual import VirtualExecutor
-from pipelines.config import Recipe, UserError, dump_recipe, load_recipe
-from pipelines.memory import Models
-from pipelines.memory_models import image_model, judge
+from cluster.executors.virtual import VirtualExecutor
 from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import Meter, drive, planned, pools, simulate
 from pipelines.planning.times import Duration, Times, exchange_seconds
-from pipelines.run_folder import RunFolder
-from tests.flaky_s3 import FlakyS3
+from pipelines.preflight.memory.estimate import Models
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import dump_recipe, load_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
+from tests.support.flaky_s3 import FlakyS3
 
 
 def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Recipe, load_recipe
 from pipelines.planning.run import WAITING, Figures, simulate
 from pipelines.planning.times import Duration, Times
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
 
 TOY = Path("recipes/toy.toml")  # 12 groups of 8 images a step
 DRAW, SCORE, UPDATE = 0.5, 0.25, 3.0

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Recipe, UserError, load_recipe
-from pipelines.memory import GIB, Models
-from pipelines.memory_models import image_model, judge
 from pipelines.planning.gpus import GPUS, can_be_placed
 from pipelines.planning.run import Figures
 from pipelines.planning.splits import (
@@ -30,6 +27,11 @@ from pipelines.planning.splits import (
 )
 from pipelines.planning.sureness import least_share, split_warnings
 from pipelines.planning.times import Duration, Estimated, Times
+from pipelines.preflight.memory.estimate import GIB, Models
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
 
 SD35 = Path("recipes/sd35m_8gpu.toml")  # 3 + 1 + 4 GPUs, 144 chunks a step
 

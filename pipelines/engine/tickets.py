@@ -1,0 +1,108 @@
+"""Calls of the workers' methods: by which deadline, how often after a lost worker, whether they still count, and who takes what comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cluster.tasks import Executor, Failure, Outcome, Task
+from pipelines.engine.deadlines import Deadlines
+from pipelines.recipe.tables import Cluster
+
+Take = Callable[[Outcome], None]
+
+
+class CallFailed(Exception):
+    """A call that was waited for failed."""
+
+    def __init__(self, method: str, failure: Failure) -> None:
+        super().__init__(f"{method}: {failure.message}")
+        self.method, self.failure = method, failure
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A call under way, and the key under which it comes back: that of the same work, asked for again, is equal to it.
+
+    about: what it is for. duration: the name under which its time is remembered. era: in which it counts (None: in any).
+    retries: that are left.
+    """
+
+    method: str
+    about: Hashable
+    task: Task = field(compare=False)
+    duration: str = field(compare=False)
+    then: Take = field(compare=False)
+    era: int | None = field(compare=False)
+    retries: int = field(compare=False)
+
+
+class Tickets:
+    """Gives calls to the executor, and what comes of them to who asked.
+
+    An era begins whenever all that was asked for is let go, as when the policy is lost: what comes back of an earlier era does
+    not count, but for calls that say `survives_era`. `lost` hears of each failure after which a call is made again.
+    """
+
+    def __init__(
+        self, executor: Executor, limits: Cluster, lost: Callable[[Failure], None] = lambda failure: None
+    ) -> None:
+        self.executor, self.lost = executor, lost
+        self.deadlines = Deadlines(limits.task_timeout_s, limits.deadline_floor_s, limits.deadline_factor)
+        self._era = 0
+
+    def begin_era(self) -> None:
+        """Lets go of all that is under way, but for what survives."""
+        self._era += 1
+
+    def call(
+        self,
+        pool: str,
+        method: Callable[..., Any],
+        args: tuple,
+        then: Take,
+        about: Hashable = None,
+        purpose: str = "",
+        retries: int = 0,
+        survives_era: bool = False,
+        **options: Any,
+    ) -> None:
+        """Asks a worker of the pool for `method(*args)`, of which `args` may be handles; `then` takes the outcome.
+
+        about: what it is for. purpose: of a method whose tasks are of different sizes. retries: how often it is asked for again
+        when its worker is lost.
+        survives_era: what it does is good even if the policy is lost meanwhile. options: of `Task`.
+        """
+        name, era = method.__name__, None if survives_era else self._era
+        task = Task(pool, name, None, args, **options)
+        self._submit(Ticket(name, about, task, f"{name} {purpose}".strip(), then, era, retries))
+
+    def now(self, pool: str, method: Callable[..., Any], args: tuple, returns: int = 1, retries: int = 0) -> Outcome:
+        """Waits for a call; what else comes back meanwhile goes where it belongs. Raises CallFailed."""
+        arrived: list[Outcome] = []
+        self.call(pool, method, args, arrived.append, retries=retries, returns=returns)
+        while not arrived:
+            self.hand_out(self.executor.wait(timeout_s=10.0))
+        [outcome] = arrived
+        if outcome.failure:
+            raise CallFailed(method.__name__, outcome.failure)
+        return outcome
+
+    def hand_out(self, outcomes: Sequence[Outcome]) -> None:
+        """Gives each outcome that still counts to who asked for it, or makes the call again."""
+        for outcome in outcomes:
+            ticket: Ticket = outcome.key
+            if ticket.era not in (None, self._era):
+                continue
+            if outcome.failure is None:
+                self.deadlines.took(ticket.duration, outcome.seconds)
+            elif outcome.failure.lost and ticket.retries:
+                self.lost(outcome.failure)
+                self._submit(replace(ticket, retries=ticket.retries - 1))
+                continue
+            ticket.then(outcome)
+
+    def _submit(self, ticket: Ticket) -> None:
+        deadline_s = self.deadlines.of(ticket.duration, late_before=len(ticket.task.avoid))
+        self.executor.submit(replace(ticket.task, key=ticket, deadline_s=deadline_s))

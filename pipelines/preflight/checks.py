@@ -1,0 +1,102 @@
+"""What a recipe names, looked at before any worker starts: its models, LoRA, prompts, checker and GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
+from pathlib import Path
+from typing import Literal
+
+from actors.diffusion.adapter_file import AdapterFile, find_adapter
+from actors.messages import Prompt
+from actors.mistake import Mistake
+from actors.models.folder import check_pipeline, check_vlm
+from actors.models.path import PIPELINE_MARKER, VLM_MARKER, check_model
+from pipelines.data.captions import check_captions
+from pipelines.data.prompts import PromptList, PromptOrder, PromptSet, load_prompt_sets
+from pipelines.preflight.checker import check_checker
+from pipelines.preflight.memory.estimate import Models
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles
+from pipelines.preflight.weights import find_misfits
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.training import Recipe
+
+MARKERS = {"policy.model": PIPELINE_MARKER, "reward.model": VLM_MARKER}
+CHECKS: dict[str, Callable[[Path], None]] = {"policy.model": check_pipeline, "reward.model": check_vlm}
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
+
+
+def check_models(recipe: Recipe) -> bool:
+    """Whether the weights of local models could be compared with their classes. Raises UserError for a model that cannot be used."""
+    models = {"policy.model": recipe.policy.model, "reward.model": recipe.reward.model}
+    local = {key: Path(model) for key, model in models.items() if isfile(join(model, MARKERS[key]))}
+    try:
+        for key, model in models.items():
+            check_model(model, MARKERS[key])
+            if key in local:
+                CHECKS[key](local[key])
+        misfits = find_misfits(local.get("policy.model"), local.get("reward.model"))
+    except ValueError as error:
+        raise UserError(f"{key} = {models[key]!r}: {error}") from None
+    for key, misfit in zip(models, misfits or (), strict=False):
+        if misfit:
+            raise UserError(f"{key} = {models[key]!r}: {misfit}")
+    return misfits is not None
+
+
+def init_adapter(recipe: Recipe) -> AdapterFile | None:
+    """The LoRA that policy.init_adapter names. Raises UserError if there is none, or if it says itself that it does not fit."""
+    policy = recipe.policy
+    if not policy.init_adapter:
+        return None
+    key = f"policy.init_adapter = {policy.init_adapter!r}"
+    try:
+        found = find_adapter(policy.init_adapter)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from None
+    wanted = {"policy.lora_rank": (found.rank, policy.lora_rank), "policy.lora_alpha": (found.alpha, policy.lora_alpha)}
+    wrong = [f"{name} = {its}" for name, (its, ours) in wanted.items() if its not in (None, ours)]
+    if wrong:
+        raise UserError(f"{key}: {found.path} does not fit the recipe: set {', '.join(wrong)}")
+    return found
+
+
+def prompts_of(recipe: Recipe) -> tuple[PromptSet, PromptList, PromptOrder]:
+    """The prompts to train on, the held-out ones, and the order of the first. Raises UserError if they, or the checker, cannot be used."""
+    check_checker(recipe)
+    prompts, heldout = load_prompt_sets(recipe.data)
+    check_captions(recipe, prompts.sample(), heldout)
+    return prompts, heldout, PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
+
+
+def sample_prompts(recipe: Recipe) -> Sequence[Prompt]:
+    """The prompts of training, or the first of very many, checked as a run checks all that it begins with. Raises UserError."""
+    init_adapter(recipe)
+    prompts, _, _ = prompts_of(recipe)
+    return prompts.sample()
+
+
+def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
+    """Raises UserError for what the config files of local models say that no worker could start with."""
+    found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
+    if all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
+        # a model of the hub is read by the workers, which tell the same when they start
+        try:
+            found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+        except Mistake as error:  # a config without a field that is asked for
+            raise UserError(str(error)) from None
+    if found:
+        raise UserError("\n".join(found))
+
+
+def missing_gpus(recipe: Recipe) -> list[str]:
+    """The tables that ask for a GPU, if this machine has none."""
+    if any(file for pattern in GPU_FILES for file in Path("/dev").glob(pattern)):
+        return []
+    tables = (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward))
+    return [
+        f'{name}.device = "cuda", but this machine has no GPU of NVIDIA: set it to "auto" or "cpu"'
+        for name, table in tables
+        if table.device == "cuda"
+    ]

@@ -1,0 +1,337 @@
+"""How much memory each worker of a recipe needs, what its images take in the object store, and which GPU gets the most.
+
+Pure arithmetic on configs: it loads no model, no torch and no Ray. Formulas, assumptions and how they compare with measurements:
+docs/doctor.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from pipelines.preflight.memory import judge as vlm
+from pipelines.preflight.memory.families import Shape, loaded, shape_of
+from pipelines.preflight.memory.models import ImageModel, Judge, Part
+from pipelines.preflight.memory.networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
+from pipelines.recipe.tables import DType, Policy, Pool, Rollout
+from pipelines.recipe.training import Recipe
+
+GIB = 2**30
+FLOAT32, FLOAT64 = 4, 8
+CONTEXT = int(0.6 * GIB)  # of CUDA and its libraries in one process; assumed
+COLLECTIVES = GIB  # NCCL's buffers in a rank of several; assumed
+SLACK = 0.05  # of what comes and goes, for the allocator's gaps; assumed
+PIXELS_AT_ONCE, UNTILED_PIXELS = 2**19, 2**22  # decoded in one call: actors/diffusion/family.py
+CACHED_CAPTIONS = 256  # kept encoded on the device: the same
+NOT_OF_TORCH = "CUDA and libraries"  # held outside of torch's allocator, which alone keeps to a worker's share
+LIVE_NUMEL = 10**9  # of weights that DeepSpeed's stage 3 keeps gathered (its default)
+USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB
+
+
+@dataclass(frozen=True)
+class Actor:
+    """The memory of one worker in bytes: on its GPU, or of the process where it has none.
+
+    held: what stays, by what it is; phases: what comes beside that, one after another; loading: of the host, while it starts.
+    """
+
+    pool: str
+    count: int
+    num_gpus: float
+    gpu: bool
+    held: dict[str, int]
+    phases: dict[str, int] = field(default_factory=dict)
+    loading: int = 0
+
+    @property
+    def peak(self) -> int:
+        """The most that it needs at any time."""
+        return sum(self.held.values()) + max(self.phases.values(), default=0)
+
+    @property
+    def of_torch(self) -> int:
+        """The most that torch takes for it: what a share of a GPU (actors/device.py) limits."""
+        return self.peak - self.held.get(NOT_OF_TORCH, 0)
+
+    @property
+    def widest(self) -> str:
+        """The phase that needs the most."""
+        return max(self.phases, key=lambda name: self.phases[name])
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two models of a recipe."""
+
+    image: ImageModel
+    judge: Judge
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """All workers, and the bytes of the images in flight at most: of one image, and of all."""
+
+    actors: tuple[Actor, ...]
+    image_bytes: int
+    bytes_in_flight: int
+
+    def __getitem__(self, pool: str) -> Actor:
+        return next(actor for actor in self.actors if actor.pool == pool)
+
+
+def estimate(recipe: Recipe, models: Models) -> Estimate:
+    """The memory of every worker. Raises KeyError for models that no family covers."""
+    shape = shape_of(models.image, recipe.policy.max_sequence_length)
+    one = image_bytes(recipe, shape)
+    steps = 1 + recipe.loop.staleness
+    groups = steps * recipe.rollout.prompts_per_step
+    if recipe.loop.max_groups_in_flight is not None:
+        groups = min(groups, recipe.loop.max_groups_in_flight)
+    image = loaded(models.image, recipe.policy.max_sequence_length)
+    actors = (
+        policy_rank(recipe, image, shape),
+        rollout_worker(recipe, image, shape),
+        reward_worker(recipe, models.judge, shape),
+    )
+    return Estimate(actors, one, one * groups * recipe.rollout.group_size)
+
+
+def policy_rank(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
+    """One rank: base and LoRA, the optimiser's share, a step's samples, and the widest moment of an update."""
+    policy = recipe.policy
+    gpu = on_gpu(policy)
+    element = element_of(policy.dtype, gpu)
+    network = network_of(model.transformer.kind, model.transformer.config, policy.lora_targets)
+    weights = model.transformer.numel * element
+    sharded = policy.zero_stage == 3 and policy.ranks > 1
+    gathered = min(model.transformer.numel, LIVE_NUMEL) * element
+    held = {
+        "transformer": min(weights, weights // policy.ranks + gathered) if sharded else weights,
+        "text encoders": _encoders_held(policy, model, element),
+        "captions": _captions_bytes(-(-recipe.rollout.prompts_per_step // policy.ranks), shape, element),
+        **trained_bytes(policy.zero_stage, policy.ranks, network.lora * policy.lora_rank),
+        "samples of a step": _samples_bytes(recipe, shape, element),
+        **_overhead(gpu, policy.ranks),
+    }
+    phases = {
+        **({"loading": weights - held["transformer"]} if sharded else {}),
+        "encoding": _encoding(policy, model, shape, element),
+        "update": _slack(_update_bytes(recipe, network, shape, element)),
+    }
+    return Actor("policy", policy.ranks, policy.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=False))
+
+
+def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
+    """One worker: the pipeline, and the widest of encoding a caption, drawing a chunk, decoding it and merging an adapter."""
+    rollout, policy = recipe.rollout, recipe.policy
+    gpu = on_gpu(rollout)
+    element = element_of(rollout.dtype, gpu)
+    network = network_of(model.transformer.kind, model.transformer.config, policy.lora_targets)
+    held = {
+        "transformer": model.transformer.numel * element,
+        "text encoders": _encoders_held(rollout, model, element),
+        "captions": _captions_bytes(0, shape, element),
+        "VAE": model.vae.numel * FLOAT32,
+        **_overhead(gpu, ranks=1),
+    }
+    images = max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0)
+    pixels = recipe.rollout.height * recipe.rollout.width
+    decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, UNTILED_PIXELS)
+    widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
+    phases = {
+        "encoding": _encoding(rollout, model, shape, element),
+        "drawing": _slack(_drawing_bytes(recipe, network, shape, element)),
+        "decoding": _slack(decoded * decoder_numel(model.vae) * FLOAT32 + images * pixels * 3 * 3 * FLOAT32),
+        "merging": 3 * widest_matrix * FLOAT32,
+    }
+    return Actor("rollout", rollout.size, rollout.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=True))
+
+
+def reward_worker(recipe: Recipe, judge: Judge, shape: Shape) -> Actor:
+    """One worker: the VLM, its forward passes over a chunk, and the log-probabilities of the caption's tokens."""
+    reward = recipe.reward
+    gpu = on_gpu(reward)
+    element = element_of(reward.dtype, gpu)
+    task = vlm.Scoring(
+        images=max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0),
+        height=recipe.rollout.height,
+        width=recipe.rollout.width,
+        caption=shape.text,
+        element=element,
+        gpu=gpu,
+        chunk_tokens=reward.chunk_tokens,
+        image_pixels=reward.image_pixels,
+    )
+    held = {"VLM": judge.model.numel * element, **_overhead(gpu, ranks=1)}
+    phases = {
+        "forward passes": _slack(vlm.pass_bytes(judge, task)),
+        "log-probabilities": _slack(vlm.logits_bytes(judge, task)),
+    }
+    return Actor("reward", reward.size, reward.num_gpus, gpu, held, phases)
+
+
+def trained_bytes(stage: int, ranks: int, numel: int) -> dict[str, int]:
+    """What a rank holds of a LoRA of `numel` float32 numbers, by ZeRO stage: weights, their average, gradient and AdamW's moments.
+
+    Stages 1 to 3 also hold a flat copy of the rank's share of the weights, and a bucket as large as the whole gradient. Stage 3 shares
+    out weights as well, but matrices below 100,000 numbers stay whole, and so all are counted whole.
+    """
+    whole, share = numel * FLOAT32, math.ceil(numel / ranks) * FLOAT32
+    if stage == 0:
+        return {"LoRA and its average": 2 * whole, "gradient": whole, "optimiser": 2 * whole}
+    gradient = whole + (whole if stage == 1 else share)
+    return {"LoRA and its average": 2 * whole + share, "gradient": gradient, "optimiser": 2 * share}
+
+
+def image_bytes(recipe: Recipe, shape: Shape) -> int:
+    """One image in the object store: its pixels, its latents, and what the objective keeps of how it was drawn."""
+    objective, size = recipe.objective, (recipe.rollout.height, recipe.rollout.width)
+    return 3 * size[0] * size[1] + (1 + objective.kept_latents) * shape.latents(*size) * FLOAT32
+
+
+def rows_of_update(recipe: Recipe, shape: Shape) -> int:
+    """Rows of the transformer's batch in a backward: samples of a micro-batch times their points, twice with guidance in the loss."""
+    return min(recipe.policy.micro_batch, samples_of_rank(recipe)) * rows_of_sample(recipe, shape)
+
+
+def rows_of_sample(recipe: Recipe, shape: Shape) -> int:
+    """Rows of the transformer's batch for a sample in the loss: its points, twice with guidance."""
+    guided = recipe.objective.guides and shape.doubles(recipe.rollout.guidance_scale)
+    return recipe.objective.points * (2 if guided else 1)
+
+
+def samples_of_rank(recipe: Recipe) -> int:
+    """The most samples that a policy rank gets in a step."""
+    return math.ceil(recipe.chunks_per_step / recipe.policy.ranks) * recipe.chunk
+
+
+def on_gpu(table: Policy | Pool) -> bool:
+    """Whether the workers of a table run on a GPU: Ray shows none to a worker that asks for none."""
+    return table.num_gpus > 0 and getattr(table, "device", "auto") != "cpu"
+
+
+def element_of(dtype: DType, gpu: bool) -> int:
+    """Bytes of a number of the model."""
+    return 2 if dtype in ("bfloat16", "float16") or (dtype == "auto" and gpu) else FLOAT32
+
+
+def decoder_numel(vae: Part) -> int:
+    """Numbers per pixel at the widest place of a VAE's decoder: three feature maps of its second width at full size.
+
+    The causal convolutions of Qwen-Image's VAE pad and copy: 18 maps of its base width were counted.
+    """
+    config = vae.config
+    if "base_dim" in config:
+        return 18 * config["base_dim"]
+    widths = config["block_out_channels"]
+    return 3 * widths[min(1, len(widths) - 1)]
+
+
+def card_needed(actors: Sequence[Actor]) -> int:
+    """The smallest card, in bytes, that holds whatever may meet on it, and of which every worker's share is enough for that worker."""
+    sharing = [actor for actor in actors if actor.gpu and actor.num_gpus < 1]
+    return max(fullest_gpu(actors)[0], *(math.ceil(actor.of_torch / actor.num_gpus) for actor in sharing), 0)
+
+
+def fullest_gpu(actors: Sequence[Actor]) -> tuple[int, dict[str, int]]:
+    """The most bytes that Ray may bring together on one GPU, and how many workers of each pool that takes.
+
+    Any workers whose fractions add up to 1 at most may meet. A worker with whole GPUs counts on one of them.
+    """
+    placed = [actor for actor in actors if actor.gpu]
+    ranges = [range(min(actor.count, math.floor(1 / min(1.0, actor.num_gpus) + 1e-9)) + 1) for actor in placed]
+    best: tuple[int, dict[str, int]] = (0, {})
+    for counts in product(*ranges):
+        pairs = list(zip(counts, placed, strict=True))
+        if sum(count * min(1.0, actor.num_gpus) for count, actor in pairs) > 1 + 1e-9:
+            continue
+        total = sum(count * actor.peak for count, actor in pairs)
+        if total > best[0]:
+            best = total, {actor.pool: count for count, actor in pairs if count}
+    return best
+
+
+def _parked(table: Policy | Rollout) -> bool:
+    return on_gpu(table) and table.text_encoders == "park"
+
+
+def _encoders_held(table: Policy | Rollout, model: ImageModel, element: int) -> int:
+    return 0 if _parked(table) else _encoders_bytes(model, element)
+
+
+def _captions_bytes(captions: int, shape: Shape, element: int) -> int:
+    """What stays encoded on the device: the captions of a step, and at least those asked for last."""
+    return max(CACHED_CAPTIONS, captions) * shape.text * shape.caption_width * element
+
+
+def _encoders_bytes(model: ImageModel, element: int) -> int:
+    return sum(part.numel for part in model.encoders.values()) * element
+
+
+def _encoding(table: Policy | Rollout, model: ImageModel, shape: Shape, element: int) -> int:
+    """One caption through the text encoders, with these on the device where they are parked else."""
+    activations = max((_encoder_activations(part, shape.text) for part in model.encoders.values()), default=0)
+    return (_encoders_bytes(model, element) if _parked(table) else 0) + _slack(activations * element)
+
+
+def _encoder_activations(part: Part, tokens: int) -> int:
+    """Numbers of a forward pass: every layer's states, which pipelines ask for, the widest layer, and logits where there is a head."""
+    config = part.config.get("text_config") or part.config
+    width = config.get("hidden_size") or config["d_model"]
+    inner = config.get("intermediate_size") or config["d_ff"]
+    layers = config.get("num_hidden_layers") or config["num_layers"]
+    head = config["vocab_size"] if part.kind.endswith(("ForConditionalGeneration", "ForCausalLM")) else 0
+    heads = config.get("num_attention_heads") or config["num_heads"]
+    return tokens * ((layers + 5) * width + 3 * inner + head) + 3 * heads * tokens**2
+
+
+def _samples_bytes(recipe: Recipe, shape: Shape, element: int) -> int:
+    """A rank's samples of a step, which all lie on its device: captions row by row, latents and what was kept of the draw."""
+    samples = samples_of_rank(recipe)
+    halves = 2 if shape.doubles(recipe.rollout.guidance_scale) else 1
+    latents = image_bytes(recipe, shape) - 3 * recipe.rollout.height * recipe.rollout.width
+    return samples * (halves * shape.text * shape.caption_width * element + latents)
+
+
+def _update_bytes(recipe: Recipe, network: Network, shape: Shape, element: int) -> int:
+    """What a micro-batch adds: its rows of captions and latents (in float64 in the loss), what is saved, the widest backward."""
+    size = recipe.rollout.height, recipe.rollout.width
+    rows = rows_of_update(recipe, shape)
+    run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, recipe.policy.lora_rank)
+    points = rows * (8 * FLOAT32 + 4 * FLOAT64) * shape.latents(*size)
+    captions = rows * shape.text * shape.caption_width * element
+    saved = saved_bytes(network, run, recipe.policy.activation_checkpointing)
+    return points + captions + max(saved + backward_bytes(network, run), forward_bytes(network, run))
+
+
+def _drawing_bytes(recipe: Recipe, network: Network, shape: Shape, element: int) -> int:
+    """The widest forward of a draw: of a batch, twice with guidance; of a held-out batch; or of a measurement at all points."""
+    rollout, objective, heldout = recipe.rollout, recipe.objective, recipe.heldout
+    size = rollout.height, rollout.width
+    rows = recipe.images_per_draw * (2 if shape.doubles(rollout.guidance_scale) else 1)
+    rows = max(rows, recipe.images_per_draw * objective.measured_points)
+    if recipe.data.heldout:
+        scales = (*heldout.guidance_scales, *heldout.base_guidance_scales)
+        rows = max(rows, heldout.images_per_task * (2 if any(map(shape.doubles, scales)) else 1))
+    run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, rank=0)
+    captions = 2 * rows * shape.text * shape.caption_width * element
+    latents = (
+        6 * rows * shape.latents(*size) + recipe.images_per_draw * image_bytes(recipe, shape) // FLOAT32
+    ) * FLOAT32
+    return forward_bytes(network, run) + captions + latents
+
+
+def _files_bytes(model: ImageModel, element: int, vae: bool) -> int:
+    """What a pipeline takes of the host's memory before it goes to the device."""
+    parts = [model.transformer, *model.encoders.values()]
+    return sum(part.numel for part in parts) * element + (model.vae.numel * FLOAT32 if vae else 0)
+
+
+def _overhead(gpu: bool, ranks: int) -> dict[str, int]:
+    return {NOT_OF_TORCH: CONTEXT + (COLLECTIVES if ranks > 1 else 0)} if gpu else {}
+
+
+def _slack(size: float) -> int:
+    return round(size * (1 + SLACK))

@@ -1,0 +1,129 @@
+"""What a VLM's forward pass over a group of images needs, as the reward worker runs it: in passes that hold a budget of tokens.
+
+The multiples of a layer's width were counted in the forward passes of transformers 5 in bfloat16
+(tests/pipelines/preflight/memory/test_judge.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.preflight.memory.models import Judge
+
+TOKENS_AT_ONCE = {True: 3 * 2**14, False: 1024}  # on a GPU or not: actors/vlm/frozen.py
+PATCHES_PER_TOKEN = 4  # likewise
+LOGITS_AT_ONCE = {True: 2**27, False: 2**19}  # actors/vlm/likelihood.py
+ROWS_OF_LOGITS = {True: 4096, False: 512}  # likewise; on a GPU reward.chunk_tokens, by default
+TEMPLATE_TOKENS = 64  # of the chat around image, query and caption
+VISION_WIDTHS = 21  # of a patch: queries and keys are rotated in float32
+TEXT_WIDTHS, TEXT_INNER = 4, 3  # of a token: the residual stream, and the inside of a gated feed-forward
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the VLM makes of one image: tokens of the language model, patches of the vision tower."""
+
+    tokens: int
+    patches: int
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One task: images of a size in pixels, tokens of the caption, bytes of a number, the chunk of rows of logits."""
+
+    images: int
+    height: int
+    width: int
+    caption: int
+    element: int
+    gpu: bool
+    chunk_tokens: int
+    image_pixels: int | None = None
+
+
+def seen(judge: Judge, height: int, width: int, image_pixels: int | None) -> Seen:
+    """Tokens and patches of an image; `image_pixels` is the budget to which it is shrunk."""
+    kind, vision = judge.model.config.get("model_type", ""), judge.vision
+    if kind.startswith("qwen"):
+        return _qwen(judge, height, width, image_pixels)
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    if kind in ("idefics3", "smolvlm"):
+        frames = _frames(judge, height, width, image_pixels)
+        shrink = judge.model.config.get("scale_factor", 2) ** 2
+        return Seen(frames * (patches // shrink + 16), frames * patches)  # 16: the text around a frame
+    return Seen(patches, patches)
+
+
+def rows_at_once(tokens: int, patches: int, rows: int, gpu: bool) -> int:
+    """How many of the rows go through the VLM in one pass, as even as can be."""
+    counted = tokens + patches // PATCHES_PER_TOKEN
+    passes = math.ceil(rows / max(1, TOKENS_AT_ONCE[gpu] // counted))
+    return math.ceil(rows / passes)
+
+
+def pass_bytes(judge: Judge, task: Scoring) -> int:
+    """The peak of a group's forward passes beside the weights: the pixels of all, and the widest layer over one pass."""
+    image, text, vision = seen(judge, task.height, task.width, task.image_pixels), judge.text, judge.vision
+    length = image.tokens + task.caption + TEMPLATE_TOKENS
+    rows = rows_at_once(length, image.patches, task.images, task.gpu)
+    values = 3 * vision.get("temporal_patch_size", 1) * vision["patch_size"] ** 2
+    pixels = task.images * image.patches * values * (1 + 2 * task.element + 4)  # bytes, looked up twice, as int32
+    tower = rows * image.patches * VISION_WIDTHS * _vision_width(judge) * task.element
+    chosen = text.get("num_experts_per_tok", 0)  # of a mixture: each token goes to so many experts, as a copy to each
+    inner, width = feed_forward_width(text), text["hidden_size"]
+    language = rows * length * (TEXT_INNER * inner + (TEXT_WIDTHS + 2 * chosen) * width) * task.element
+    return pixels + max(tower, language)
+
+
+def feed_forward_width(text: Mapping[str, Any]) -> int:
+    """The inside of a language model's feed-forward that a token meets: of a mixture, that of the experts it goes to."""
+    if "moe_intermediate_size" in text:
+        return text["num_experts_per_tok"] * text["moe_intermediate_size"]
+    return text["intermediate_size"]
+
+
+def logits_bytes(judge: Judge, task: Scoring) -> int:
+    """The peak of the log-probabilities beside the weights: states, a block of logits, and that block of the head in float32."""
+    width, vocabulary = judge.text["hidden_size"], judge.text["vocab_size"]
+    states = task.images * task.caption * width * task.element
+    chunk = task.chunk_tokens if task.gpu else min(task.chunk_tokens, ROWS_OF_LOGITS[False])
+    rows = min(task.images * task.caption, chunk)
+    block = min(vocabulary, max(1, LOGITS_AT_ONCE[task.gpu] // rows))
+    return states + 4 * (rows * width * 3 + block * width + block * rows)
+
+
+def _qwen(judge: Judge, height: int, width: int, image_pixels: int | None) -> Seen:
+    """Both sides to whole tokens, then the area between the least and the most by one factor, as Qwen's `smart_resize`."""
+    vision, settings = judge.vision, judge.settings
+    merge = vision["spatial_merge_size"]
+    unit = vision["patch_size"] * merge
+    size = settings.get("size") or {}
+    least = size.get("shortest_edge") or settings.get("min_pixels") or unit**2
+    most = size.get("longest_edge") or settings.get("max_pixels") or height * width
+    if image_pixels is not None:
+        least, most = min(least, image_pixels), image_pixels
+    rows, columns = max(1, round(height / unit)), max(1, round(width / unit))
+    if rows * columns * unit**2 > most:
+        factor = math.sqrt(height * width / most)
+        rows, columns = max(1, math.floor(height / factor / unit)), max(1, math.floor(width / factor / unit))
+    elif rows * columns * unit**2 < least:
+        factor = math.sqrt(least / (height * width))
+        rows, columns = math.ceil(height * factor / unit), math.ceil(width * factor / unit)
+    return Seen(rows * columns, rows * columns * merge**2)
+
+
+def _frames(judge: Judge, height: int, width: int, image_pixels: int | None) -> int:
+    """Square frames that an image is cut into, and one that shows it whole."""
+    edge = (judge.settings.get("max_image_size") or {}).get("longest_edge") or judge.vision["image_size"]
+    longest = (judge.settings.get("size") or {}).get("longest_edge") or 4 * edge
+    if image_pixels is not None:
+        longest = math.isqrt(image_pixels) // edge * edge
+    factor = longest / max(height, width)
+    return math.ceil(height * factor / edge) * math.ceil(width * factor / edge) + 1
+
+
+def _vision_width(judge: Judge) -> int:
+    return judge.vision.get("hidden_size") or judge.vision["embed_dim"]

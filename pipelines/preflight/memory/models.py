@@ -1,0 +1,174 @@
+"""What models consist of, without loading them: parts with their configs and sizes, from a folder or from what is known of a hub name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.mistake import Mistake
+from actors.models.files import Fields, read_object, tensors_of
+from actors.models.folder import check_pipeline, check_vlm, image_processor, pipeline_parts
+from actors.models.path import PIPELINE_MARKER, VLM_MARKER
+from pipelines.preflight.memory import architectures
+from pipelines.recipe.errors import UserError
+
+TRANSFORMER, VAE, ENCODER = "transformer", "vae", "text_encoder"
+
+_DEFAULTS = Path(__file__).with_name("config_defaults.json")  # what classes of transformers and diffusers fill in
+_NESTED = {
+    "idefics3": {"text_config": "llama", "vision_config": "idefics3_vision"},
+    "llava": {"text_config": "llama", "vision_config": "clip_vision_model"},
+    "qwen2_5_vl": {"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
+    "qwen3_vl": {"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
+    "qwen3_vl_moe": {"text_config": "qwen3_vl_moe_text", "vision_config": "qwen3_vl_moe_vision"},
+    "smolvlm": {"text_config": "llama", "vision_config": "smolvlm_vision"},
+}
+"""The tables of a VLM's config, and the model_type of one that names none."""
+
+_SD3_ENCODERS = {"text_encoder": "clip-l", "text_encoder_2": "clip-g", "text_encoder_3": "t5-xxl"}
+_SD3 = ("StableDiffusion3Pipeline", {TRANSFORMER: "sd3.5-medium", **_SD3_ENCODERS, VAE: "vae-sd3"})
+_FLUX = (
+    "FluxPipeline",
+    {TRANSFORMER: "flux.1-dev", "text_encoder": "clip-l", "text_encoder_2": "t5-xxl", VAE: "vae-flux"},
+)
+_Z_IMAGE = ("ZImagePipeline", {TRANSFORMER: "z-image", "text_encoder": "qwen3-4b", VAE: "vae-flux"})
+_QWEN_IMAGE = (
+    "QwenImagePipeline",
+    {TRANSFORMER: "qwen-image", "text_encoder": "qwen2.5-7b-text-encoder", VAE: "vae-qwen-image"},
+)
+PIPELINES: dict[str, tuple[str, dict[str, str]]] = {
+    "stabilityai/stable-diffusion-3.5-medium": _SD3,
+    "black-forest-labs/FLUX.1-dev": _FLUX,
+    "Tongyi-MAI/Z-Image": _Z_IMAGE,
+    "Tongyi-MAI/Z-Image-Turbo": _Z_IMAGE,
+    "Qwen/Qwen-Image": _QWEN_IMAGE,
+    "Qwen/Qwen-Image-2512": _QWEN_IMAGE,
+}
+"""Hub name -> the pipeline's class, and the architecture of each of its parts."""
+
+_QWEN2_5 = {"size": {"shortest_edge": 56 * 56, "longest_edge": 16_384 * 28 * 28}}  # areas, in spite of their names
+_QWEN3 = {"size": {"shortest_edge": 256 * 256, "longest_edge": 4096 * 4096}}
+_SMOL = {"size": {"longest_edge": 4 * 384}, "max_image_size": {"longest_edge": 384}}
+JUDGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "HuggingFaceTB/SmolVLM-Instruct": ("smolvlm-2.2b", _SMOL),
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": ("smolvlm2-2.2b", _SMOL),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2.5-vl-3b", _QWEN2_5),
+    "Qwen/Qwen2.5-VL-7B-Instruct": ("qwen2.5-vl-7b", _QWEN2_5),
+    "Qwen/Qwen3-VL-2B-Instruct": ("qwen3-vl-2b", _QWEN3),
+    "Qwen/Qwen3-VL-4B-Instruct": ("qwen3-vl-4b", _QWEN3),
+    "Qwen/Qwen3-VL-8B-Instruct": ("qwen3-vl-8b", _QWEN3),
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": ("qwen3-vl-30b-a3b", _QWEN3),
+    "Qwen/Qwen3-VL-32B-Instruct": ("qwen3-vl-32b", _QWEN3),
+}
+"""Hub name -> architecture, and the settings of its image processor that decide how large an image becomes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component: the class, its config, and how many numbers it holds, parameters and buffers of its files."""
+
+    kind: str
+    config: Mapping[str, Any]
+    numel: int
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A text-to-image pipeline by the name of its class."""
+
+    pipeline: str
+    transformer: Part
+    encoders: dict[str, Part]
+    vae: Part
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A vision-language model. `settings` are its image processor's; known hub names have only those of sizes."""
+
+    model: Part
+    settings: Mapping[str, Any]
+
+    @property
+    def text(self) -> Mapping[str, Any]:
+        """The language model's config; older files have it at the top."""
+        return self.model.config.get("text_config") or self.model.config
+
+    @property
+    def vision(self) -> Mapping[str, Any]:
+        """The vision tower's config."""
+        return self.model.config.get("vision_config") or {}
+
+
+def image_model(path: str) -> ImageModel:
+    """The parts of `policy.model`. Raises UserError where the folder holds no whole pipeline, or the hub name is not in PIPELINES."""
+    folder = Path(path)
+    if (folder / PIPELINE_MARKER).is_file():
+        try:
+            check_pipeline(folder)
+            pipeline = read_object(folder / PIPELINE_MARKER)["_class_name"]
+            names = [name for name in pipeline_parts(folder) if name in (TRANSFORMER, VAE) or name.startswith(ENCODER)]
+            parts = {name: _part(folder / name) for name in names}
+        except Mistake as error:
+            raise UserError(f"policy.model = {path!r}: {error}") from None
+    elif path in PIPELINES:
+        pipeline, of_known = PIPELINES[path]
+        parts = {name: known(architecture) for name, architecture in of_known.items()}
+    else:
+        raise _unknown("policy.model", path, PIPELINES)
+    encoders = {name: part for name, part in parts.items() if name.startswith(ENCODER)}
+    return ImageModel(pipeline, parts[TRANSFORMER], encoders, parts[VAE])
+
+
+def judge(path: str) -> Judge:
+    """The VLM of `reward.model`. Raises UserError where the folder holds no whole VLM, or the hub name is not in JUDGES."""
+    folder = Path(path)
+    if (folder / VLM_MARKER).is_file():
+        try:
+            check_vlm(folder)
+            return Judge(_part(folder), image_processor(folder))
+        except Mistake as error:
+            raise UserError(f"reward.model = {path!r}: {error}") from None
+    if path in JUDGES:
+        name, settings = JUDGES[path]
+        return Judge(known(name), settings)
+    raise _unknown("reward.model", path, JUDGES)
+
+
+def known(architecture: str) -> Part:
+    """A part of a known architecture."""
+    found = architectures.load(architecture)
+    return Part(found["class"], found["config"], found["parameters"] + found["buffers"])
+
+
+def filled(config: Fields) -> Fields:
+    """A config with what it leaves to its class's defaults, as far as the estimate asks for it."""
+    defaults: dict[str, dict[str, Any]] = json.loads(_DEFAULTS.read_text(encoding="utf-8"))
+    kind = config.get("model_type", "")
+    tables = {}
+    for table, usual in _NESTED.get(kind, {}).items():
+        nested = config.get(table) or {}
+        if not isinstance(nested, dict):
+            raise Mistake(f"{config.file}: {table} is no object: download it again")
+        tables[table] = {**defaults.get(nested.get("model_type", usual), {}), **nested}
+    if "text_config" in tables and not config.get("text_config"):
+        tables = {**tables.pop("text_config"), **tables}  # older files have it at the top
+    own = defaults.get(kind) or defaults.get(config.get("_class_name", ""), {})
+    return Fields({**own, **tables, **{key: value for key, value in config.items() if key not in tables}}, config.file)
+
+
+def _part(folder: Path) -> Part:
+    config = filled(read_object(folder / "config.json"))
+    kind = config.get("_class_name") or (config.get("architectures") or [""])[0]
+    return Part(kind, config, sum(math.prod(tensor.shape) for tensor in tensors_of(folder).values()))
+
+
+def _unknown(key: str, path: str, known_names: Mapping[str, Any]) -> UserError:
+    return UserError(
+        f"{key} = {path!r}: its size is not known without its files. Download it and give the folder, or estimate with one of "
+        f"{', '.join(known_names)}"
+    )

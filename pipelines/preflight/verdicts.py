@@ -1,0 +1,144 @@
+"""What a recipe will make its user suffer from, beside memory: what cannot start, and what runs but disappoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from actors.messages import Prompt
+from actors.models.kinds import VLMS
+from pipelines.preflight.memory.estimate import Models, on_gpu
+from pipelines.preflight.memory.families import SHAPES, Shape, shape_of
+from pipelines.preflight.memory.networks import NETWORKS
+from pipelines.recipe.training import Recipe
+
+LARGE = 10**9  # numbers: a model that no one wants to run on a CPU
+FIXED_SIZE = ("llava",)  # kinds of judges whose processor has no budget of pixels
+TASKS_PER_WORKER = 3  # and step, below which workers wait (docs/performance.md)
+
+
+def obstacles(recipe: Recipe, models: Models) -> list[str]:
+    """Why the workers would not start."""
+    image, judge = models.image, models.judge
+    if image.pipeline not in SHAPES or image.transformer.kind not in NETWORKS:
+        return [f"policy.model is a {image.pipeline}: EchoRay has families for {', '.join(SHAPES)}"]
+    found = []
+    kind = judge.model.config.get("model_type", "")
+    if kind not in VLMS:
+        found.append(f"reward.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}")
+    shape = shape_of(image, recipe.policy.max_sequence_length)
+    if recipe.policy.max_sequence_length > shape.longest:
+        found.append(
+            f"policy.max_sequence_length = {recipe.policy.max_sequence_length}: this model reads at most {shape.longest} tokens"
+        )
+    for key, pixels in (("height", recipe.rollout.height), ("width", recipe.rollout.width)):
+        if pixels % shape.unit:
+            found.append(
+                f"rollout.{key} = {pixels}: this model draws multiples of {shape.unit}, such as {_nearest(pixels, shape)}"
+            )
+    if not any(pixels % shape.unit for pixels in (recipe.rollout.height, recipe.rollout.width)):
+        found += _too_large(recipe, image.transformer.config.get("pos_embed_max_size"), shape)
+    if recipe.reward.image_pixels is not None and kind in FIXED_SIZE:
+        found.append(
+            f"reward.image_pixels = {recipe.reward.image_pixels}: a judge of the type {kind} reads images of one size: leave the key out"
+        )
+    policy = recipe.policy
+    if on_gpu(policy) and policy.ranks > 1 and policy.num_gpus <= 0.5:
+        found.append(
+            f"policy.num_gpus = {policy.num_gpus} with policy.ranks = {policy.ranks}: Ray packs two ranks on one GPU, and NCCL "
+            "refuses that; give more than 0.5, or one rank"
+        )
+    return found
+
+
+def gpus_not_asked_for(recipe: Recipe) -> list[str]:
+    """The tables whose workers on Ray would look for a GPU in vain."""
+    return [
+        f'{name}.device = "cuda" with {name}.num_gpus = 0: Ray shows no GPU to a worker that asks for none'
+        for name, table in (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward))
+        if table.device == "cuda" and not table.num_gpus
+    ]
+
+
+def _too_large(recipe: Recipe, places: int | None, shape: Shape) -> Iterator[str]:
+    """Sizes beyond the position table of the transformer, which has so many places in each direction."""
+    largest = (places or 0) * shape.unit
+    for key, pixels in (("height", recipe.rollout.height), ("width", recipe.rollout.width)):
+        if places and pixels > largest:
+            yield f"rollout.{key} = {pixels}: this model draws at most {largest} pixels in each direction"
+
+
+def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[str]:
+    """What would run, but not as its user hopes. Only what the recipe and the files themselves tell."""
+    shape = shape_of(models.image, recipe.policy.max_sequence_length)
+    return [
+        *_guidance(recipe, shape, models.image.pipeline),
+        *_captions(shape, recipe, prompts),
+        *_workers(recipe, models),
+        *_judge(recipe),
+    ]
+
+
+def _guidance(recipe: Recipe, shape: Shape, pipeline: str) -> Iterator[str]:
+    scale = recipe.rollout.guidance_scale
+    mixed = shape.doubles(scale)
+    if mixed and not recipe.objective.guides:
+        yield (
+            f"rollout.guidance_scale = {scale:g} draws with guidance, but {recipe.objective.type} trains the velocity without it: "
+            f"the update is of another policy than the one that drew; guidance_scale = {shape.unguided:g} draws without"
+        )
+    if mixed and recipe.objective.guides and scale >= 4:
+        yield f"rollout.guidance_scale = {scale:g}: others report collapse when they train at 4.5; watch the held-out figures"
+    if pipeline == "ZImagePipeline" and scale == 1:
+        yield "rollout.guidance_scale = 1 is what 2 is elsewhere: with Z-Image no guidance is 0, at half the cost of drawing"
+    if shape.guidance == "none" and scale != 1:
+        yield f"rollout.guidance_scale = {scale:g} is without effect: this model knows no guidance"
+    if shape.guidance == "told" and scale <= 1:
+        yield (
+            f"rollout.guidance_scale = {scale:g} is what the network is told: it was distilled for scales around 3.5, and 1 is "
+            "not 'none'"
+        )
+
+
+def _captions(shape: Shape, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """Words are counted, since a word is a token at least: these captions are cut for certain, others may be."""
+    longest = max(
+        1, shape.text - shape.unread if recipe.policy.max_sequence_length == 0 else recipe.policy.max_sequence_length
+    )
+    cut = sum(len(prompt.caption.split()) > longest for prompt in prompts)
+    if cut:
+        yield (
+            f"{cut} of {len(prompts)} captions have more words than policy.max_sequence_length = {longest} tokens: they are cut, "
+            f"for drawing and for the reward; the model reads up to {shape.longest}"
+        )
+
+
+def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
+    sizes = (
+        ("policy", recipe.policy, models.image.transformer.numel),
+        ("rollout", recipe.rollout, models.image.transformer.numel),
+        ("reward", recipe.reward, models.judge.model.numel),
+    )
+    for name, table, numel in sizes:
+        if numel >= LARGE and not on_gpu(table):
+            yield f"{name}.num_gpus = 0: {numel / 1e9:.1f} billion parameters would run on a CPU"
+        if table.num_gpus > 1:
+            yield f"{name}.num_gpus = {table.num_gpus:g}: a worker uses one GPU, and the others stay idle"
+    for name, pool, tasks in (
+        ("rollout", recipe.rollout, recipe.draws_per_step),
+        ("reward", recipe.reward, recipe.chunks_per_step),
+    ):
+        if pool.size > 1 and tasks < TASKS_PER_WORKER * pool.size and recipe.loop.order == "strict":
+            yield (
+                f"{name}.size = {pool.size} workers share {tasks} tasks of a step: below {TASKS_PER_WORKER} each, they wait for "
+                "the last one; lower rollout.groups_per_task or rollout.chunk, or raise rollout.prompts_per_step"
+            )
+
+
+def _judge(recipe: Recipe) -> Iterator[str]:
+    pixels = recipe.rollout.height * recipe.rollout.width
+    if recipe.reward.image_pixels is not None and recipe.reward.image_pixels > pixels:
+        yield f"reward.image_pixels = {recipe.reward.image_pixels} is without effect: images have {pixels} pixels"
+
+
+def _nearest(pixels: int, shape: Shape) -> int:
+    return max(shape.unit, round(pixels / shape.unit) * shape.unit)

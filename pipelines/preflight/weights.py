@@ -1,0 +1,84 @@
+"""Whether the weights of a recipe's local models fit, before any worker starts.
+
+The answer needs torch, which no driver loads, and seconds: it is asked in a process of its own (actors/fits.py), once for the same
+headers, configs and libraries. That a pair fits is kept as an empty file in the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from actors.fits import NONE, Misfits, misfits
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ("transformers", "diffusers", "peft", "torch")
+HEADER = 8  # bytes that say how long a header is
+
+
+def find_misfits(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
+    """What does not fit in the two folders (None: not at hand); None where it cannot be asked, for want of a library.
+
+    Where torch is loaded already, as in tests, it is asked in this process. Raises ValueError if the process that is asked breaks down.
+    """
+    folders = [folder for folder in (pipeline, vlm) if folder]
+    stamp = _cache() / _fingerprint(folders)
+    if not folders or stamp.is_file():
+        return (None, None)
+    found = misfits(pipeline, vlm) if "torch" in sys.modules else _asked(pipeline, vlm)
+    if found == (None, None):
+        with suppress(OSError):  # then it is asked again next time
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.touch()
+    return found
+
+
+def _asked(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
+    command = [sys.executable, "-m", "actors.fits", *(str(folder or NONE) for folder in (pipeline, vlm))]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+    if child.returncode:
+        if "ModuleNotFoundError" in child.stderr:
+            return None
+        last = (child.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise ValueError(
+            f"whether its weights fit was not found out: the process that read them ended with {child.returncode}: {last}"
+        )
+    first, second = json.loads(child.stdout.splitlines()[-1])
+    return first, second
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "echoray" / "fitting-weights"
+
+
+def _fingerprint(folders: Iterable[Path]) -> str:
+    """A hash of all that the answer depends on."""
+    digest = hashlib.sha256("".join(f"{name} {_version(name)}\n" for name in LIBRARIES).encode())
+    for file in (file for folder in folders for file in _files(folder)):
+        with file.open("rb") as stream:
+            data = stream.read(HEADER)
+            data += stream.read(int.from_bytes(data, "little")) if file.suffix == ".safetensors" else stream.read()
+        digest.update(f"{file.parent.name}/{file.name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Descriptions, indices and weights of a model and of its parts."""
+    for pattern in ("*config.json", "*index*.json", "*.safetensors"):
+        yield from sorted(folder.glob(pattern))
+        yield from sorted(folder.glob(f"*/{pattern}"))

@@ -1,0 +1,135 @@
+"""The recipe of `train`: its tables, and what must hold across them."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from actors.options import Table
+from actors.policy.objectives.awm_options import AwmOptions
+from actors.policy.objectives.registry import OBJECTIVES
+from pipelines.recipe.tables import (
+    Cluster,
+    Data,
+    Heldout,
+    LoopTable,
+    Monitor,
+    Objective,
+    Policy,
+    Reward,
+    Rollout,
+    Run,
+    Samples,
+)
+
+
+class Recipe(Table):
+    """One run, whole."""
+
+    run: Run = Run()
+    loop: LoopTable
+    data: Data
+    rollout: Rollout
+    reward: Reward
+    policy: Policy
+    objective: Objective = AwmOptions()
+    heldout: Heldout = Heldout()
+    samples: Samples = Samples()
+    monitor: Monitor = Monitor()
+    cluster: Cluster = Cluster()
+
+    @property
+    def chunk(self) -> int:
+        """Images of a group per task: a draw has those of `rollout.groups_per_task` groups, a score those of one."""
+        return self.rollout.chunk or self.rollout.group_size
+
+    @property
+    def images_per_draw(self) -> int:
+        """Images per draw task."""
+        return self.chunk * self.rollout.groups_per_task
+
+    @property
+    def chunks_per_step(self) -> int:
+        """Chunks of a step: its score tasks."""
+        return self.rollout.prompts_per_step * self.rollout.group_size // self.chunk
+
+    @property
+    def draws_per_step(self) -> int:
+        """Draw tasks of a step."""
+        return -(-self.chunks_per_step // self.rollout.groups_per_task)
+
+    @model_validator(mode="after")
+    def check_across_tables(self) -> Recipe:
+        """Raises ValueError for combinations that cannot run."""
+        if self.rollout.group_size % self.chunk:
+            raise ValueError(
+                f"rollout.chunk = {self.chunk} does not divide rollout.group_size = {self.rollout.group_size}: "
+                f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
+            )
+        self._check_groups_per_task()
+        for name, pool in (("rollout", self.rollout), ("reward", self.reward)):
+            if not pool.min <= pool.size <= (pool.max or pool.size):
+                raise ValueError(
+                    f"{name}.size = {pool.size} lies outside of {name}.min = {pool.min} and {name}.max = {pool.max}: "
+                    "a pool begins with a size between them"
+                )
+        self._check_ranks()
+        if self.reward.transform == "exp" and self.reward.reduction == "sum":
+            raise ValueError(
+                'reward.transform = "exp" of a sum is 0 for any real caption: use reward.reduction = "mean"'
+            )
+        wanted = sum(self.data.mix.values())
+        if self.data.mix and wanted != self.rollout.prompts_per_step:
+            raise ValueError(
+                f"data.mix takes {wanted} prompts a step but rollout.prompts_per_step = {self.rollout.prompts_per_step}: make them equal"
+            )
+        self._check_timesteps()
+        self._check_exact()
+        return self
+
+    def _check_exact(self) -> None:
+        for name, table in (("rollout", self.rollout), ("policy", self.policy)):
+            if table.compile and self.loop.order == "strict" and self.run.deterministic:
+                raise ValueError(
+                    f'{name}.compile = true with loop.order = "strict" and run.deterministic = true: what torch.compile makes depends on '
+                    "the shapes that a process met before, so that the run could not be repeated to the bit; leave compile out, or set "
+                    "run.deterministic = false"
+                )
+
+    def _check_groups_per_task(self) -> None:
+        together, prompts = self.rollout.groups_per_task, self.rollout.prompts_per_step
+        if together > 1 and self.chunk < self.rollout.group_size:
+            raise ValueError(
+                f"rollout.groups_per_task = {together} draws whole groups together, but rollout.chunk = {self.chunk} draws parts of a "
+                f"group of {self.rollout.group_size}: leave rollout.chunk out, or set rollout.groups_per_task = 1"
+            )
+        if together > prompts:
+            raise ValueError(
+                f"rollout.groups_per_task = {together}, but a step has only rollout.prompts_per_step = {prompts} groups: "
+                f"choose from 1 to {prompts}"
+            )
+
+    def _check_timesteps(self) -> None:
+        if self.rollout.noise == "group" and not self.objective.noisy:
+            raise ValueError(
+                f'rollout.noise = "group" with objective.type = "{self.objective.type}": all images of a group would be the same, '
+                f"for only {' and '.join(name for name, one in OBJECTIVES.items() if one.noisy)} adds noise on the way; "
+                'use rollout.noise = "own"'
+            )
+        self.objective.check(self.rollout.steps)
+
+    def _check_ranks(self) -> None:
+        ranks, tasks = self.policy.ranks, self.chunks_per_step
+        if self.policy.zero_stage == 0 and ranks > 1:
+            raise ValueError(
+                f"policy.ranks = {ranks} with policy.zero_stage = 0: stage 0 is one rank of plain torch; choose stage 1, 2 or 3"
+            )
+        if ranks > tasks:
+            raise ValueError(
+                f"policy.ranks = {ranks}, but a step has only {tasks} chunks to share among them: "
+                "raise rollout.prompts_per_step or lower rollout.chunk"
+            )
+        if self.cluster.heartbeat_timeout_s <= self.cluster.heartbeat_s:
+            raise ValueError(
+                f"cluster.heartbeat_timeout_s = {self.cluster.heartbeat_timeout_s} must be above "
+                f"cluster.heartbeat_s = {self.cluster.heartbeat_s}"
+            )

@@ -1,0 +1,152 @@
+"""What a job takes to a cluster: the repository, less what .gitignore and .rayignore name; listed, checked and packed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray._private.runtime_env.packaging import _dir_travel
+
+from actors.models.path import located, portable
+from pipelines.preflight.packages import ROOT
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.location import resolved
+
+LIMIT_BYTES = 100 * 2**20  # Ray would take five times as much, through the memory of the head
+NAMED = 5
+
+
+def check_out(out: str | None) -> str:
+    """The run folder's place as it is meant. Raises UserError unless it outlives a job, whose working folder Ray removes."""
+    meant = None if out is None else resolved(out, "--out")
+    if meant is None or not _is_elsewhere(meant):
+        given = "no --out" if out is None else f"--out {out}"
+        raise UserError(
+            f"{given}: a job works in a folder that Ray removes, and the run would go with it. Give an absolute path "
+            "that outlives the job, such as /data/runs/one on a shared disk, or a URL such as s3://bucket/runs/one"
+        )
+    return meant
+
+
+def in_job() -> bool:
+    """Whether this process is the driver of a job."""
+    return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+
+
+def check_out_of_job(out: str | None) -> None:
+    """What `check_out` raises, in a job."""
+    if in_job():
+        check_out(out)
+
+
+def list_files(root: Path = ROOT) -> dict[str, int]:
+    """What a job would take along: path from the root -> bytes. The rules are Ray's own."""
+    found = {}
+
+    def note(path: Path) -> None:
+        if path.is_file():
+            found[path.relative_to(root).as_posix()] = path.stat().st_size
+
+    quiet = logging.getLogger(f"{__name__}.ray")
+    quiet.setLevel(logging.WARNING)
+    _dir_travel(root, [], note, include_gitignore=True, logger=quiet)
+    return found
+
+
+def check_size(files: Mapping[str, int], root: Path = ROOT) -> None:
+    """Raises UserError if the files are too many bytes, with the largest and what to do about them."""
+    total = sum(files.values())
+    if total <= LIMIT_BYTES:
+        return
+    largest = sorted(files, key=lambda name: -files[name])[:NAMED]
+    listed = "\n".join(f"  {mebibytes(files[name])}  {name}" for name in largest)
+    raise UserError(
+        f"a job would take {mebibytes(total)} of {root} along, and may take {mebibytes(LIMIT_BYTES)}. The largest files:\n"
+        f"{listed}\nName what the job does not need in .rayignore, as in .gitignore. Put data and models that it needs where "
+        "all nodes find them, and give the recipe that path or URL"
+    )
+
+
+def name_in(path: Path, files: Mapping[str, int], root: Path = ROOT) -> str:
+    """A recipe's path from the root. Raises UserError if the job would not take it along."""
+    name = os.path.relpath(located(str(path)), root)
+    if name not in files:
+        why = "lies outside of" if name.startswith("..") else "is left out by .gitignore or .rayignore of"
+        raise UserError(
+            f"the recipe {path} {why} {root}, so that the job would not find it: move or copy it to recipes/"
+        )
+    return name
+
+
+def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> None:
+    """Raises UserError for what the recipe names by a relative path and the job would not find there, or would lose."""
+    for key, place in (
+        ("data.train", recipe.data.train),
+        ("data.heldout", recipe.data.heldout),
+        ("policy.model", recipe.policy.model),
+        ("policy.init_adapter", recipe.policy.init_adapter),
+        ("reward.model", recipe.reward.model),
+    ):
+        place = place and portable(place)
+        if place and not _is_elsewhere(place) and not _is_shipped(place, files) and _is_local(key, place, root):
+            there = os.path.lexists(root / place)
+            why = (
+                "it is outside of the root, or left out by .gitignore or .rayignore"
+                if there
+                else "there is no such file"
+            )
+            raise UserError(
+                f"{key} = {place!r} would not reach the cluster from {root}: {why}. Give a path inside that is taken along, "
+                "an absolute path that exists on the nodes, or a URL"
+            )
+    if recipe.loop.checkpoints and not _is_elsewhere(recipe.loop.checkpoints):
+        raise UserError(
+            f"loop.checkpoints = {recipe.loop.checkpoints!r} would lie in the job's working folder, which Ray removes: "
+            "give an absolute path or a URL, or leave it out for a folder in --out"
+        )
+    _check_checker(recipe.heldout.checker, files, root)
+
+
+def takes_prompts(recipe: Recipe, files: Mapping[str, int]) -> bool:
+    """Whether the job takes its prompt files along, so that they can be read here as well."""
+    return all(_is_shipped(place, files) for place in (recipe.data.train, recipe.data.heldout) if place)
+
+
+def pack(files: Mapping[str, int], package: Path, root: Path = ROOT) -> None:
+    """Writes the files to a zip, which Ray unpacks into the job's working folder."""
+    with ZipFile(package, "w", ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for name in sorted(files):
+            archive.write(root / name, name)
+
+
+def mebibytes(count: int) -> str:
+    """A number of bytes to be read by people."""
+    return f"{count / 2**20:.1f} MiB"
+
+
+def _is_elsewhere(place: str) -> bool:
+    return "://" in place or os.path.isabs(place)
+
+
+def _is_shipped(place: str, files: Mapping[str, int]) -> bool:
+    name = os.path.normpath(place)
+    return any(file == name or file.startswith(f"{name}/") for file in files)
+
+
+def _is_local(key: str, place: str, root: Path) -> bool:
+    """Whether it means a file: a model may also be a hub's name, owner/name, where no folder owner stands."""
+    return not (key.endswith(".model") and place.count("/") == 1 and not (root / place).parent.is_dir())
+
+
+def _check_checker(checker: str | None, files: Mapping[str, int], root: Path) -> None:
+    name = (checker or "").partition(":")[0].replace(".", "/") + ".py"
+    if (root / name).is_file() and name not in files:
+        raise UserError(
+            f"heldout.checker = {checker!r} would not reach the cluster: {name} is left out by .gitignore or .rayignore; "
+            "move the function to a package that is taken along, such as toy"
+        )

@@ -1,0 +1,90 @@
+"""Before a run's first step: what it was given, where it writes, the checkpoint that it goes on from, its folder."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal
+
+from cluster.storage.files import folders
+from pipelines.data.prompts import PromptOrder
+from pipelines.engine.checkpoint import Found, Inputs, named, newest, sha256_of, step_of
+from pipelines.preflight import checks
+from pipelines.recipe.arguments import AUTO
+from pipelines.recipe.changes import Changes
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import dump_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.lease import Lease
+from pipelines.run_folder.location import RunLocation, check_writable
+from pipelines.training.heldout_plan import HeldoutPlan
+
+
+def out_of(options: argparse.Namespace) -> str:
+    """Where the run is to be: --out, or a new folder under runs/."""
+    if options.out is not None:
+        return options.out
+    return f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def leases(place: RunLocation, root: str, take_over: bool, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Within it this run alone writes in its folder and its place of checkpoints; what it gives raises PlaceTaken once it does not."""
+    places = {place.final: (place.shown, place.key)}
+    if not f"{root}/".startswith(f"{place.final}/"):
+        places[root] = (root, "loop.checkpoints")
+    with ExitStack() as stack:
+        held = []
+        for at, (shown, key) in places.items():
+            check_writable(at, key)
+            held.append(stack.enter_context(Lease(at, shown, take_over, say)))
+
+        def check() -> None:
+            for lease in held:
+                lease.check()
+
+        yield check
+
+
+def load_data(recipe: Recipe, executor: Literal["ray", "local"]) -> tuple[PromptOrder, HeldoutPlan, Inputs]:
+    """The prompts in their order, the held-out ones, and the hashes of what the recipe names; all of it checked. Raises UserError."""
+    checks.check_models(recipe)
+    checks.check_start(recipe, executor)
+    prompts, heldout_prompts, order = checks.prompts_of(recipe)
+    heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
+    begin = checks.init_adapter(recipe)
+    return order, heldout, Inputs(sha256_of(prompts), sha256_of(heldout_prompts), begin.sha256 if begin else "")
+
+
+def choose_checkpoint(resume: str | None, place: RunLocation, root: str) -> tuple[Found | None, list[str]]:
+    """Where the run begins: the checkpoint (None: version 0), and what was wrong with newer ones. Raises UserError.
+
+    Without --resume neither the folder nor the place of checkpoints may hold a run.
+    """
+    if resume is None:
+        RunFolder.check_new(place.path, place.shown)
+        if any(step_of(there) is not None for there in folders(root)):
+            raise UserError(f"{root} holds checkpoints of a run: continue it with --resume, or give another place")
+        return None, []
+    if resume != AUTO:
+        return named(resume), []
+    found, problems = newest(root)
+    if found is None and not RunFolder.holds_run(place.path):
+        place.check_empty()
+    return found, problems
+
+
+def open_folder(path: Path, recipe: Recipe, found: Found | None, changes: Changes) -> RunFolder:
+    """The run folder, begun if there is none yet. Its recipe.toml is what the run has from here on; earlier ones are kept."""
+    if RunFolder.holds_run(path):
+        folder = RunFolder.open(path)
+    else:
+        folder = RunFolder.create(path, found.recipe_toml() if found else dump_recipe(recipe))
+    earlier = folder.follow(dump_recipe(recipe))
+    if found and changes:
+        folder.event("recipe_changed", step=found.manifest.step, changed=changes, earlier=earlier)
+    return folder

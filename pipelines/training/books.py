@@ -1,0 +1,85 @@
+"""What a run writes down of what happens to it, and says aloud: failed tasks, groups left out, evaluations, steps and their warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cluster.tasks import Failure
+from pipelines.engine.messages import Quarantined, Unit
+from pipelines.monitoring.signs import SIGNS
+from pipelines.monitoring.watchers import Watchers
+from pipelines.recipe.training import Recipe
+from pipelines.run_folder.folder import RunFolder
+from pipelines.training.groups import Group, group_samples, noise_seeds
+from pipelines.training.heldout_plan import HeldoutPlan
+from pipelines.training.step_log import StepLog
+
+
+class Books:
+    """Writes to the run folder, and tells the watchers. It decides nothing."""
+
+    def __init__(
+        self, recipe: Recipe, heldout: HeldoutPlan, folder: RunFolder, log: StepLog, watchers: Watchers
+    ) -> None:
+        self.recipe, self.heldout, self.folder, self.log, self.watchers = recipe, heldout, folder, log, watchers
+        self.signs = [sign() for sign in SIGNS]
+
+    def failure(self, task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> None:
+        """A draw or a score failed."""
+        self.log.failed(failure)
+        self.folder.event("failure", **failure_record(task, batch, worker, failure))
+
+    def quarantine(self, group: Group, decision: Quarantined) -> None:
+        """A group is left out."""
+        self.log.quarantined += 1
+        self.folder.event("quarantine", **quarantine_record(self.recipe, self.heldout, group, decision))
+        name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
+        self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
+
+    def evaluation(self, records: Iterable[dict[str, Any]]) -> None:
+        """An evaluation is over: its records, one per guidance scale."""
+        for record in records:
+            self.folder.heldout(record)
+            self.watchers.heldout(record)
+
+    def step(self, record: dict[str, Any]) -> None:
+        """A step was trained; what its record is a sign of is said."""
+        self.folder.metric(record)
+        self.watchers.step(record)
+        for sign in self.signs:
+            if warning := sign.step(record):
+                self.folder.event(sign.kind, step=record["step"], message=warning)
+                self.watchers.note(f"warning: {warning}")
+
+
+def failure_record(task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> dict[str, Any]:
+    """Which task failed on which worker, and why. `together`: all groups of a batch that was drawn."""
+    unit = batch[0]
+    return {
+        "task": task,
+        "worker": worker,
+        "purpose": unit.purpose,
+        "step": unit.step,
+        "group": unit.group,
+        "chunk": unit.chunk,
+        "together": [each.group for each in batch],
+        "cause": failure.cause,
+        "message": failure.message,
+    }
+
+
+def quarantine_record(recipe: Recipe, heldout: HeldoutPlan, group: Group, decision: Quarantined) -> dict[str, Any]:
+    """All that is needed to draw and score the group by hand, and why the run could not."""
+    return {
+        "purpose": decision.purpose,
+        "step": decision.step,
+        "group": decision.group,
+        "cause": decision.cause,
+        "message": decision.message,
+        "tries": decision.tries,
+        "prompt_id": group.prompt.id,
+        "caption": group.prompt.caption,
+        "noise_seeds": noise_seeds(recipe, group, group_samples(recipe, heldout, group)),
+        "policy_version": group.version,
+    }

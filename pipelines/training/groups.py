@@ -1,0 +1,176 @@
+"""From a recipe to what is asked of workers: the loop's plan, the request that decides a batch's bytes, the ranks' shares of an update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from actors.messages import DrawPart, DrawReport, DrawRequest, Prompt, Scores, UpdateGroup
+from actors.seeds import seed_of
+from pipelines.data.prompts import PromptOrder
+from pipelines.engine.messages import GroupKey, LoopPlan, Unit
+from pipelines.recipe.training import Recipe
+from pipelines.training.heldout_plan import HeldoutPlan
+
+STORE_SHARE = 0.6  # the rest is for what is not counted: adapters, snapshots, copies on other nodes
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A drawn chunk: the report of its draw, handles to its payloads, and its scores once it has them."""
+
+    report: DrawReport
+    images: Any
+    latents: Any
+    scores: Scores | None = None
+
+
+@dataclass
+class Group:
+    """A group in flight, with its drawn chunks by number. `epoch`: how often its prompt came before."""
+
+    key: GroupKey
+    prompt: Prompt
+    version: int
+    epoch: int = 0
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+
+    def in_order(self) -> list[Chunk]:
+        """Its chunks by number."""
+        return [self.chunks[number] for number in sorted(self.chunks)]
+
+    def drawn_prompt(self) -> Prompt:
+        """The prompt with the caption as it was drawn, which may have been cut."""
+        caption = next(iter(self.chunks.values())).report.caption
+        return Prompt(self.prompt.id, caption, self.prompt.category, self.prompt.extra)
+
+    def rewards_K(self) -> list[float]:
+        """Its rewards, chunk after chunk. Only for a group that is scored."""
+        return [reward for chunk in self.in_order() if chunk.scores for reward in chunk.scores.rewards_K]
+
+
+def loop_plan(
+    recipe: Recipe,
+    heldout: HeldoutPlan,
+    first_version: int,
+    evaluated: tuple[int, ...],
+    object_store_bytes: int | None = None,
+) -> LoopPlan:
+    """What the loop is told: the recipe, the version to begin from, and the evaluations that are still to be done.
+
+    Without a limit in the recipe, admission pauses when payloads in flight fill STORE_SHARE of the cluster's object store.
+    """
+    store_share = int(STORE_SHARE * object_store_bytes) if object_store_bytes else None
+    return LoopPlan(
+        steps=recipe.loop.steps,
+        first_version=first_version,
+        groups_per_step=recipe.rollout.prompts_per_step,
+        chunks_per_group=recipe.rollout.group_size // recipe.chunk,
+        groups_per_task=recipe.rollout.groups_per_task,
+        staleness=recipe.loop.staleness,
+        order=recipe.loop.order,
+        retries=recipe.loop.retries,
+        lost_retries=recipe.loop.lost_retries,
+        max_failures_in_row=recipe.loop.max_failures_in_row,
+        max_groups_in_flight=recipe.loop.max_groups_in_flight,
+        max_bytes_in_flight=recipe.loop.max_bytes_in_flight or store_share,
+        evaluations={version: heldout.tasks(version) for version in heldout.versions() if version not in evaluated},
+    )
+
+
+def open_group(unit: Unit, version: int, order: PromptOrder, heldout: HeldoutPlan) -> Group:
+    """Which prompt a group is of."""
+    if unit.purpose == "heldout":
+        return Group(unit.key, heldout.groups(unit.step)[unit.group].prompt, version)
+    prompt, epoch = order.prompt(unit.step, unit.group)
+    return Group(unit.key, prompt, version, epoch)
+
+
+def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
+    """The seed of what is random about each sample beside its starting noise: its points in the loss, its stochastic steps."""
+    return tuple(seed_of(recipe.run.seed, "training", group.epoch, group.prompt.id, sample) for sample in samples)
+
+
+def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
+    """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
+    training = group.key.purpose == "train"
+    purpose, shared = ("noise", recipe.rollout.noise == "group") if training else ("heldout", False)
+    return tuple(
+        seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
+    )
+
+
+def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
+    """The numbers of a group's samples, of all its chunks."""
+    if group.key.purpose == "train":
+        return range(recipe.rollout.group_size)
+    first = heldout.groups(group.key.step)[group.key.group].first_sample
+    return range(first, first + recipe.heldout.images_of_group)
+
+
+def draw_request(
+    recipe: Recipe, heldout: HeldoutPlan, batch: Sequence[tuple[Unit, Group]], adapter_sha256: str
+) -> DrawRequest:
+    """Everything that decides the bytes of a batch of chunks, which are of one step and one policy version."""
+    unit, group = batch[0]
+    training = unit.purpose == "train"
+    if training:
+        num_steps, guidance_scale = recipe.rollout.steps, recipe.rollout.guidance_scale
+    else:
+        num_steps = recipe.heldout.steps
+        guidance_scale = heldout.groups(unit.step)[unit.group].guidance_scale
+    return DrawRequest(
+        purpose=unit.purpose,
+        step=unit.step,
+        parts=tuple(_part(recipe, heldout, unit, group) for unit, group in batch),
+        policy_version=group.version,
+        adapter_sha256=adapter_sha256,
+        num_steps=num_steps,
+        guidance_scale=guidance_scale,
+        height=recipe.rollout.height,
+        width=recipe.rollout.width,
+        keep_latents=training,
+    )
+
+
+def _part(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
+    samples = group_samples(recipe, heldout, group)
+    if unit.purpose == "train":
+        samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
+    return DrawPart(
+        group=unit.group,
+        chunk=unit.chunk,
+        caption=group.prompt.caption,
+        noise_seeds=noise_seeds(recipe, group, samples),
+        sample_seeds=training_seeds(recipe, group, samples),
+    )
+
+
+def update_shares(recipe: Recipe, groups: Sequence[Group], advantages_PK: np.ndarray) -> tuple[tuple, ...]:
+    """For each policy rank (its pieces of groups, and the handles of their latents): the chunks in order, cut evenly."""
+    pairs = zip(groups, advantages_PK, strict=True)
+    pieces = [piece for group, advantages_K in pairs for piece in _pieces(recipe, group, advantages_K)]
+    ranks = recipe.policy.ranks
+    cuts = [len(pieces) * rank // ranks for rank in range(ranks + 1)]
+    shares = [pieces[first:last] for first, last in pairwise(cuts)]
+    return tuple((tuple(piece for piece, _ in share), *(latents for _, latents in share)) for share in shares)
+
+
+def _pieces(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[UpdateGroup, Any]]:
+    """What the learner is told of each chunk of a group, with the handle of its latents."""
+    for number in sorted(group.chunks):
+        samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
+        piece = UpdateGroup(
+            step=group.key.step,
+            group=group.key.group,
+            prompt_id=group.prompt.id,
+            caption=group.drawn_prompt().caption,
+            policy_version=group.version,
+            advantages_K=tuple(float(advantages_K[sample]) for sample in samples),
+            sample_seeds=training_seeds(recipe, group, samples),
+        )
+        yield piece, group.chunks[number].latents

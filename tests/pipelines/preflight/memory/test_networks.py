@@ -1,0 +1,147 @@
+"""What networks keep for a backward, against what torch's hooks count on small networks of the real classes, in bfloat16."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor, nn
+
+from actors.diffusion import lora
+from actors.diffusion.family import FAMILIES
+from pipelines.preflight.memory import architectures
+from pipelines.preflight.memory.networks import (
+    NETWORKS,
+    Network,
+    Pass,
+    backward_bytes,
+    forward_bytes,
+    network_of,
+    saved_bytes,
+)
+from tests.support.live_bytes import LiveBytes, fake, saved_for_backward
+
+ROWS, SIDE, TEXT, RANK = 2, 32, 128, 8  # of a batch; of latents; tokens of a caption; of the LoRA
+SMALLER: dict[str, dict[str, Any]] = {
+    "sd3.5-medium": {
+        "num_layers": 5,
+        "dual_attention_layers": (0, 1),
+        "num_attention_heads": 8,
+        "caption_projection_dim": 512,
+        "pos_embed_max_size": 32,
+        "joint_attention_dim": 64,
+        "pooled_projection_dim": 64,
+    },
+    "flux.1-dev": {"num_layers": 3, "num_single_layers": 4, "num_attention_heads": 4, "joint_attention_dim": 64},
+    "qwen-image": {"num_layers": 4, "num_attention_heads": 4, "joint_attention_dim": 64},
+    "z-image": {"n_layers": 4, "n_refiner_layers": 1, "n_heads": 4, "n_kv_heads": 4, "dim": 512, "cap_feat_dim": 64},
+}
+PIPELINES = {
+    "SD3Transformer2DModel": "StableDiffusion3Pipeline",
+    "FluxTransformer2DModel": "FluxPipeline",
+    "QwenImageTransformer2DModel": "QwenImagePipeline",
+    "ZImageTransformer2DModel": "ZImagePipeline",
+}
+CASES = [(name, targets) for name in SMALLER for targets in ("attention", "all")]
+TOKENS = (SIDE // 2) ** 2
+
+
+def make(name: str, targets: str) -> tuple[nn.Module, Network]:
+    """A network with its LoRA, and what is said of it."""
+    kind = architectures.load(name)["class"]
+    config = {**architectures.load(name)["config"], **SMALLER[name]}
+    torch.manual_seed(0)
+    model = getattr(diffusers, kind)(**config).to(torch.bfloat16).eval().requires_grad_(False)
+    module, family = FAMILIES[PIPELINES[kind]].split(":")
+    lora.attach(model, RANK, 2.0, getattr(importlib.import_module(module), family).lora_targets[targets], seed=0)
+    return model, network_of(kind, config, targets)
+
+
+def inputs(name: str, model: nn.Module) -> dict[str, Any]:
+    config: Any = model.config
+    sigma = torch.rand(ROWS)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.bfloat16)
+
+    if name == "z-image":
+        return {
+            "x": [noise(config.in_channels, 1, SIDE, SIDE) for _ in range(ROWS)],
+            "t": sigma,
+            "cap_feats": [noise(TEXT, config.cap_feat_dim) for _ in range(ROWS)],
+        }
+    captions = {"timestep": sigma, "encoder_hidden_states": noise(ROWS, TEXT, config.joint_attention_dim)}
+    if name == "sd3.5-medium":
+        latents = noise(ROWS, config.in_channels, SIDE, SIDE)
+        return {**captions, "hidden_states": latents, "pooled_projections": noise(ROWS, config.pooled_projection_dim)}
+    captions["hidden_states"] = noise(ROWS, TOKENS, config.in_channels)
+    if name == "qwen-image":
+        return {**captions, "encoder_hidden_states_mask": None, "img_shapes": [[(1, SIDE // 2, SIDE // 2)]] * ROWS}
+    positions = {"txt_ids": torch.zeros(TEXT, 3), "img_ids": torch.zeros(TOKENS, 3)}
+    pooled = noise(ROWS, config.pooled_projection_dim)
+    return {**captions, **positions, "guidance": torch.ones(ROWS), "pooled_projections": pooled}
+
+
+def loss(model: nn.Module, given: dict[str, Any]) -> Tensor:
+    predicted = model(**given, return_dict=False)[0]
+    return (
+        torch.stack(predicted).float().square().mean()
+        if isinstance(predicted, list)
+        else predicted.float().square().mean()
+    )
+
+
+def known(model: nn.Module, given: dict[str, Any]) -> list[Tensor]:
+    values = [item for value in given.values() for item in (value if isinstance(value, list) else [value])]
+    return [*model.parameters(), *model.buffers(), *(value for value in values if isinstance(value, Tensor))]
+
+
+RUN = Pass(ROWS, TOKENS, TEXT, element=2, rank=RANK)
+
+
+@pytest.mark.parametrize(("name", "targets"), CASES)
+def test_the_lora_has_as_many_numbers_as_the_network_says(name: str, targets: str) -> None:
+    model, network = make(name, targets)
+    assert sum(parameter.numel() for parameter in lora.tensors(model, lora.TRAINED).values()) == network.lora * RANK
+
+
+@pytest.mark.parametrize(("name", "targets"), CASES)
+def test_what_is_saved_for_the_backward_is_what_the_hooks_count(name: str, targets: str) -> None:
+    """Within 6 %: left out are the first norms, which nothing trained comes before, the last one, and small things."""
+    model, network = make(name, targets)
+    with fake(model), saved_for_backward(model) as saved:
+        loss(model, inputs(name, model))
+    assert saved_bytes(network, RUN, checkpointing=False) == pytest.approx(sum(saved.values()), rel=0.06)
+
+
+@pytest.mark.parametrize(("name", "targets"), CASES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_takes_no_more_than_was_said_and_not_much_less(name: str, targets: str, checkpointing: bool) -> None:
+    """Peak bytes of forward and backward, but for the gradient; the excess of small networks is the room for the widest backward."""
+    model, network = make(name, targets)
+    if checkpointing:
+        model.enable_gradient_checkpointing()  # type: ignore[operator]
+    with fake(model):
+        given = inputs(name, model)
+        with LiveBytes(known(model, given)) as live:
+            loss(model, given).backward()
+    said = saved_bytes(network, RUN, checkpointing) + backward_bytes(network, RUN) + 4 * network.lora * RANK
+    assert 0.5 * said < live.peak < 1.02 * said
+
+
+@pytest.mark.parametrize(("name", "targets"), CASES)
+def test_a_forward_takes_no_more_than_was_said_and_not_much_less(name: str, targets: str) -> None:
+    model, network = make(name, targets)
+    with fake(model), torch.no_grad():
+        given = inputs(name, model)
+        with LiveBytes(known(model, given)) as live:
+            model(**given, return_dict=False)
+    assert 0.4 * forward_bytes(network, RUN) < live.peak < forward_bytes(network, RUN)
+
+
+def test_every_network_of_a_family_is_known() -> None:
+    assert PIPELINES.keys() == NETWORKS.keys()
+    assert set(PIPELINES.values()) == FAMILIES.keys()

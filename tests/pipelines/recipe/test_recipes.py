@@ -1,0 +1,32 @@
+"""The recipes that come along say how far they are proven, fit their cards, and give downloads their time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.preflight.memory.estimate import GIB, USABLE, Models, card_needed, estimate, fullest_gpu
+from pipelines.preflight.memory.models import image_model, judge
+from pipelines.recipe.load import load_recipe
+
+RECIPES = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.toml"))
+LEVELS = ("learned here", "ran on a GPU", "estimated only")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_how_far_it_is_proven_and_fits_its_card(path: Path) -> None:
+    head = path.read_text().partition("\n[")[0]
+    [level] = re.findall(r"^# Evidence: ([\w ]+)[.,:]", head, re.MULTILINE)
+    assert level.startswith(LEVELS)
+    card = re.search(r"(\d+) GB", head)
+    recipe = load_recipe(path)
+    assert (level == "learned here") == (card is None), "only the miniature world has learned, and it needs no card"
+    if card:
+        room = round(int(card[1]) * GIB * USABLE)
+        found = estimate(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+        assert fullest_gpu(found.actors)[0] <= room
+        assert card_needed(found.actors) <= room, "torch in each worker keeps to its share"
+        assert recipe.cluster.start_timeout_s >= 1800, "gigabytes are downloaded"
+        assert recipe.chunk % recipe.policy.micro_batch == 0, "a micro-batch of several captions is padded and masked"
