@@ -34,6 +34,7 @@ from pipelines.recipe.arguments import AUTO, parse_train
 from pipelines.recipe.errors import RunFailed, UserError
 from pipelines.recipe.load import load_recipe
 from pipelines.reporting.page import write_report
+from pipelines.run_folder import events
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.lease import PlaceTaken
 from pipelines.run_folder.location import RunLocation, check_writable
@@ -92,7 +93,7 @@ def train(options: argparse.Namespace, pools: MakePools, console: Console) -> in
                 say(str(roster))
                 folder = open_folder(place.path, recipe, found, changes)
                 roster.write(folder)
-                folder.event("started", **provenance(options.command, roster))
+                folder.event(provenance(options.command, roster))
                 display = Display(recipe.loop.steps, recipe.run.name or place.name)
                 step = found.manifest.step if found else 0
                 chosen = monitors(recipe, folder, options.executor == "ray", step)
@@ -118,7 +119,7 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     """Drives the run to its end; whatever the end, the folder says how it ended and what was reached."""
     folder.state("running")
     if found:
-        folder.event("resumed", step=found.manifest.step, checkpoint=found.place)
+        folder.event(events.Resumed(step=found.manifest.step, checkpoint=found.place))
     status, ours = "failed", True
     try:
         stops.tell(partial(stop, driver))
@@ -129,13 +130,13 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
         status = "stopped"
     except RunFailed as error:
         status = "failed"
-        folder.event("run_failed", message=str(error))
+        folder.event(events.RunFailed(message=str(error)))
         driver.watchers.note(f"the run failed: {error}")
     except PlaceTaken:
         ours = False
         raise
     except BaseException as error:
-        folder.event("run_failed", message=repr(error))
+        folder.event(events.RunFailed(message=repr(error)))
         raise
     finally:
         stops.tell(nothing)
@@ -160,7 +161,7 @@ def show_end(status: str, place: RunLocation, folder: RunFolder, options: argpar
             console.print(heldout_table(folder.read_heldout()))
     except Exception as error:  # the run has ended as it has, whatever cannot be shown of it
         with suppress(OSError):
-            folder.event("report_failed", message=repr(error))
+            folder.event(events.ReportFailed(message=repr(error)))
         report = f"could not be written: {error!r}; python -m pipelines.report {shlex.quote(place.shown)} tries again"
     summary = f"\nsummary  {place.shown}/summary.json" if folder.read_summary() else ""
     speaking.say(console, f"report   {report}{summary}\nfolder   {place.shown}  ({status})")

@@ -18,6 +18,7 @@ from pipelines.evaluation.comparison import best
 from pipelines.recipe.changes import recipe_sha256
 from pipelines.recipe.load import dump_recipe
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import Checkpoint, CheckpointFailed, CheckpointsNotRemoved
 from pipelines.run_folder.folder import RunFolder
 
 
@@ -116,9 +117,8 @@ class Checkpointer:
         step = self.saved_step = self.manifest.step
         self._whole.add(step)
         figures = {"bytes": outcome.value["bytes"], "write_s": round(outcome.value["seconds"], 4)}
-        self.folder.event(
-            "checkpoint", step=step, path=place_of(self.root, step), snapshot_s=self._snapshot_s, **figures
-        )
+        path = place_of(self.root, step)
+        self.folder.event(Checkpoint(step=step, path=path, snapshot_s=self._snapshot_s, **figures))
         self._done()
         gone = {other for other in self._present | self._whole if other < step} - self._kept(step)
         self._present -= gone
@@ -131,7 +131,7 @@ class Checkpointer:
     def _removed(self, step: int, outcome: Outcome) -> None:
         """Checkpoints older than this step are gone, or stay: that does no harm."""
         if outcome.failure:
-            self.folder.event("checkpoints_not_removed", step=step, message=outcome.failure.message)
+            self.folder.event(CheckpointsNotRemoved(step=step, message=outcome.failure.message))
 
     def best_step(self) -> int | None:
         """The whole checkpoint with the best held-out figure, without extra guidance; None before any was evaluated."""
@@ -148,7 +148,7 @@ class Checkpointer:
 
     def _give_up(self, message: str) -> None:
         assert self.manifest is not None
-        self.folder.event("checkpoint_failed", step=self.manifest.step, message=message)
+        self.folder.event(CheckpointFailed(step=self.manifest.step, message=message))
         self._done()
 
     def _done(self) -> None:

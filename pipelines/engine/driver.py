@@ -46,6 +46,7 @@ from pipelines.engine.tickets import Tickets
 from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.errors import RunFailed
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import PayloadsLost
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.pictures import Pictures
 from pipelines.run_folder.roster import Roster
@@ -355,6 +356,6 @@ class Driver:
 
     def draw_again(self, failure: Failure) -> None:
         """A payload of the update is gone with its node, but the policy is well: what is open is drawn again, by the same versions."""
-        self.folder.event("payloads_lost", step=self.loop.version + 1, message=failure.message)
+        self.folder.event(PayloadsLost(step=self.loop.version + 1, message=failure.message))
         self.watchers.note("payloads were lost with their node: the open groups are drawn again")
         self.take_up(Start(self.adapters, **self.log.counters(), evaluated=tuple(self.evaluated)))

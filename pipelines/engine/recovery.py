@@ -16,6 +16,7 @@ from pipelines.engine.tickets import CallFailed, Tickets
 from pipelines.recipe.changes import HELDOUT, Changes, in_words, recorded, within
 from pipelines.recipe.errors import RunFailed
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import CheckpointDamaged, DigestAnew, PolicyLost, PolicyRestarted, Restored
 from pipelines.run_folder.folder import RunFolder
 
 NO_INPUTS = Inputs()
@@ -106,12 +107,12 @@ class Recovery:
         found, problems = newest(self.root)
         report_damage(self.folder, self.note, problems)
         start = self.start_from(found)
-        self.folder.event("policy_restarted", step=start.step)
+        self.folder.event(PolicyRestarted(step=start.step))
         return start
 
     def lost(self, doing: str, step: int, failure: Failure) -> None:
         """Writes down that the policy was lost. Raises RunFailed if the run should end."""
-        self.folder.event("policy_lost", doing=doing, step=step, cause=failure.cause, message=failure.message)
+        self.folder.event(PolicyLost(doing=doing, step=step, cause=failure.cause, message=failure.message))
         self.note(f"the policy was lost in the {doing} of step {step} ({failure.cause}): its ranks are started again")
         self.losses.add(doing, step, failure)
 
@@ -146,7 +147,7 @@ class Recovery:
             self.folder.begin_heldout(f"heldout-until-{manifest.step:06d}.jsonl")
             evaluated = set(range(manifest.step)) - adapters.keys()  # what cannot be drawn any more
         seconds = round(time.monotonic() - began, 3)
-        self.folder.event("restored", step=manifest.step, checkpoint=found.place, seconds=seconds)
+        self.folder.event(Restored(step=manifest.step, checkpoint=found.place, seconds=seconds))
         digest, since = self._digest_from(manifest, changes)
         return Start(
             adapters,
@@ -167,7 +168,7 @@ class Recovery:
         if (manifest.ranks, manifest.zero_stage) != (policy.ranks, policy.zero_stage):
             digest, since = FIRST, step
             was = {"ranks": manifest.ranks, "zero_stage": manifest.zero_stage}
-            self.folder.event("digest_anew", step=since, was=was, ranks=policy.ranks, zero_stage=policy.zero_stage)
+            self.folder.event(DigestAnew(step=since, was=was, ranks=policy.ranks, zero_stage=policy.zero_stage))
             self.note(
                 f"the digest starts anew after step {since}: the checkpoint is of {manifest.ranks} ranks at ZeRO stage "
                 f"{manifest.zero_stage}, this run has {policy.ranks} at stage {policy.zero_stage}"
@@ -193,5 +194,5 @@ def _heldout_changed(changes: Changes) -> bool:
 def report_damage(folder: RunFolder, note: Callable[[str], None], problems: list[str]) -> None:
     """Says which checkpoints were passed over, and why."""
     for problem in problems:
-        folder.event("checkpoint_damaged", problem=problem)
+        folder.event(CheckpointDamaged(problem=problem))
         note(f"warning: a checkpoint is passed over: {problem}")

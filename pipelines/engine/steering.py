@@ -14,6 +14,7 @@ from pipelines.engine.messages import Progress
 from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.errors import RunFailed
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import MixedGpus, Scaled, ScaleRefused
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.roster import Roster
 from pipelines.training.step_log import StepLog
@@ -76,7 +77,7 @@ class Control:
         if not self.roster.problem or self._told_problem:
             return
         self._told_problem = True
-        self.folder.event("mixed_gpus", message=self.roster.problem)
+        self.folder.event(MixedGpus(message=self.roster.problem))
         if self.roster.exact:
             raise RunFailed(self.roster.problem)
         self.watchers.note(f"warning: {self.roster.problem}")
@@ -123,17 +124,17 @@ class Control:
 
     def scale(self, pool: str, size: int, by: str) -> str:
         """Gives a pool another size, within its limits and the cluster's; says what came of it."""
-        before = self.executor.status()[pool].wanted if pool in self.executor.status() else None
         try:
             if pool not in self._pools:
                 raise ValueError(f"{pool} is no pool that scales; {' and '.join(self._pools)} are")
+            before = self.executor.status()[pool].wanted
             if size == before:
                 return f"{pool} has {size} workers already"
             self.executor.resize(pool, size)
         except (ValueError, PlacementError) as error:
-            self.folder.event("scale_refused", pool=pool, size=size, by=by, message=str(error))
+            self.folder.event(ScaleRefused(pool=pool, size=size, by=by, message=str(error)))
             return f"refused: {error}"
-        self.folder.event("scaled", pool=pool, by=by, **{"from": before, "to": size})
+        self.folder.event(Scaled(pool=pool, by=by, from_=before, to=size))
         self.watchers.note(f"pool {pool}: {before} -> {size} workers (by {by})")
         return f"{pool}: {before} -> {size} workers"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.run_folder import events
+
 EQUAL_SHARE = 0.9  # of a step's groups
 STEPS_IN_ROW = 3
 
@@ -24,7 +26,7 @@ ADAPTER_LOST = (
 class EqualGroups:
     """Warns once when nearly all groups of several steps in a row have equal rewards; again only after a step that had not."""
 
-    kind = "equal_groups"
+    event: type[events.Sign] = events.EqualGroups
 
     def __init__(self) -> None:
         self._steps = 0
@@ -41,7 +43,7 @@ class EqualGroups:
 class AdapterLost:
     """Warns once when several steps in a row drew with weights in which rounding left less than half of the adapter."""
 
-    kind = "adapter_lost"
+    event: type[events.Sign] = events.AdapterLost
 
     def __init__(self) -> None:
         self._steps = 0

@@ -8,6 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from pipelines.run_folder.events import Event, WatcherLost
+
 Record = dict[str, Any]
 
 
@@ -39,7 +41,7 @@ class Watchers:
     One that raises is let go, with a note to the others and an `event` (such as `RunFolder.event`), since there may be no others.
     """
 
-    def __init__(self, *watchers: Watcher, event: Callable[..., None] | None = None) -> None:
+    def __init__(self, *watchers: Watcher, event: Callable[[Event], None] | None = None) -> None:
         self._watchers = list(watchers)
         self._event = event
         self._lock = threading.Lock()
@@ -80,5 +82,5 @@ class Watchers:
         name = type(watcher).__name__
         if self._event:
             with suppress(OSError):
-                self._event("watcher_lost", watcher=name, message=repr(error))
+                self._event(WatcherLost(watcher=name, message=repr(error)))
         self.note(f"warning: {name} no longer watches the run: {error!r}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.monitoring.signs import SIGNS
+from pipelines.run_folder.events import Event, Line, RecipeChanged, RunFailed, Started
 from pipelines.run_folder.roster import device_words
 
 Record = dict[str, Any]
+E = TypeVar("E", bound=Event)
 MOST_EVENTS = 200
 STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
 
@@ -33,7 +35,7 @@ def header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Re
 
 
 def notes(
-    summary: Record, state: Record, recipe: Record, metrics: Sequence[Record], events: Sequence[Record]
+    summary: Record, state: Record, recipe: Record, metrics: Sequence[Record], events: Sequence[Line]
 ) -> list[str]:
     """What a reader must know before the figures."""
     found = list(summary.get("notes") or recipe.get("run", {}).get("notes") or [])
@@ -41,14 +43,14 @@ def notes(
     if state.get("status") == "stopped" and not done:
         found.insert(0, "This run was stopped before its first step was done. Begin it with --resume.")
     elif state.get("status") in ("stopped", "failed"):
-        causes = [event.get("message", "") for event in events if event.get("kind") == "run_failed"]
+        causes = [found.message for found in of_kind(RunFailed, events)]
         cause = f" {causes[-1]}." if causes and state["status"] == "failed" else ""
         remedy = " Go on with --resume." if state["status"] == "stopped" else ""
         found.insert(
             0, f"This run {STATUS_WORDS[state['status']]}, after {done} of {steps or '?'} steps.{cause}{remedy}"
         )
     for sign in SIGNS:
-        found += [f"Warning: {event['message']}." for event in events if event.get("kind") == sign.kind][-1:]
+        found += [f"Warning: {event.message}." for event in of_kind(sign.event, events)][-1:]
     if recipe.get("loop", {}).get("order") == "ready":
         found.append(
             'Not reproducible: loop.order is "ready", so that which version drew a group depends on timing. Run with'
@@ -60,39 +62,43 @@ def notes(
     ]
 
 
-def changes(events: Sequence[Record]) -> dict[int, Record]:
-    """What resumes changed of the recipe: step -> key path -> [old, new]."""
-    return {event["step"]: event["changed"] for event in events if event.get("kind") == "recipe_changed"}
+def of_kind(kind: type[E], events: Sequence[Line]) -> list[E]:
+    """The events of a kind, in the order of writing."""
+    return [line.event for line in events if isinstance(line.event, kind)]
 
 
-def starts(events: Sequence[Record]) -> list[list[tuple[str, str]]]:
+def changes(events: Sequence[Line]) -> dict[int, dict[str, tuple[Any, Any]]]:
+    """What resumes changed of the recipe: step -> key path -> (old, new)."""
+    return {event.step: event.changed for event in of_kind(RecipeChanged, events)}
+
+
+def starts(events: Sequence[Line]) -> list[list[tuple[str, str]]]:
     """Of each start, the latest first: what was run, where and with what, as (name, value)."""
-    return [_start(event) for event in reversed(events) if event.get("kind") == "started"]
+    return [_start(line.event, line.time) for line in reversed(events) if isinstance(line.event, Started)]
 
 
-def _start(event: Record) -> list[tuple[str, str]]:
-    workers = (f"{pool}: {device_words(said)}" for pool, said in (event.get("workers") or {}).items())
+def _start(event: Started, at: float | None) -> list[tuple[str, str]]:
     facts = [
-        ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(event["time"]))),
-        ("command", event.get("command")),
-        ("host", ", ".join(filter(None, (event.get("host"), event.get("machine"))))),
-        ("devices", " · ".join(workers)),
-        ("git revision", event.get("git_revision")),
-        ("versions", " · ".join(f"{name} {version}" for name, version in (event.get("versions") or {}).items())),
+        ("started", at and time.strftime("%Y-%m-%d %H:%M", time.localtime(at))),
+        ("command", event.command),
+        ("host", f"{event.host}, {event.machine}"),
+        ("devices", " · ".join(f"{pool}: {device_words(said)}" for pool, said in event.workers.items())),
+        ("git revision", event.git_revision),
+        ("versions", " · ".join(f"{name} {version}" for name, version in event.versions.items())),
     ]
     return [(name, value) for name, value in facts if value]
 
 
-def what_happened(events: Sequence[Record], started: float | None) -> Record | None:
+def what_happened(events: Sequence[Line], started: float | None) -> Record | None:
     """What happened besides training: how often, and the latest ones with their fields."""
     if not events:
         return None
     rows = []
     for event in events[-MOST_EVENTS:]:
-        fields = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
-        after = duration(event["time"] - started) if started and event.get("time") else ""
-        rows.append((after, event.get("kind", ""), fields))
-    counts = Counter(str(event.get("kind", "")) for event in events)
+        fields = ", ".join(f"{key} {value}" for key, value in event.fields.items())
+        after = duration(event.time - started) if started and event.time else ""
+        rows.append((after, event.kind, fields))
+    counts = Counter(event.kind for event in events)
     return {"counts": counts.most_common(), "rows": rows, "left_out": len(events) - len(rows)}
 
 

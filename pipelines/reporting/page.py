@@ -19,6 +19,7 @@ from pipelines.reporting.curves import Palette, learning_charts, machine_charts
 from pipelines.reporting.facts import STATUS_WORDS, changes, duration, header, notes, seconds_of, starts, what_happened
 from pipelines.reporting.timeline import timelines
 from pipelines.reporting.words import echo_style, picture, scored_group
+from pipelines.run_folder.events import Line, Started
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import GridRow, read_grid
 
@@ -84,14 +85,14 @@ def report_context(folder: RunFolder) -> Record:
         "groups": _groups(folder),
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
         "starts": starts(events),
-        "events": what_happened([event for event in events if event.get("kind") != "started"], state.get("started")),
+        "events": what_happened([event for event in events if event.kind != Started.kind], state.get("started")),
         "recipe": highlighted(recipe_toml),
         "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
     return {**context, "contents": [(anchor, title) for anchor, title, part in CONTENTS if context[part]]}
 
 
-def _marked(charts: Sequence[Chart], events: Sequence[Record]) -> list[Chart]:
+def _marked(charts: Sequence[Chart], events: Sequence[Line]) -> list[Chart]:
     return [marked(chart, changes(events), "the recipe changed after step") for chart in charts]
 
 

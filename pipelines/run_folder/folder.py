@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipelines.recipe.errors import UserError
+from pipelines.run_folder.events import Event, Line, Mended, read_line
 from pipelines.run_folder.grids import draw_grid
 from pipelines.run_folder.json_files import (
     Damaged,
@@ -84,9 +84,9 @@ class RunFolder:
         """Add a trained step's record to metrics.jsonl."""
         self._append(METRICS, record)
 
-    def event(self, kind: str, **fields: Any) -> None:
-        """Add an event (a retry, a restart, a quarantine, a pool's new size) with its Unix time to events.jsonl."""
-        self._append(EVENTS, {"time": round(time.time(), 3), "kind": kind, **fields})
+    def event(self, event: Event) -> None:
+        """Add what happened to events.jsonl, with the time that it is now."""
+        self._append(EVENTS, event.line())
 
     def heldout(self, record: Record) -> None:
         """Add a held-out evaluation to heldout.jsonl."""
@@ -117,7 +117,7 @@ class RunFolder:
         mended = [self._mend_lines(name) for name in (EVENTS, *RECORDS)]
         mended += [self._mend_whole(name, read) for name, read in readers.items()]
         for text in filter(None, mended):
-            self.event("mended", message=text)
+            self.event(Mended(message=text))
         return [text for text in mended if text]
 
     def begin_heldout(self, earlier: str) -> None:
@@ -177,9 +177,9 @@ class RunFolder:
         """The records of the trained steps, in the order of writing."""
         return read_lines(self.path / METRICS)
 
-    def read_events(self) -> list[Record]:
+    def read_events(self) -> list[Line]:
         """The events, in the order of writing."""
-        return read_lines(self.path / EVENTS)
+        return [read_line(line) for line in read_lines(self.path / EVENTS)]
 
     def read_heldout(self) -> list[Record]:
         """The held-out evaluations, in the order of writing."""

@@ -8,24 +8,24 @@ import socket
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from actors.models.path import ROOT
+from pipelines.run_folder.events import Started
 from pipelines.run_folder.roster import Roster
 
 PACKAGES = ("torch", "transformers", "diffusers", "peft", "deepspeed", "ray", "numpy")
 
 
-def provenance(command: str, roster: Roster) -> dict[str, Any]:
+def provenance(command: str, roster: Roster) -> Started:
     """The command, machine, versions and revision of this start, and on what the workers of each pool compute."""
-    return {
-        "command": command,
-        "host": socket.gethostname(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "git_revision": git_revision(),
-        "versions": versions(),
-        "workers": roster.pools(),
-    }
+    return Started(
+        command=command,
+        host=socket.gethostname(),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        git_revision=git_revision(),
+        versions=versions(),
+        workers=roster.pools(),
+    )
 
 
 def versions() -> dict[str, str]:

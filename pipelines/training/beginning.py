@@ -18,6 +18,7 @@ from pipelines.recipe.changes import Changes
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import dump_recipe
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import RecipeChanged
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.lease import Lease
 from pipelines.run_folder.location import RunLocation, check_writable
@@ -86,5 +87,5 @@ def open_folder(path: Path, recipe: Recipe, found: Found | None, changes: Change
         folder = RunFolder.create(path, found.recipe_toml() if found else dump_recipe(recipe))
     earlier = folder.follow(dump_recipe(recipe))
     if found and changes:
-        folder.event("recipe_changed", step=found.manifest.step, changed=changes, earlier=earlier)
+        folder.event(RecipeChanged(step=found.manifest.step, changed=changes, earlier=earlier))
     return folder

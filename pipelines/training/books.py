@@ -10,6 +10,7 @@ from pipelines.engine.messages import Quarantined, Unit
 from pipelines.monitoring.signs import SIGNS
 from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder import events
 from pipelines.run_folder.folder import RunFolder
 from pipelines.training.groups import Group, group_samples, noise_seeds
 from pipelines.training.heldout_plan import HeldoutPlan
@@ -28,12 +29,12 @@ class Books:
     def failure(self, task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> None:
         """A draw or a score failed."""
         self.log.failed(failure)
-        self.folder.event("failure", **failure_record(task, batch, worker, failure))
+        self.folder.event(failure_event(task, batch, worker, failure))
 
     def quarantine(self, group: Group, decision: Quarantined) -> None:
         """A group is left out."""
         self.log.quarantined += 1
-        self.folder.event("quarantine", **quarantine_record(self.recipe, self.heldout, group, decision))
+        self.folder.event(quarantine_event(self.recipe, self.heldout, group, decision))
         name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
         self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
@@ -49,37 +50,37 @@ class Books:
         self.watchers.step(record)
         for sign in self.signs:
             if warning := sign.step(record):
-                self.folder.event(sign.kind, step=record["step"], message=warning)
+                self.folder.event(sign.event(step=record["step"], message=warning))
                 self.watchers.note(f"warning: {warning}")
 
 
-def failure_record(task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> dict[str, Any]:
-    """Which task failed on which worker, and why. `together`: all groups of a batch that was drawn."""
+def failure_event(task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> events.Failure:
+    """Which task failed on which worker, and why."""
     unit = batch[0]
-    return {
-        "task": task,
-        "worker": worker,
-        "purpose": unit.purpose,
-        "step": unit.step,
-        "group": unit.group,
-        "chunk": unit.chunk,
-        "together": [each.group for each in batch],
-        "cause": failure.cause,
-        "message": failure.message,
-    }
+    return events.Failure(
+        task=task,
+        worker=worker,
+        purpose=unit.purpose,
+        step=unit.step,
+        group=unit.group,
+        chunk=unit.chunk,
+        together=[each.group for each in batch],
+        cause=failure.cause,
+        message=failure.message,
+    )
 
 
-def quarantine_record(recipe: Recipe, heldout: HeldoutPlan, group: Group, decision: Quarantined) -> dict[str, Any]:
+def quarantine_event(recipe: Recipe, heldout: HeldoutPlan, group: Group, decision: Quarantined) -> events.Quarantine:
     """All that is needed to draw and score the group by hand, and why the run could not."""
-    return {
-        "purpose": decision.purpose,
-        "step": decision.step,
-        "group": decision.group,
-        "cause": decision.cause,
-        "message": decision.message,
-        "tries": decision.tries,
-        "prompt_id": group.prompt.id,
-        "caption": group.prompt.caption,
-        "noise_seeds": noise_seeds(recipe, group, group_samples(recipe, heldout, group)),
-        "policy_version": group.version,
-    }
+    return events.Quarantine(
+        purpose=decision.purpose,
+        step=decision.step,
+        group=decision.group,
+        cause=decision.cause,
+        message=decision.message,
+        tries=decision.tries,
+        prompt_id=group.prompt.id,
+        caption=group.prompt.caption,
+        noise_seeds=list(noise_seeds(recipe, group, group_samples(recipe, heldout, group))),
+        policy_version=group.version,
+    )

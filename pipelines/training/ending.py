@@ -8,6 +8,7 @@ from pipelines.engine.checkpoint import Found
 from pipelines.engine.driver import Driver
 from pipelines.evaluation.comparison import summarise
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import Stopped
 from pipelines.run_folder.folder import RunFolder
 from pipelines.training.beginning import open_folder
 
@@ -55,6 +56,6 @@ def write_summary(driver: Driver, folder: RunFolder, status: str) -> None:
 def stopped_at_the_start(path: Path, recipe: Recipe, found: Found | None) -> RunFolder:
     """The run folder of a run that was stopped while its workers started. One that was there keeps the recipe that it had."""
     folder = RunFolder(path) if RunFolder.holds_run(path) else open_folder(path, recipe, found, {})
-    folder.event("stopped", message=STOPPED_AT_THE_START)
+    folder.event(Stopped(message=STOPPED_AT_THE_START))
     folder.state("stopped", STOPPED_AT_THE_START)
     return folder

@@ -19,6 +19,7 @@ from cluster.tasks import Failure, Handle, Outcome
 from pipelines.engine.messages import Unit
 from pipelines.engine.tickets import Take, Tickets
 from pipelines.recipe.training import Recipe
+from pipelines.run_folder.events import Samples, SamplesFailed
 from pipelines.run_folder.folder import RunFolder
 from pipelines.training.groups import Group, noise_seeds
 
@@ -73,7 +74,7 @@ class ShardWriter:
             return self._give_up(step, outcome.failure)
         figures = {"bytes": outcome.value["bytes"], "write_s": round(outcome.value["seconds"], 4)}
         images = self._under_way.pop(step)
-        self.folder.event("samples", step=step, path=self._path(step), images=images, **figures)
+        self.folder.event(Samples(step=step, path=self._path(step), images=images, **figures))
 
     def _call(self, pool: str, method: Callable[..., Any], args: tuple, then: Take, **options: Any) -> None:
         retries = self.recipe.loop.lost_retries
@@ -81,7 +82,7 @@ class ShardWriter:
 
     def _give_up(self, step: int, failure: Failure) -> None:
         del self._under_way[step]
-        self.folder.event("samples_failed", step=step, cause=failure.cause, message=failure.message)
+        self.folder.event(SamplesFailed(step=step, cause=failure.cause, message=failure.message))
         reason = failure.message.strip().splitlines()[-1]
         self.note(f"warning: the images of step {step} could not be kept: {reason}; the run goes on without them")
 

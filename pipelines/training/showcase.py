@@ -13,6 +13,7 @@ from actors.reward.actor import RewardActor
 from cluster.tasks import Outcome, PayloadLostError
 from pipelines.engine.messages import Unit
 from pipelines.engine.tickets import Tickets
+from pipelines.run_folder.events import NotExplained
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.pictures import Pictures
 from pipelines.training.heldout_plan import HeldoutPlan, Judged, Tally, extremes
@@ -75,7 +76,7 @@ class Showcase:
                 raise PayloadLostError(outcome.failure.message)
             self._tokens.append(self._explanation(which, group, outcome.value))
         except PayloadLostError as error:
-            self.folder.event("not_explained", which=which, group=group, message=str(error))
+            self.folder.event(NotExplained(which=which, group=group, message=str(error)))
         if self.waiting == 0:
             self.folder.tokens(sorted(self._tokens, key=lambda record: (record["which"], sum(record["rewards_K"]))))
 

@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(
     folder = RunFolder(out)
     assert digest_in(folder) == reference(**LENGTH)
     events = folder.read_events()
-    (resumed,) = [event["step"] for event in events if event["kind"] == "resumed"]
+    (resumed,) = [line.fields["step"] for line in events if line.kind == "resumed"]
     assert resumed == int(before.name.removeprefix("step-"))
-    (problem,) = [event["problem"] for event in events if event["kind"] == "checkpoint_damaged"]
+    (problem,) = [line.fields["problem"] for line in events if line.kind == "checkpoint_damaged"]
     assert newest.name in problem

@@ -54,7 +54,7 @@ def test_a_run_goes_on_with_two_ranks_and_then_with_one_again(
     assert (after[:TO_ONE], ours.read_summary()["digest_since"]) == (of_two, TO_ONE)
     assert _said(TO_ONE) in " ".join(capsys.readouterr().out.split())
 
-    events = [event for event in ours.read_events() if event["kind"] == "digest_anew"]
+    events = [line.fields for line in ours.read_events() if line.kind == "digest_anew"]
     shapes = [(event["step"], event["was"], {name: event[name] for name in event["was"]}) for event in events]
     assert shapes == [(TO_TWO, _shape(PLAIN), _shape(TWO_RANKS)), (TO_ONE, _shape(TWO_RANKS), _shape(PLAIN))]
 

@@ -105,11 +105,11 @@ def test_images_that_are_no_numbers_quarantine_their_group_and_the_run_goes_on(
     model = blind_encoder(tiny_world.parent, "square", tmp_path / "image")
     assert run(f"policy.model={model}") == 0
     folder = RunFolder(tmp_path / "run")
-    events = [event for event in folder.read_events() if event["kind"] == "quarantine"]
+    events = [line.fields for line in folder.read_events() if line.kind == "quarantine"]
     assert events
     assert all("square" in event["caption"] for event in events)
     assert all("the latents drawn for prompt" in event["message"] for event in events)
-    failures = [event for event in folder.read_events() if event["kind"] == "failure"]
+    failures = [line.fields for line in folder.read_events() if line.kind == "failure"]
     assert len(failures) == len({(event["step"], event["group"], event["chunk"]) for event in failures}), "tried once"
     assert folder.read_summary()["status"] == "done"
 

@@ -127,7 +127,7 @@ class Run:
 
     def events(self, kind: str) -> list[Record]:
         """The events of a kind so far."""
-        return [event for event in self.folder.read_events() if event["kind"] == kind]
+        return [line.fields for line in self.folder.read_events() if line.kind == kind]
 
     def until(self, condition: Callable[[], T | None], what: str, seconds: float = PATIENCE_S) -> T:
         """Waits until the condition gives something; returns it. Raises NotSeen if the run ends before, or time runs out."""

@@ -30,7 +30,7 @@ def train(tmp_path: Path) -> Train:
         folder = driver.folder
         earlier = len(folder.read_events())
         assert driver.run(newest(root_of(tmp_path))[0]) == "done"
-        return [event["step"] for event in folder.read_events()[earlier:] if event["kind"] == "checkpoint"]
+        return [line.fields["step"] for line in folder.read_events()[earlier:] if line.kind == "checkpoint"]
 
     return train
 

@@ -51,7 +51,7 @@ def test_images_that_are_packed_while_the_policy_is_restored_are_kept(tmp_path: 
     driver = virtual_driver(recipe, executor, tmp_path, check=check)
     assert driver.run(None) == "done"
     assert executor.lost
-    assert {event["step"] for event in driver.folder.read_events() if event["kind"] == "samples"} == set(
+    assert {line.fields["step"] for line in driver.folder.read_events() if line.kind == "samples"} == set(
         range(1, STEPS + 1)
     )
     assert [record["step"] for record in driver.folder.read_metrics()] == list(range(1, STEPS + 1))

@@ -101,7 +101,7 @@ def test_a_terminal_that_is_lost_lets_the_display_go_and_nothing_else(terminal: 
     events: list[str] = []
     with open("/dev/full", "w") as full:
         console = speaking.console(file=Outlet(full), force_terminal=terminal)
-        with Watchers(Display(3, "test", console), event=lambda kind, **fields: events.append(kind)) as display:
+        with Watchers(Display(3, "test", console), event=lambda event: events.append(event.kind)) as display:
             for step in (1, 2, 3):
                 display.step({"step": step, "reward_mean": 0.5})
                 display.status({"pools": {}})

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from pipelines.monitoring.watchers import Record, Watcher, Watchers
+from pipelines.run_folder.events import Event, WatcherLost
 
 
 class Notebook(Watcher):
@@ -94,14 +95,14 @@ def test_one_that_gives_up_the_whole_process_is_let_go_and_an_event_says_so_if_n
         def step(self, record: Record) -> None:
             raise SystemExit(1)
 
-    events: list[dict[str, str]] = []
-    with Watchers(GivesUp(), event=lambda kind, **fields: events.append({"kind": kind, **fields})) as watchers:
+    events: list[Event] = []
+    with Watchers(GivesUp(), event=events.append) as watchers:
         watchers.step({"step": 1})
-    assert events == [{"kind": "watcher_lost", "watcher": "GivesUp", "message": "SystemExit(1)"}]
+    assert events == [WatcherLost(watcher="GivesUp", message="SystemExit(1)")]
 
 
 def test_an_event_that_cannot_be_written_ends_nothing_either() -> None:
-    def full_disk(kind: str, **fields: str) -> None:
+    def full_disk(event: Event) -> None:
         raise OSError("no space left on device")
 
     calm = Notebook()

@@ -16,6 +16,7 @@ from pipelines.reporting.curves import Palette
 from pipelines.reporting.page import write_report
 from pipelines.reporting.timeline import timeline
 from pipelines.reporting.words import coloured, echo_style, words_of
+from pipelines.run_folder.events import EqualGroups, PolicyLost, RunFailed, Started
 from pipelines.run_folder.folder import RunFolder
 
 RECIPE = '[run]\nname = "a test"\nseed = 7\n\n[loop]\nsteps = 4\norder = "strict"\n'
@@ -119,8 +120,11 @@ def finished_run(path: Path) -> RunFolder:
     folder.tokens(
         [{"which": "worst", "step": 4, "rewards_K": [0.3, 0.6], "image": "samples/tokens-worst-0.png", **tokens}]
     )
-    folder.event("started", command="python -m pipelines.train a.toml", host="h1", versions={"torch": "2.13.0"})
-    folder.event("quarantined", step=3, group=1, message="the reward is <nan>")
+    command, versions = "python -m pipelines.train a.toml", {"torch": "2.13.0"}
+    folder.event(
+        Started(command=command, host="h1", machine="2 cores", git_revision=None, versions=versions, workers={})
+    )
+    folder.event(PolicyLost(step=3, doing="update", cause="raised", message="the loss is <nan>"))
     folder.summary(
         {"digest": "d1" * 32, "seconds": 251.0, "images": 64, "notes": ["The base was misaligned on purpose."]}
     )
@@ -147,7 +151,7 @@ def test_a_finished_run_is_shown_whole_and_loads_nothing(tmp_path: Path) -> None
         "d1" * 32,
         "The base was misaligned on purpose.",
         "4 min 11 s",
-        "the reward is <nan>",
+        "the loss is <nan>",
     ):
         assert words in page.text
     assert "+25.0 points, no guidance, over 3 categories; 95 % interval +16.7 to +16.7 points" in page.text
@@ -195,7 +199,7 @@ def test_a_timeline_shows_each_chunk_drawn_scored_and_trained() -> None:
 
 def test_a_warning_of_equal_groups_stands_before_the_figures(tmp_path: Path) -> None:
     folder = finished_run(tmp_path / "run")
-    folder.event("equal_groups", step=3, message="12 of 12 groups score alike")
+    folder.event(EqualGroups(step=3, message="12 of 12 groups score alike"))
     text = Page(write_report(tmp_path / "run")).text
     assert 0 < text.index("Warning: 12 of 12 groups score alike") < text.index("Held-out accuracy")
 
@@ -236,7 +240,7 @@ def test_a_run_that_was_stopped_before_its_first_step_has_no_digest_and_nothing_
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
-    folder.event("run_failed", message="8 groups in a row were quarantined")
+    folder.event(RunFailed(message="8 groups in a row were quarantined"))
     folder.state("failed")
     text = Page(write_report(tmp_path / "run")).text
     assert "This run failed, after 0 of 4 steps. 8 groups in a row were quarantined." in text
@@ -260,7 +264,7 @@ def test_records_with_nothing_but_their_step_are_shown(tmp_path: Path) -> None:
     folder.tokens(
         [{"which": "best", "tokens": ["a"], "log_probs_KT": [[None]], "rewards_K": [None], "image": "gone.png"}]
     )
-    folder.event("restart")
+    (folder.path / "events.jsonl").write_text('{"kind": "of_another_version"}\n{"kind": "started", "time": 1.0}\n')
     assert "Best group".lower() in Page(write_report(tmp_path / "run")).text.lower()
 
 

@@ -77,7 +77,7 @@ def test_a_mended_folder_can_be_read_and_written_and_keeps_what_it_was(tmp_path:
     mended = folder.mend()
     if before:
         assert (folder.path / f"{name}.damaged").read_bytes() == before
-    assert [event["message"] for event in folder.read_events()] == mended
+    assert [line.fields["message"] for line in folder.read_events()] == mended
     assert len(mended) == (0 if (name, kind) in [(each, "empty") for each in FILES if each not in WHOLE] else 1)
     assert not mended or mended[0].startswith(f"{name} was damaged (")
     folder.state("stopped")
@@ -90,7 +90,7 @@ def test_whole_lines_before_and_after_a_damaged_one_stay(tmp_path: Path) -> None
     folder = damaged(tmp_path, "events.jsonl", b'{"kind": "a"}\n' + bytes(64) + b'{"kind": "b"}\n{"kind": "c"}\n{"ki')
     (said,) = folder.mend()
     assert "line 2" in said
-    assert [event["kind"] for event in folder.read_events()] == ["a", "c", "mended"]
+    assert [line.kind for line in folder.read_events()] == ["a", "c", "mended"]
 
 
 def test_a_new_run_on_a_folder_with_a_damaged_status_is_refused_as_on_any_other(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipelines.recipe.errors import UserError
+from pipelines.run_folder.events import PolicyLost, PolicyRestarted
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import read_grid
 
@@ -25,7 +26,7 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     for step in (1, 2):
         folder.metric({"step": step, "reward_mean": 0.5 * step})
     folder.heldout({"step": 0, "accuracy": None, "by_category": {}})
-    folder.event("quarantined", step=2, group=3, cause="NaN reward")
+    folder.event(PolicyLost(doing="update", step=2, cause="raised", message="a NaN"))
     folder.tokens([{"which": "worst", "tokens": ["rød"]}])
     folder.summary({"digest": "abc"})
     again = RunFolder.open(tmp_path / "run")
@@ -35,8 +36,9 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     assert again.read_summary() == {"digest": "abc"}
     assert again.read_recipe() == RECIPE
     (event,) = again.read_events()
-    assert (event["kind"], event["group"], event["cause"]) == ("quarantined", 3, "NaN reward")
-    assert event["time"] > 1.6e9
+    assert event.event == PolicyLost(doing="update", step=2, cause="raised", message="a NaN")
+    assert event.time is not None
+    assert event.time > 1.6e9
 
 
 def test_an_empty_folder_reads_as_a_run_that_has_not_begun(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_going_on_drops_what_will_be_made_again(tmp_path: Path) -> None:
     records = folder.records()
     folder.metric({"step": 2})
     folder.heldout({"step": 2})
-    folder.event("failure", step=3)
+    folder.event(PolicyRestarted(step=3))
     folder.restore(records)
     assert folder.read_metrics() == [{"step": 1}]
     assert folder.read_heldout() == [{"step": 1}]
@@ -108,7 +110,7 @@ def test_the_records_of_a_lost_folder_come_back_with_a_checkpoint(tmp_path: Path
 def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
     folder.metric({"step": 1})
-    folder.event("failure")
+    folder.event(PolicyRestarted(step=1))
     for name in ("metrics.jsonl", "heldout.jsonl", "events.jsonl"):
         with (tmp_path / "run" / name).open("a") as file:
             file.write('{"step": 2, "kin')
@@ -116,10 +118,10 @@ def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Pat
     assert len(folder.mend()) == 3
     folder.metric({"step": 2})
     folder.heldout({"step": 2})
-    folder.event("resumed")
+    folder.event(PolicyRestarted(step=2))
     assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
     assert folder.read_heldout() == [{"step": 2}]
-    assert [event["kind"] for event in folder.read_events()] == ["failure", *["mended"] * 3, "resumed"]
+    assert [line.kind for line in folder.read_events()] == ["policy_restarted", *["mended"] * 3, "policy_restarted"]
 
 
 def test_reading_a_folder_leaves_the_line_that_is_being_written(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_worker_that_joins_with_another_gpu_ends_a_run_that_must_be_repeatable
     with pytest.raises(RunFailed, match="1 x H100, 1 x A100") if order == "strict" else nullcontext():
         control.greet()
     control.greet()
-    assert [event["kind"] for event in folder.read_events()] == ["mixed_gpus"]
+    assert [line.kind for line in folder.read_events()] == ["mixed_gpus"]
     assert len(notes) == (order == "ready")
     assert len(json.loads((folder.path / "workers.json").read_text())) == 3
 

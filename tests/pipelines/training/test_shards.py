@@ -239,11 +239,11 @@ def test_no_checkpoint_counts_a_step_whose_images_are_not_there(s3: str, tmp_pat
     written: set[int] = set()
     checkpoints = []
     for event in driver.folder.read_events():
-        if event["kind"] == "samples":
-            written.add(event["step"])
-        elif event["kind"] == "checkpoint":
-            checkpoints.append(event["step"])
-            assert written >= set(range(1, event["step"] + 1))
+        if event.kind == "samples":
+            written.add(event.fields["step"])
+        elif event.kind == "checkpoint":
+            checkpoints.append(event.fields["step"])
+            assert written >= set(range(1, event.fields["step"] + 1))
     assert written == set(range(1, 9))
     assert all(files.read(f"{place}/samples/step-{step:06d}.parquet") == b"shard" for step in written)
     assert checkpoints == [3, 6, 8]
