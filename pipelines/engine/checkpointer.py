@@ -137,8 +137,8 @@ class Checkpointer:
         """The whole checkpoint with the best held-out figure, without extra guidance; None before any was evaluated."""
         scale = self.recipe.heldout.guidance_scales[0]
         records = self.folder.read_heldout()
-        found = best([record for record in records if record["step"] in self._whole and record["guidance"] == scale])
-        return found["step"] if found else None
+        found = best([record for record in records if record.step in self._whole and record.guidance == scale])
+        return found.step if found else None
 
     def let_go(self) -> None:
         """A snapshot that was asked for will not be taken any more: another one is due."""

@@ -16,6 +16,7 @@ from pipelines.recipe.errors import RunFailed
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.events import MixedGpus, Scaled, ScaleRefused
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import StepRecord
 from pipelines.run_folder.roster import Roster
 from pipelines.training.step_log import StepLog
 
@@ -85,7 +86,7 @@ class Control:
     def status(self, progress: Progress, pools: Mapping[str, PoolStatus], stopping: bool) -> dict[str, Any]:
         """The run as it is now: for `python -m cluster status`, and for who watches it."""
         log = self.log
-        busy = log.last.get("busy", {})
+        last = log.last or StepRecord(step=0)
         return {
             "run": self.recipe.run.name or self.folder.path.name,
             "state": "stopping" if stopping else "running",
@@ -93,8 +94,8 @@ class Control:
             "step": log.step,
             "steps": self.recipe.loop.steps,
             "policy_version": progress.version,
-            "images_per_s": log.last.get("images_per_s"),
-            "reward_mean": log.last.get("reward_mean"),
+            "images_per_s": last.images_per_s,
+            "reward_mean": last.reward_mean,
             "seconds": log.seconds(),
             "images": log.images,
             "quarantined": log.quarantined,
@@ -112,7 +113,7 @@ class Control:
             "evaluating": dict(zip(("step", "settled", "groups"), progress.evaluating, strict=True))
             if progress.evaluating
             else None,
-            "pools": {name: self._shown(name, status, busy.get(name, 0.0)) for name, status in pools.items()},
+            "pools": {name: self._shown(name, status, last.busy.get(name, 0.0)) for name, status in pools.items()},
         }
 
     def obey(self, command: Command) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from pipelines.evaluation.statistics import Interval, macro_interval
+from pipelines.run_folder.records import HeldoutRecord
 
-Record = dict[str, Any]
 ACCURACY, REWARD = "accuracy", "reward"
 
 
@@ -60,15 +60,15 @@ class Comparison:
         return next((column for column in self.columns if column.key == key), None)
 
 
-def compare(records: list[Record]) -> Comparison:
-    """The comparison of a run's held-out records (`Tally.record`, with "tag", "step" and "guidance").
+def compare(records: list[HeldoutRecord]) -> Comparison:
+    """The comparison of a run's held-out records.
 
     The first record of a tag is the one without extra guidance. The base's best scale is chosen on the images on which
     it is shown, which favours the base. A run that ended early has its last evaluation in place of "after".
     """
-    before = [record for record in records if record.get("tag") == "before"]
-    after = [record for record in records if record.get("tag") == "after"]
-    after = after or [record for record in records if record.get("tag") == "during"][-1:]
+    before = [record for record in records if record.tag == "before"]
+    after = [record for record in records if record.tag == "after"]
+    after = after or [record for record in records if record.tag == "during"][-1:]
     measure = measure_of(before + after)
     chosen = {
         "before": before[:1],
@@ -88,41 +88,36 @@ def compare(records: list[Record]) -> Comparison:
     )
 
 
-def measure_of(records: Iterable[Record]) -> str:
+def measure_of(records: Iterable[HeldoutRecord]) -> str:
     """By which figure models are compared: the checker's "accuracy", else the first that it gives, else the reward.
 
     Of each, more is better.
     """
-    names = list({name: None for record in records for name in checks_of(record)})
+    names = list({name: None for record in records for name in record.checks})
     return ACCURACY if ACCURACY in names else next(iter(names), REWARD)
 
 
-def checks_of(record: Record) -> dict[str, float | None]:
-    """The checker's figures, by name: each the mean over categories."""
-    return record.get("checks") or {}
-
-
-def shares(records: Iterable[Record]) -> frozenset[str]:
+def shares(records: Iterable[HeldoutRecord]) -> frozenset[str]:
     """The checker's figures that are shares of images: those that lie in [0, 1], everywhere in the run."""
     found: dict[str, bool] = {}
     for record in records:
-        for name, value in checks_of(record).items():
-            values = [value, *(record.get("checks_by_category") or {}).get(name, {}).values()]
+        for name, value in record.checks.items():
+            values = [value, *record.checks_by_category.get(name, {}).values()]
             within = all(0 <= one <= 1 for one in values if known(one))
             found[name] = found.get(name, True) and within
     return frozenset(name for name, within in found.items() if within)
 
 
-def total_of(record: Record, measure: str) -> float | None:
+def total_of(record: HeldoutRecord, measure: str) -> float | None:
     """A measure of an evaluation: the mean over categories."""
-    return record.get("reward") if measure == REWARD else checks_of(record).get(measure)
+    return record.reward if measure == REWARD else record.checks.get(measure)
 
 
-def by_category(record: Record, measure: str) -> dict[str, float | None]:
+def by_category(record: HeldoutRecord, measure: str) -> Mapping[str, float | None]:
     """A measure of an evaluation by category."""
     if measure == REWARD:
-        return record.get("reward_by_category") or {}
-    return (record.get("checks_by_category") or {}).get(measure) or {}
+        return record.reward_by_category
+    return record.checks_by_category.get(measure, {})
 
 
 def measure_words(measure: str) -> str:
@@ -135,20 +130,24 @@ def guidance_words(scale: float) -> str:
     return "no guidance" if scale <= 1 else f"guidance {scale:g}"
 
 
-def summarise(records: list[Record]) -> dict[str, Any]:
+def summarise(records: list[HeldoutRecord]) -> dict[str, Any]:
     """The `heldout` part of summary.json: before and after, the base at its best guidance scale, and every scale."""
-    short = [{name: value for name, value in record.items() if name != "by_prompt"} for record in records]
-    before, after = ([record for record in short if record["tag"] == tag] for tag in ("before", "after"))
+    before, after = ([record for record in records if record.tag == tag] for tag in ("before", "after"))
+    best_before = best(before)
     return {
-        "before": next(iter(before), None),
-        "after": next(iter(after), None),
-        "before_best_guidance": best(before),
-        "before_by_guidance": before,
-        "after_by_guidance": after,
+        "before": _short(before[0]) if before else None,
+        "after": _short(after[0]) if after else None,
+        "before_best_guidance": _short(best_before) if best_before else None,
+        "before_by_guidance": [_short(record) for record in before],
+        "after_by_guidance": [_short(record) for record in after],
     }
 
 
-def best(records: list[Record]) -> Record | None:
+def _short(record: HeldoutRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.line().items() if name != "by_prompt"}
+
+
+def best(records: list[HeldoutRecord]) -> HeldoutRecord | None:
     """The evaluation with the highest measure."""
     measure = measure_of(records)
     return max(records, key=lambda record: _or(total_of(record, measure), -math.inf), default=None)
@@ -159,39 +158,38 @@ def known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _best_beside_first(records: list[Record]) -> list[Record]:
+def _best_beside_first(records: list[HeldoutRecord]) -> list[HeldoutRecord]:
     """The best evaluation, unless it is the first one, which has its own column."""
     found = best(records)
     return [] if found is None or found is records[0] else [found]
 
 
-def _column(key: str, record: Record, measure: str) -> Column:
-    scale = float(record.get("guidance") or 1.0)
-    name = "base" if record["tag"] == "before" else "trained" if record["tag"] == "after" else f"step {record['step']}"
+def _column(key: str, record: HeldoutRecord, measure: str) -> Column:
+    name = {"before": "base", "after": "trained", "during": f"step {record.step}"}[record.tag]
     figures: dict[str, list[tuple[float, float]]] = {}
     for _, category, images, value in _prompts(record, measure):
         figures.setdefault(category, []).append((value, images))
     return Column(
         key=key,
         model=name,
-        guidance=guidance_words(scale),
+        guidance=guidance_words(record.guidance),
         total=_or(total_of(record, measure), math.nan),
         values={category: _or(value, math.nan) for category, value in by_category(record, measure).items()},
-        images=record.get("images"),
-        others={name: _or(value, math.nan) for name, value in checks_of(record).items() if name != measure},
+        images=record.images,
+        others={name: _or(value, math.nan) for name, value in record.checks.items() if name != measure},
         interval=macro_interval(figures),
     )
 
 
-def _prompts(record: Record, measure: str) -> Iterator[tuple[str, str, float, float]]:
+def _prompts(record: HeldoutRecord, measure: str) -> Iterator[tuple[str, str, float, float]]:
     """(id, category, images, the measure's mean) of each prompt of an evaluation that kept them."""
-    for prompt_id, kept in (record.get("by_prompt") or {}).items():
-        value = kept["reward"] if measure == REWARD else kept["checks"].get(measure)
+    for prompt_id, kept in (record.by_prompt or {}).items():
+        value = kept.reward if measure == REWARD else kept.checks.get(measure)
         if known(value):
-            yield prompt_id, kept["category"], kept["images"], value
+            yield prompt_id, kept.category, kept.images, value
 
 
-def _gains(before: Record, after: Record, measure: str) -> Mapping[str, Sequence[tuple[float, float]]]:
+def _gains(before: HeldoutRecord, after: HeldoutRecord, measure: str) -> Mapping[str, Sequence[tuple[float, float]]]:
     """(gain, images) of each prompt that both evaluations have, by category."""
     at_first = {prompt_id: value for prompt_id, _, _, value in _prompts(before, measure)}
     gains: dict[str, list[tuple[float, float]]] = {}

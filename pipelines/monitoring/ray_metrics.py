@@ -7,6 +7,7 @@ import time
 from cluster.metrics import Publisher
 from pipelines.monitoring.metric_table import TABLE, Source, figures
 from pipelines.monitoring.watchers import Record, Watcher
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 STATUS_EVERY_S = 1.0
 
@@ -27,11 +28,11 @@ class RayMetrics(Watcher):
             self._status_at = now + STATUS_EVERY_S
             self._publish("status", status)
 
-    def step(self, record: Record) -> None:
-        self._publish("step", record)
+    def step(self, record: StepRecord) -> None:
+        self._publish("step", record.line())
 
-    def heldout(self, record: Record) -> None:
-        self._publish("heldout", record)
+    def heldout(self, record: HeldoutRecord) -> None:
+        self._publish("heldout", record.line())
 
     def close(self) -> None:
         self._publish("status", {**self._status, "ended": time.time()})

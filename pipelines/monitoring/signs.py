@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipelines.run_folder import events
+from pipelines.run_folder.records import StepRecord
 
 EQUAL_SHARE = 0.9  # of a step's groups
 STEPS_IN_ROW = 3
@@ -31,9 +30,9 @@ class EqualGroups:
     def __init__(self) -> None:
         self._steps = 0
 
-    def step(self, record: dict[str, Any]) -> str | None:
+    def step(self, record: StepRecord) -> str | None:
         """A step was trained; the warning, if it is due."""
-        groups, equal = record["groups"], record["equal_groups"]
+        groups, equal = record.groups, record.equal_groups
         self._steps = self._steps + 1 if groups and equal >= EQUAL_SHARE * groups else 0
         if self._steps != STEPS_IN_ROW:
             return None
@@ -48,9 +47,9 @@ class AdapterLost:
     def __init__(self) -> None:
         self._steps = 0
 
-    def step(self, record: dict[str, Any]) -> str | None:
+    def step(self, record: StepRecord) -> str | None:
         """A step was trained; the warning, if it is due."""
-        share = record["adapter_share"]
+        share = record.adapter_share
         self._steps = self._steps + 1 if share is not None and share < ENOUGH_SHARE else 0
         return ADAPTER_LOST.format(share=share, steps=STEPS_IN_ROW) if self._steps == STEPS_IN_ROW else None
 

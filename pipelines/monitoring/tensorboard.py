@@ -17,8 +17,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from pipelines.monitoring.hparams import session_end, session_start
 from pipelines.monitoring.metric_table import Source, scalars
-from pipelines.monitoring.watchers import Record, Watcher
+from pipelines.monitoring.watchers import Watcher
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 FLUSH_S = 10.0
 SAMPLES = "samples"  # one tag, so that a slider goes through the steps
@@ -48,16 +49,16 @@ class TensorBoard(Watcher):
         self._write(self._seen + 1, session_log=SessionLog(status=SessionLog.START))
         self._write(self._seen, summary=Summary(value=[session_start(self.recipe)]))
 
-    def step(self, record: Record) -> None:
-        if record["step"] > self._seen:
-            self._seen = record["step"]
+    def step(self, record: StepRecord) -> None:
+        if record.step > self._seen:
+            self._seen = record.step
             self._scalars("step", record)
         self._show_grids()
 
-    def heldout(self, record: Record) -> None:
+    def heldout(self, record: HeldoutRecord) -> None:
         self._scalars("heldout", record)
-        name = f"{record['tag']}-{record['step']:06d}"
-        grid = (record["step"], self.folder.grid_path(name))
+        name = f"{record.tag}-{record.step:06d}"
+        grid = (record.step, self.folder.grid_path(name))
         if grid not in self._grids:  # there is a record for each guidance scale
             self._grids.append(grid)
 
@@ -66,9 +67,9 @@ class TensorBoard(Watcher):
         self._write(self._seen, summary=Summary(value=[session_end()]))
         self._events.close()
 
-    def _scalars(self, source: Source, record: Record) -> None:
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(source, record).items()]
-        self._write(record["step"], summary=Summary(value=values))
+    def _scalars(self, source: Source, record: StepRecord | HeldoutRecord) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(source, record.line()).items()]
+        self._write(record.step, summary=Summary(value=values))
 
     def _show_grids(self) -> None:
         """Adds the grids that are drawn by now; the file is copied as it is."""

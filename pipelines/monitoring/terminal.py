@@ -17,7 +17,6 @@ from rich.text import Text
 from cluster import speaking
 from pipelines.evaluation.comparison import (
     Comparison,
-    checks_of,
     compare,
     known,
     measure_of,
@@ -26,6 +25,7 @@ from pipelines.evaluation.comparison import (
     total_of,
 )
 from pipelines.monitoring.watchers import Record, Watcher
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 BARS = "▁▂▃▄▅▆▇█"
 Shown = tuple[str, float | None, str]  # name, value, format
@@ -38,9 +38,9 @@ class Display(Watcher):
         self.total_steps = total_steps
         self.title = title
         self.console = console or speaking.console()
-        self._last: Record = {}
+        self._last: StepRecord | None = None
         self._rewards: list[float] = []
-        self._evaluations: list[Record] = []
+        self._evaluations: list[HeldoutRecord] = []
         self._pools: dict[str, Any] = {}
         self._evaluating: Record | None = None
         self._said = (-1, 0)  # the evaluation and its quarter that a log heard of
@@ -83,22 +83,20 @@ class Display(Watcher):
             self._said = (step, quarter)
             self._print(evaluating_words(evaluating))
 
-    def step(self, record: Record) -> None:
+    def step(self, record: StepRecord) -> None:
         self._last = record
-        self._first = self._first or (record["step"], time.monotonic())
-        if known(record.get("reward_mean")):
-            self._rewards.append(record["reward_mean"])
-        self._progress.update(self._bar, completed=record["step"])
+        self._first = self._first or (record.step, time.monotonic())
+        if known(record.reward_mean):
+            self._rewards.append(record.reward_mean)
+        self._progress.update(self._bar, completed=record.step)
         if not self.console.is_terminal:
-            self._print(
-                f"step {record['step']:>4}/{self.total_steps}  {step_words(record)}  {self._left(record['step'])}"
-            )
+            self._print(f"step {record.step:>4}/{self.total_steps}  {step_words(record)}  {self._left(record.step)}")
 
-    def heldout(self, record: Record) -> None:
+    def heldout(self, record: HeldoutRecord) -> None:
         self._evaluations.append(record)
         if not self.console.is_terminal:
             words = heldout_words(record, shares(self._evaluations))
-            self._print(f"held out at step {record['step']}: {words}")
+            self._print(f"held out at step {record.step}: {words}")
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -141,7 +139,7 @@ class Display(Watcher):
         return Group(self._progress, lines)
 
 
-def heldout_table(records: list[Record]) -> Table:
+def heldout_table(records: list[HeldoutRecord]) -> Table:
     """The table for the end of a run: the measure by category, of the base and of the trained model; then the checker's other figures."""
     comparison = compare(records)
     title = measure_words(comparison.measure) + (", %" if comparison.share else "")
@@ -173,42 +171,43 @@ def _cells(comparison: Comparison, values: Sequence[float | None], share: bool) 
     return [*(_score(value, share) for value in values), _gain(at.get("after"), at.get("before"), share)]
 
 
-def step_words(record: Record) -> str:
+def step_words(record: StepRecord) -> str:
     """A step in one line: what was learned, how fast, and how busy the pools were; what was not measured is left out."""
     learned = (
-        ("loss", record.get("loss"), "{:.3g}"),
-        ("staleness", record.get("staleness_mean"), "{:.2g}"),
+        ("loss", record.figure("loss"), "{:.3g}"),
+        ("staleness", record.staleness_mean, "{:.2g}"),
     )
-    busy = " ".join(f"{pool} {share:.0%}" for pool, share in record.get("busy", {}).items())
+    busy = " ".join(f"{pool} {share:.0%}" for pool, share in record.busy.items())
     parts = [f"reward {reward_words(record)}", _words((*learned, *_speed(record))), busy and f"busy {busy}"]
     return "  ".join(filter(None, parts))
 
 
-def reward_words(record: Record) -> str:
+def reward_words(record: StepRecord) -> str:
     """The reward of a step: mean and standard deviation over its images."""
-    mean, std = record.get("reward_mean"), record.get("reward_std")
+    mean, std = record.reward_mean, record.reward_std
     return f"{mean:.3f}" + (f" ±{std:.3f}" if known(std) else "") if known(mean) else "–"
 
 
-def update_words(record: Record) -> str:
+def update_words(record: StepRecord) -> str:
     """The update of a step: distance to the reference, clip fraction, speed; what was not measured is left out."""
     shown = (
-        ("kl", record.get("kl_reference"), "{:.4f}"),
-        ("clip", record.get("clip_fraction"), "{:.1%}"),
-        ("grad", record.get("grad_norm"), "{:.3f}"),
+        ("kl", record.figure("kl_reference"), "{:.4f}"),
+        ("clip", record.figure("clip_fraction"), "{:.1%}"),
+        ("grad", record.figure("grad_norm"), "{:.3f}"),
     )
     return _words((*shown, *_speed(record)))
 
 
-def heldout_words(record: Record, share: frozenset[str] = frozenset()) -> str:
+def heldout_words(record: HeldoutRecord, share: frozenset[str] = frozenset()) -> str:
     """An evaluation in a few words: the checker's figures, and the reward. `share`: those figures that are shares."""
     words = [
         f"{name} {value:.1%}" if name in share else f"{name} {value:.3f}"
-        for name, value in checks_of(record).items()
+        for name, value in record.checks.items()
         if known(value)
     ]
-    words += [f"reward {record['reward']:.3f}"] if known(record.get("reward")) else []
-    return ", ".join(words) + f" (guidance {record.get('guidance', 1.0):g}, {record.get('images', '?')} images)"
+    words += [f"reward {record.reward:.3f}"] if known(record.reward) else []
+    images = "?" if record.images is None else record.images
+    return ", ".join(words) + f" (guidance {record.guidance:g}, {images} images)"
 
 
 def evaluating_words(evaluating: Record) -> str:
@@ -236,10 +235,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
-def _heldout_trail(records: list[Record], most: int = 6) -> list[str]:
+def _heldout_trail(records: list[HeldoutRecord], most: int = 6) -> list[str]:
     """The evaluations without extra guidance, oldest first; of many, the first and the latest."""
-    plain = records[0].get("guidance")
-    chosen = [record for record in records if record.get("guidance") == plain]
+    chosen = [record for record in records if record.guidance == records[0].guidance]
     shown = chosen if len(chosen) <= most else [chosen[0], *chosen[1 - most :]]
     measure = measure_of(records)
     share = measure in shares(records)
@@ -250,9 +248,8 @@ def _missing(pool: Record) -> str:
     return "" if pool["ready"] == pool["wanted"] else f" ({pool['wanted']} wanted)"
 
 
-def _speed(record: Record) -> tuple[Shown, ...]:
-    seconds = record.get("seconds", {}).get("step")
-    return ("images/s", record.get("images_per_s"), "{:.1f}"), ("step", seconds, "{:.2f} s")
+def _speed(record: StepRecord) -> tuple[Shown, ...]:
+    return ("images/s", record.images_per_s, "{:.1f}"), ("step", record.seconds.get("step"), "{:.2f} s")
 
 
 def _words(shown: tuple[Shown, ...]) -> str:

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipelines.monitoring.metric_table import scalars
-from pipelines.monitoring.watchers import Record, Watcher
+from pipelines.monitoring.watchers import Watcher
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 FINISH_S = 60.0  # to hand over the last figures at the end
 
@@ -64,13 +65,13 @@ class WeightsAndBiases(Watcher):
         self._run.define_metric("*", step_metric="step")  # held-out figures come later than their step
         self._seen = max(self._seen, int(self._run.summary.get("step", 0)))
 
-    def step(self, record: Record) -> None:
-        if record["step"] > self._seen:
-            self._seen = record["step"]
-            self._run.log({"step": record["step"], **scalars("step", record)})
+    def step(self, record: StepRecord) -> None:
+        if record.step > self._seen:
+            self._seen = record.step
+            self._run.log({"step": record.step, **scalars("step", record.line())})
 
-    def heldout(self, record: Record) -> None:
-        self._run.log({"step": record["step"], **scalars("heldout", record)})
+    def heldout(self, record: HeldoutRecord) -> None:
+        self._run.log({"step": record.step, **scalars("heldout", record.line())})
 
     def close(self) -> None:
         self._run.finish()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.run_folder.events import Event, WatcherLost
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 Record = dict[str, Any]
 
@@ -22,10 +23,10 @@ class Watcher:
     def status(self, status: Record) -> None:
         """The run as it is now (`Control.status`); comes many times a second."""
 
-    def step(self, record: Record) -> None:
+    def step(self, record: StepRecord) -> None:
         """A step was trained; its line of metrics.jsonl. One that is replayed comes again."""
 
-    def heldout(self, record: Record) -> None:
+    def heldout(self, record: HeldoutRecord) -> None:
         """An evaluation is complete; its line of heldout.jsonl."""
 
     def note(self, text: str) -> None:
@@ -58,10 +59,10 @@ class Watchers:
     def status(self, status: Record) -> None:
         self._tell("status", status)
 
-    def step(self, record: Record) -> None:
+    def step(self, record: StepRecord) -> None:
         self._tell("step", record)
 
-    def heldout(self, record: Record) -> None:
+    def heldout(self, record: HeldoutRecord) -> None:
         self._tell("heldout", record)
 
     def note(self, text: str) -> None:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from cluster.storage import files
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
@@ -19,6 +18,7 @@ from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import METRICS, RECIPE, RunFolder
 from pipelines.run_folder.location import given_by_user, resolved
+from pipelines.run_folder.records import StepRecord
 
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
@@ -85,21 +85,21 @@ def read_run(place: str) -> Run:
         run.read_recipe()  # says what is damaged, where it is
         recipe, records = load_recipe(folder / RECIPE), run.read_metrics()
     last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
-    inner = [record for record in records[recipe.loop.staleness + 2 :] if record["step"] <= last]
+    inner = [record for record in records[recipe.loop.staleness + 2 :] if record.step <= last]
     steady = [record for record in inner if _only_trained(record)]
     if len(steady) < LEAST_STEPS:
         raise UserError(
             f"--measured {place}: {len(steady)} of its {len(records)} steps can be measured, at least {LEAST_STEPS} are needed: those "
             "that fill the pipeline or drain it, and those that drew held-out images, do not count. Run more steps, or raise heldout.every"
         )
-    updates = [record["seconds"]["update"] for record in steady]
-    seconds = sum(record["seconds"]["step"] for record in steady)
+    updates = [record.seconds["update"] for record in steady]
+    seconds = sum(record.seconds["step"] for record in steady)
     return Run(
         recipe,
         _of_tasks(steady, "draw"),
         _of_tasks(steady, "score"),
         Duration(_mean(updates), _std(updates) / _mean(updates)),
-        sum(record["images"] for record in steady) / seconds,
+        sum(record.images for record in steady) / seconds,
         len(steady),
     )
 
@@ -124,19 +124,19 @@ def _brought(url: str, copy: Path) -> Path:
     return copy
 
 
-def _only_trained(record: dict[str, Any]) -> bool:
-    trained = record.get("train_tasks", {})
+def _only_trained(record: StepRecord) -> bool:
+    trained = record.train_tasks
     return {"draw", "score"} <= trained.keys() and all(
-        record["tasks"][stage] == trained[stage]["tasks"] for stage in ("draw", "score")
+        record.tasks[stage] == trained[stage].tasks for stage in ("draw", "score")
     )
 
 
-def _of_tasks(records: Sequence[dict[str, Any]], stage: str) -> Duration:
+def _of_tasks(records: Sequence[StepRecord], stage: str) -> Duration:
     """The mean over all tasks, and how tasks differ within a step: what changes from step to step is no jitter."""
-    parts = [record["train_tasks"][stage] for record in records]
-    count = sum(part["tasks"] for part in parts)
-    mean = sum(part["tasks"] * part["mean"] for part in parts) / count
-    variance = sum(part["tasks"] * part["std"] ** 2 for part in parts) / count
+    parts = [record.train_tasks[stage] for record in records]
+    count = sum(part.tasks for part in parts)
+    mean = sum(part.tasks * part.mean for part in parts) / count
+    variance = sum(part.tasks * part.std**2 for part in parts) / count
     return Duration(mean, math.sqrt(variance) / mean)
 
 

@@ -25,6 +25,7 @@ from pipelines.recipe.load import dump_recipe
 from pipelines.recipe.tables import Autoscale, Monitor, Samples
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import StepRecord
 from pipelines.training.heldout_plan import HeldoutPlan
 
 STEADY = 8  # steps that are measured, between those that fill the pipeline and those that drain it
@@ -115,8 +116,8 @@ def simulate(recipe: Recipe, times: Times, driver_s: float = DRIVER_S, steady: i
     workers = {"rollout": recipe.rollout.size, "reward": recipe.reward.size, "policy": 1}
     busy = {pool: seconds / (workers[pool] * (end - begin)) for pool, seconds in meter.busy(begin, end).items()}
     in_steady = records[fill:-fill]
-    images = sum(record["images"] for record in in_steady)
-    stale = [versions for record in in_steady for versions in record["staleness"]]
+    images = sum(record.images for record in in_steady)
+    stale = [versions for record in in_steady for versions in record.staleness]
     return Figures(
         images_per_s=images / (end - begin),
         step_s=(end - begin) / steady,
@@ -151,7 +152,7 @@ def pools(recipe: Recipe, times: Times) -> Iterator[PoolSpec]:
     yield PoolSpec("storage", SleepingStorage, {"seconds": 0.0})
 
 
-def drive(recipe: Recipe, executor: Meter) -> list[dict[str, Any]]:
+def drive(recipe: Recipe, executor: Meter) -> list[StepRecord]:
     """Runs the driver to the end; the records of its steps."""
     per_step = recipe.rollout.prompts_per_step
     prompts = PromptList(Prompt(str(number), f"prompt {number}") for number in range(per_step))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from pipelines.evaluation.comparison import REWARD, by_category, checks_of, measure_of, measure_words, shares, total_of
+from pipelines.evaluation.comparison import REWARD, by_category, measure_of, measure_words, shares, total_of
 from pipelines.reporting.charts import Chart, Line, Numbers, Style, line_chart, smoothed, stacked_chart
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
-Record = dict[str, Any]
-Value = Callable[[Record], float | None]
+Value = Callable[[StepRecord], float | None]
 STAGES = ("draw", "score", "update")
 CATEGORY_COLOURS = 7
 
@@ -22,11 +21,11 @@ class Palette:
     places: dict[str, int]
 
     @classmethod
-    def of(cls, metrics: Sequence[Record], heldout: Sequence[Record]) -> Palette:
+    def of(cls, metrics: Sequence[StepRecord], heldout: Sequence[HeldoutRecord]) -> Palette:
         """Of all categories that are named in a run, in alphabetical order."""
-        tables = [record.get("by_category") for record in metrics]
-        tables += [by_category(record, measure) for record in heldout for measure in (REWARD, *checks_of(record))]
-        names = sorted({name for table in tables if table for name in table})
+        tables = [record.by_category for record in metrics]
+        tables += [by_category(record, measure) for record in heldout for measure in (REWARD, *record.checks)]
+        names = sorted({name for table in tables for name in table})
         return cls({name: place for place, name in enumerate(names)})
 
     def color(self, category: str) -> int:
@@ -39,7 +38,7 @@ class Palette:
         return Line(category, xs, ys, self.color(category), style)
 
 
-def learning_charts(metrics: Sequence[Record], heldout: Sequence[Record], palette: Palette) -> list[Chart]:
+def learning_charts(metrics: Sequence[StepRecord], heldout: Sequence[HeldoutRecord], palette: Palette) -> list[Chart]:
     """The curves that say what was learned."""
     plain = _unguided(heldout)
     charts = [
@@ -53,7 +52,7 @@ def learning_charts(metrics: Sequence[Record], heldout: Sequence[Record], palett
     return [chart for chart in charts if chart]
 
 
-def machine_charts(metrics: Sequence[Record]) -> list[Chart]:
+def machine_charts(metrics: Sequence[StepRecord]) -> list[Chart]:
     """The curves that say how the run used its machines."""
     charts = [_seconds(metrics), _busy(metrics), _staleness(metrics)]
     charts += [_simple(metrics, *row) for row in MACHINE]
@@ -89,7 +88,7 @@ MACHINE: tuple[Row, ...] = (
 
 
 def _simple(
-    metrics: Sequence[Record], title: str, note: str, keys: tuple[tuple[str, str], ...], unit: str
+    metrics: Sequence[StepRecord], title: str, note: str, keys: tuple[tuple[str, str], ...], unit: str
 ) -> Chart | None:
     lines = []
     for color, (name, key) in enumerate(keys):
@@ -98,7 +97,7 @@ def _simple(
     return line_chart(title, note, lines, unit, floor=0.0)
 
 
-def _reward(metrics: Sequence[Record], plain: Sequence[Record]) -> Chart | None:
+def _reward(metrics: Sequence[StepRecord], plain: Sequence[HeldoutRecord]) -> Chart | None:
     mean, std = _values(metrics, _field("reward_mean")), _values(metrics, _field("reward_std"))
     steps = _steps(metrics)
     edges = [(None, None) if m is None or s is None else (m - s, m + s) for m, s in zip(mean, std, strict=True)]
@@ -106,20 +105,20 @@ def _reward(metrics: Sequence[Record], plain: Sequence[Record]) -> Chart | None:
     lines = [
         Line("each step", steps, mean, 0, "faint", low, high),
         Line("training prompts", steps, smoothed(mean, len(mean) / 20), 0, "strong"),
-        Line("held-out prompts", _steps(plain), _values(plain, _field("reward")), 1, "dots"),
+        Line("held-out prompts", _steps(plain), [record.reward for record in plain], 1, "dots"),
     ]
     note = "Mean over a step's images and its moving average; the band is one standard deviation of single images."
     return line_chart("Reward", note, lines)
 
 
-def _heldout(plain: Sequence[Record], palette: Palette) -> list[Chart | None]:
+def _heldout(plain: Sequence[HeldoutRecord], palette: Palette) -> list[Chart | None]:
     """A chart for each figure of the checker, the measure first."""
     measure, share = measure_of(plain), shares(plain)
-    names = {measure: None, **{name: None for record in plain for name in checks_of(record)}}
+    names = {measure: None, **{name: None for record in plain for name in record.checks}}
     return [_checked(plain, name, name in share, palette) for name in names if name != REWARD]
 
 
-def _checked(plain: Sequence[Record], name: str, share: bool, palette: Palette) -> Chart | None:
+def _checked(plain: Sequence[HeldoutRecord], name: str, share: bool, palette: Palette) -> Chart | None:
     steps = _steps(plain)
     categories = {category: None for record in plain for category in by_category(record, name)}
     lines = [
@@ -135,18 +134,18 @@ def _checked(plain: Sequence[Record], name: str, share: bool, palette: Palette) 
     )
 
 
-def _reward_by_category(metrics: Sequence[Record], palette: Palette) -> Chart | None:
-    categories = {name: None for record in metrics for name in record.get("by_category") or {}}
+def _reward_by_category(metrics: Sequence[StepRecord], palette: Palette) -> Chart | None:
+    categories = {name: None for record in metrics for name in record.by_category}
     if len(categories) < 2:
         return None
     lines = []
     for name in categories:
-        values = _values(metrics, _item("by_category", name))
+        values = _values(metrics, _reward_of(name))
         lines.append(palette.line(name, _steps(metrics), smoothed(values, len(values) / 10)))
     return line_chart("Reward by category", "Of training prompts, moving averages.", lines)
 
 
-def _distance(metrics: Sequence[Record]) -> Chart | None:
+def _distance(metrics: Sequence[StepRecord]) -> Chart | None:
     lines = [
         _line(metrics, "to the reference", _field("kl_reference"), 0),
         _line(metrics, "to the moving average", _field("kl_ema"), 1),
@@ -155,7 +154,7 @@ def _distance(metrics: Sequence[Record]) -> Chart | None:
     return line_chart("Distance", note, lines, floor=0.0)
 
 
-def _ratio(metrics: Sequence[Record]) -> Chart | None:
+def _ratio(metrics: Sequence[StepRecord]) -> Chart | None:
     low, high = _values(metrics, _field("ratio_p05")), _values(metrics, _field("ratio_p95"))
     steps = _steps(metrics)
     lines = [
@@ -167,62 +166,60 @@ def _ratio(metrics: Sequence[Record]) -> Chart | None:
     return line_chart("Ratio", note, lines)
 
 
-def _staleness(metrics: Sequence[Record]) -> Chart | None:
+def _staleness(metrics: Sequence[StepRecord]) -> Chart | None:
     lines = [
-        replace(
-            _line(metrics, "oldest group", lambda record: _reduce(record.get("staleness"), max), 1), style="strong"
-        ),
-        _line(metrics, "mean", lambda record: _reduce(record.get("staleness"), lambda lags: sum(lags) / len(lags)), 0),
+        replace(_line(metrics, "oldest group", lambda record: record.staleness_max, 1), style="strong"),
+        _line(metrics, "mean", lambda record: record.staleness_mean, 0),
     ]
     note = "Policy versions between the one that drew a group and the one that learns from it."
     return line_chart("Staleness", note, lines, floor=0.0, ceiling=1.0)
 
 
-def _seconds(metrics: Sequence[Record]) -> Chart | None:
-    lines = [_line(metrics, stage, _item("seconds", stage), color) for color, stage in enumerate(STAGES)]
+def _seconds(metrics: Sequence[StepRecord]) -> Chart | None:
+    lines = [_line(metrics, stage, _seconds_of(stage), color) for color, stage in enumerate(STAGES)]
     note = "What tasks took during a step, summed over workers, evaluation included. Stages overlap in time."
     return stacked_chart("Seconds by stage", note, lines, "s")
 
 
-def _busy(metrics: Sequence[Record]) -> Chart | None:
-    pools = {name: None for record in metrics for name in record.get("busy") or {}}
+def _busy(metrics: Sequence[StepRecord]) -> Chart | None:
+    pools = {name: None for record in metrics for name in record.busy}
     lines = []
     for color, name in enumerate(pools):
-        values = _values(metrics, _item("busy", name))
+        values = _values(metrics, _busy_of(name))
         lines.append(Line(name, _steps(metrics), smoothed(values, len(values) / 30), color))
     note = "Share of the time in which a pool's workers had work; the busiest pool is the bottleneck. Moving averages."
     return line_chart("Busy", note, lines, "%", floor=0.0, ceiling=1.0)
 
 
-def _unguided(heldout: Sequence[Record]) -> list[Record]:
+def _unguided(heldout: Sequence[HeldoutRecord]) -> list[HeldoutRecord]:
     """The evaluations at the scale of the first one, one per step, in order."""
-    chosen = [record for record in heldout if record.get("guidance") == heldout[0].get("guidance")]
-    return sorted({record["step"]: record for record in chosen}.values(), key=lambda record: record["step"])
+    chosen = [record for record in heldout if record.guidance == heldout[0].guidance]
+    return sorted({record.step: record for record in chosen}.values(), key=lambda record: record.step)
 
 
-def _line(records: Sequence[Record], name: str, value: Value, color: int) -> Line:
+def _line(records: Sequence[StepRecord], name: str, value: Value, color: int) -> Line:
     return Line(name, _steps(records), _values(records, value), color)
 
 
-def _steps(records: Sequence[Record]) -> list[float]:
-    return [float(record["step"]) for record in records]
+def _steps(records: Sequence[StepRecord | HeldoutRecord]) -> list[float]:
+    return [float(record.step) for record in records]
 
 
-def _values(records: Sequence[Record], value: Value) -> list[float | None]:
+def _values(records: Sequence[StepRecord], value: Value) -> list[float | None]:
     return [value(record) for record in records]
 
 
 def _field(key: str) -> Value:
-    return lambda record: record.get(key)
+    return lambda record: record.figure(key)
 
 
-def _item(key: str, name: str) -> Value:
-    """The figure `name` of the table `key` of a record."""
-    return lambda record: (record.get(key) or {}).get(name)
+def _seconds_of(stage: str) -> Value:
+    return lambda record: record.seconds.get(stage)
 
 
-def _reduce(value: Any, reduce: Callable[[list[float]], float]) -> float | None:
-    """The figure of a step that has one number, or one per group."""
-    if isinstance(value, list):
-        return reduce(value) if value else None
-    return value
+def _reward_of(category: str) -> Value:
+    return lambda record: record.by_category.get(category)
+
+
+def _busy_of(pool: str) -> Value:
+    return lambda record: record.busy.get(pool)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pipelines.monitoring.signs import SIGNS
 from pipelines.run_folder.events import Event, Line, RecipeChanged, RunFailed, Started
+from pipelines.run_folder.records import StepRecord
 from pipelines.run_folder.roster import device_words
 
 Record = dict[str, Any]
@@ -17,10 +18,10 @@ MOST_EVENTS = 200
 STATUS_WORDS = {"running": "running", "done": "done", "stopped": "stopped early", "failed": "failed"}
 
 
-def header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Record) -> list[tuple[str, str]]:
+def header(metrics: Sequence[StepRecord], summary: Record, state: Record, recipe: Record) -> list[tuple[str, str]]:
     """The facts beside the title: (name, value)."""
-    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
-    digest = summary.get("digest") or (metrics[-1].get("digest") if metrics else None)
+    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1].step if metrics else 0
+    digest = summary.get("digest") or (metrics[-1].digest if metrics else None)
     started = state.get("started")
     facts = [
         ("started", time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else None),
@@ -35,11 +36,11 @@ def header(metrics: Sequence[Record], summary: Record, state: Record, recipe: Re
 
 
 def notes(
-    summary: Record, state: Record, recipe: Record, metrics: Sequence[Record], events: Sequence[Line]
+    summary: Record, state: Record, recipe: Record, metrics: Sequence[StepRecord], events: Sequence[Line]
 ) -> list[str]:
     """What a reader must know before the figures."""
     found = list(summary.get("notes") or recipe.get("run", {}).get("notes") or [])
-    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1]["step"] if metrics else 0
+    steps, done = recipe.get("loop", {}).get("steps"), metrics[-1].step if metrics else 0
     if state.get("status") == "stopped" and not done:
         found.insert(0, "This run was stopped before its first step was done. Begin it with --resume.")
     elif state.get("status") in ("stopped", "failed"):

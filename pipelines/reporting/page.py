@@ -22,6 +22,7 @@ from pipelines.reporting.words import echo_style, picture, scored_group
 from pipelines.run_folder.events import Line, Started
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import GridRow, read_grid
+from pipelines.run_folder.records import StepRecord
 
 Record = dict[str, Any]
 MOST_SNAPSHOTS = 5  # columns of sample images
@@ -96,7 +97,7 @@ def _marked(charts: Sequence[Chart], events: Sequence[Line]) -> list[Chart]:
     return [marked(chart, changes(events), "the recipe changed after step") for chart in charts]
 
 
-def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, state: Record) -> list[Record]:
+def _cards(comparison: Comparison, metrics: Sequence[StepRecord], summary: Record, state: Record) -> list[Record]:
     """The headline figures: title, from, to, and a sentence."""
     cards: list[Record] = []
     unit, what = "%" if comparison.share else "", measure_words(comparison.measure)
@@ -112,7 +113,7 @@ def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, s
         title = "Each at its best guidance" if guided else "Against the guided base"
         note = f"{gain} over the base at its best ({best_before.guidance})"
         cards.append(_card(title, number(best_before.total, unit), number(best_after.total, unit), note))
-    rewards = [record["reward_mean"] for record in metrics if known(record.get("reward_mean"))]
+    rewards = [record.reward_mean for record in metrics if known(record.reward_mean)]
     if rewards:
         share = max(1, len(rewards) // 10)
         first, last = sum(rewards[:share]) / share, sum(rewards[-share:]) / share
@@ -120,7 +121,7 @@ def _cards(comparison: Comparison, metrics: Sequence[Record], summary: Record, s
         cards.append(_card("Training reward", number(first), number(last), note))
     seconds = seconds_of(summary, state)
     if seconds and metrics:
-        speeds = [record["images_per_s"] for record in metrics if known(record.get("images_per_s"))]
+        speeds = [record.images_per_s for record in metrics if known(record.images_per_s)]
         speed = summary.get("images_per_s") or (sum(speeds) / len(speeds) if speeds else None)
         images = f"{summary['images']:,} images" if summary.get("images") else f"{len(metrics):,} steps"
         cards.append(_card("Time", "", duration(seconds), images + (f", {number(speed)} a second" if speed else "")))

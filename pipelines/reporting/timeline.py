@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from markupsafe import Markup
 
 from pipelines.reporting.charts import LEFT, RIGHT, WIDTH, Chart, Scale, nice_ticks, number
+from pipelines.run_folder.records import ChunkSpans, StepRecord, Timeline
 
-Record = dict[str, Any]
 MOST_STEPS = 3
 ROWS_HEIGHT, THICKEST, BOTTOM = 220, 12, 30
 STAGES = (("drawn", "draw", 0), ("scored", "score", 1), ("trained", "update", 2))  # words, key, colour
@@ -19,36 +18,36 @@ NOTE = (
 )
 
 
-def timelines(metrics: Sequence[Record]) -> list[Chart]:
+def timelines(metrics: Sequence[StepRecord]) -> list[Chart]:
     """The last few steps that have a timeline, in order."""
-    found = [record for record in metrics if (record.get("timeline") or {}).get("chunks")]
-    return [timeline(record) for record in found[-MOST_STEPS:]]
+    found = [(record.step, record.timeline) for record in metrics if record.timeline and record.timeline.chunks]
+    return [timeline(*one) for one in found[-MOST_STEPS:]]
 
 
-def timeline(record: Record) -> Chart:
+def timeline(step: int, found: Timeline) -> Chart:
     """The chart of one step, in seconds since its first draw began."""
-    chunks, update = record["timeline"]["chunks"], record["timeline"]["update"]
+    chunks, update = found.chunks, found.update
     ticks = [tick for tick in nice_ticks(0.0, update[1]) if tick <= update[1]]
     scale = Scale(0.0, update[1], LEFT, WIDTH - RIGHT)
     pitch = min(THICKEST * 1.4, ROWS_HEIGHT / len(chunks))
     height = pitch * len(chunks) + BOTTOM
     rows = [_row(chunk, update, scale, pitch * (index + 0.5), pitch) for index, chunk in enumerate(chunks)]
     svg = Markup(
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="timeline of step {record["step"]}">'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="timeline of step {step}">'
         f"{_axis(ticks, scale, height)}{''.join(rows)}</svg>"
     )
-    left_out = record["timeline"].get("left_out", 0)
+    left_out = found.left_out
     note = NOTE + (f" The first {len(chunks)} of {len(chunks) + left_out} chunks." if left_out else "")
-    ends = {"draw": max(chunk["draw"][1] for chunk in chunks), "score": max(chunk["score"][1] for chunk in chunks)}
+    ends = {"draw": max(chunk.draw[1] for chunk in chunks), "score": max(chunk.score[1] for chunk in chunks)}
     last = {**ends, "update": update[1]}
     legend = [(words, colour, "strong", f"until {number(last[key])} s") for words, key, colour in STAGES]
-    return Chart(f"Step {record['step']}", note, svg, legend)
+    return Chart(f"Step {step}", note, svg, legend)
 
 
-def _row(chunk: Record, update: Sequence[float], scale: Scale, middle: float, pitch: float) -> str:
-    spans = {**chunk, "update": update}
-    name = f"group {chunk['group']}, chunk {chunk['chunk']}"
-    wait = f'<line class="zero" x1="{scale(chunk["draw"][0]):.1f}" x2="{scale(update[1]):.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+def _row(chunk: ChunkSpans, update: Sequence[float], scale: Scale, middle: float, pitch: float) -> str:
+    spans = {"draw": chunk.draw, "score": chunk.score, "update": update}
+    name = f"group {chunk.group}, chunk {chunk.chunk}"
+    wait = f'<line class="zero" x1="{scale(chunk.draw[0]):.1f}" x2="{scale(update[1]):.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
     return wait + "".join(
         _bar(spans[key], f"{name}: {words}", colour, scale, middle, pitch) for words, key, colour in STAGES
     )

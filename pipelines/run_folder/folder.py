@@ -29,6 +29,7 @@ from pipelines.run_folder.json_files import (
     to_json,
     write_json,
 )
+from pipelines.run_folder.records import HeldoutRecord, StepRecord, Tag, read_records
 
 __all__ = ["HELDOUT", "METRICS", "RECIPE", "Record", "RunFolder"]
 
@@ -80,17 +81,17 @@ class RunFolder:
             raise UserError(f"{path} holds no run: it has no {RECIPE}. Give the folder that --out named")
         return cls(path)
 
-    def metric(self, record: Record) -> None:
+    def metric(self, record: StepRecord) -> None:
         """Add a trained step's record to metrics.jsonl."""
-        self._append(METRICS, record)
+        self._append(METRICS, record.line())
 
     def event(self, event: Event) -> None:
         """Add what happened to events.jsonl, with the time that it is now."""
         self._append(EVENTS, event.line())
 
-    def heldout(self, record: Record) -> None:
+    def heldout(self, record: HeldoutRecord) -> None:
         """Add a held-out evaluation to heldout.jsonl."""
-        self._append(HELDOUT, record)
+        self._append(HELDOUT, record.line())
 
     def records(self) -> dict[str, bytes]:
         """The records of steps and evaluations so far, by file name: what a checkpoint carries so that `restore` can go back to it."""
@@ -125,10 +126,12 @@ class RunFolder:
         (self.path / HELDOUT).replace(self.path / earlier)
         replace(self.path / HELDOUT, b"")
 
-    def retag_heldout(self, old: str, new: str) -> None:
+    def retag_heldout(self, old: Tag, new: Tag) -> None:
         """Held-out evaluations with the tag `old` get the tag `new`."""
-        records = [record | {"tag": new if record["tag"] == old else record["tag"]} for record in self.read_heldout()]
-        replace(self.path / HELDOUT, "".join(to_json(record) + "\n" for record in records).encode())
+        records = [
+            record.model_copy(update={"tag": new}) if record.tag == old else record for record in self.read_heldout()
+        ]
+        replace(self.path / HELDOUT, "".join(to_json(record.line()) + "\n" for record in records).encode())
 
     def follow(self, recipe_toml: str) -> str:
         """Makes this the run's recipe. Returns the name under which the earlier one is kept, empty if it is the same."""
@@ -173,17 +176,17 @@ class RunFolder:
         replace(path, content.getvalue())
         return path
 
-    def read_metrics(self) -> list[Record]:
+    def read_metrics(self) -> list[StepRecord]:
         """The records of the trained steps, in the order of writing."""
-        return read_lines(self.path / METRICS)
+        return read_records(self.path / METRICS, StepRecord)
 
     def read_events(self) -> list[Line]:
         """The events, in the order of writing."""
         return [read_line(line) for line in read_lines(self.path / EVENTS)]
 
-    def read_heldout(self) -> list[Record]:
+    def read_heldout(self) -> list[HeldoutRecord]:
         """The held-out evaluations, in the order of writing."""
-        return read_lines(self.path / HELDOUT)
+        return read_records(self.path / HELDOUT, HeldoutRecord)
 
     def read_tokens(self) -> list[Record]:
         """The groups with per-token log-probs; empty if the run did not come so far."""

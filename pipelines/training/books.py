@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from cluster.tasks import Failure
 from pipelines.engine.messages import Quarantined, Unit
@@ -12,6 +11,7 @@ from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder import events
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 from pipelines.training.groups import Group, group_samples, noise_seeds
 from pipelines.training.heldout_plan import HeldoutPlan
 from pipelines.training.step_log import StepLog
@@ -38,19 +38,19 @@ class Books:
         name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
         self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
-    def evaluation(self, records: Iterable[dict[str, Any]]) -> None:
+    def evaluation(self, records: Iterable[HeldoutRecord]) -> None:
         """An evaluation is over: its records, one per guidance scale."""
         for record in records:
             self.folder.heldout(record)
             self.watchers.heldout(record)
 
-    def step(self, record: dict[str, Any]) -> None:
+    def step(self, record: StepRecord) -> None:
         """A step was trained; what its record is a sign of is said."""
         self.folder.metric(record)
         self.watchers.step(record)
         for sign in self.signs:
             if warning := sign.step(record):
-                self.folder.event(sign.event(step=record["step"], message=warning))
+                self.folder.event(sign.event(step=record.step, message=warning))
                 self.watchers.note(f"warning: {warning}")
 
 

@@ -20,7 +20,7 @@ def nothing_done(driver: Driver) -> str | None:
     """Why a run that came to its end has nothing to show: no image was trained on, or an evaluation has none. None if it has."""
     if driver.log.images == 0:
         return f"no image was trained on: {REASONS}"
-    evaluated = {record["step"] for record in driver.folder.read_heldout()}
+    evaluated = {record.step for record in driver.folder.read_heldout()}
     for version in driver.heldout.versions():
         if version in driver.evaluated and version not in evaluated:
             return f"no held-out image of step {version} could be judged: {REASONS}"

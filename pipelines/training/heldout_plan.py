@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice, zip_longest
-from typing import Any
 
 from actors.messages import Prompt
 from actors.seeds import seed_of
 from pipelines.evaluation.comparison import ACCURACY
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.tables import Heldout
+from pipelines.run_folder.records import HeldoutRecord, PromptFigures, Tag
 
 GRID_ROWS = 6  # of the sample grid, at least, where there are so many prompts
 
@@ -93,9 +93,9 @@ class HeldoutPlan:
             for prompts in self.by_category.values()
         ]
 
-    def tag(self, version: int) -> str:
-        """before, during or after."""
-        return {0: "before", self.steps: "after"}.get(version, "during")
+    def tag(self, version: int) -> Tag:
+        """Which kind of evaluation a version has."""
+        return "before" if version == 0 else "after" if version == self.steps else "during"
 
     def shown(self, version: int) -> list[int]:
         """The groups whose images go into the sample grid, without extra guidance: one of each category, and of several prompts."""
@@ -124,7 +124,7 @@ class Tally:
 
     groups: dict[int, Judged] = field(default_factory=dict)
 
-    def record(self, with_prompts: bool = False) -> dict[str, Any]:
+    def record(self, tag: Tag, step: int, guidance: float, with_prompts: bool = False) -> HeldoutRecord:
         """Means over categories of the means within: the reward, the checker's figures by their names; and both by category.
 
         "accuracy" and "by_category" repeat the figure of that name. `with_prompts`: also the means of each prompt.
@@ -134,16 +134,19 @@ class Tally:
         names = {name: None for group in groups for name in group.checks}
         checks = {name: _by_category(groups, partial(_checked, name)) for name in names}
         macro = {name: _mean(means.values()) for name, means in checks.items()}
-        return {
-            "images": sum(len(group.rewards_K) for group in groups),
-            "reward": _mean(rewards.values()),
-            "reward_by_category": rewards,
-            "accuracy": macro.get(ACCURACY),
-            "by_category": checks.get(ACCURACY, {}),
-            "checks": macro,
-            "checks_by_category": checks,
-            **({"by_prompt": _by_prompt(groups)} if with_prompts else {}),
-        }
+        record = HeldoutRecord(
+            tag=tag,
+            step=step,
+            guidance=guidance,
+            images=sum(len(group.rewards_K) for group in groups),
+            reward=_mean(rewards.values()),
+            reward_by_category=rewards,
+            accuracy=macro.get(ACCURACY),
+            by_category=checks.get(ACCURACY, {}),
+            checks=macro,
+            checks_by_category=checks,
+        )
+        return record.model_copy(update={"by_prompt": _by_prompt(groups)}) if with_prompts else record
 
 
 def _checked(name: str, group: Judged) -> Sequence[float]:
@@ -157,20 +160,18 @@ def _by_category(groups: Sequence[Judged], of: Callable[[Judged], Sequence[float
     return {category: _mean(items) for category, items in values.items() if items}
 
 
-def _by_prompt(groups: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+def _by_prompt(groups: Sequence[Judged]) -> dict[str, PromptFigures]:
     """By prompt id: its category, how many images, and their means."""
     of_prompt: dict[str, list[Judged]] = defaultdict(list)
     for group in groups:
         of_prompt[group.prompt.id].append(group)
     return {
-        prompt_id: {
-            "category": same[0].prompt.category,
-            "images": sum(len(group.rewards_K) for group in same),
-            "reward": _mean([reward for group in same for reward in group.rewards_K]),
-            "checks": {
-                name: _mean([value for group in same for value in group.checks[name]]) for name in same[0].checks
-            },
-        }
+        prompt_id: PromptFigures(
+            category=same[0].prompt.category,
+            images=sum(len(group.rewards_K) for group in same),
+            reward=_mean([reward for group in same for reward in group.rewards_K]),
+            checks={name: _mean([value for group in same for value in group.checks[name]]) for name in same[0].checks},
+        )
         for prompt_id, same in of_prompt.items()
     }
 

@@ -16,6 +16,7 @@ from pipelines.engine.tickets import Tickets
 from pipelines.run_folder.events import NotExplained
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.pictures import Pictures
+from pipelines.run_folder.records import HeldoutRecord
 from pipelines.training.heldout_plan import HeldoutPlan, Judged, Tally, extremes
 
 EXPLAINED = 3
@@ -54,16 +55,14 @@ class Showcase:
         if self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
             self._hold_extremes(unit.group, prompt, images, scores)
 
-    def finish(self, version: int) -> list[dict[str, Any]]:
+    def finish(self, version: int) -> list[HeldoutRecord]:
         """The records of an evaluation, one per guidance scale. Writes its grid; after the last one asks for the tokens' log-probs."""
         tag = self.plan.tag(version)
         shown = self._images.pop(version, {})
         if shown:
             self.pictures.draw(f"{tag}-{version:06d}", [shown[group] for group in sorted(shown)])
-        records = []
-        for key in sorted(key for key in self._tallies if key[0] == version):
-            figures = self._tallies.pop(key).record(with_prompts=tag != "during")
-            records.append({"tag": tag, "step": version, "guidance": key[1], **figures})
+        keys = sorted(key for key in self._tallies if key[0] == version)
+        records = [self._tallies.pop(key).record(tag, *key, with_prompts=tag != "during") for key in keys]
         if tag == "after":
             self._explain_extremes()
         return records

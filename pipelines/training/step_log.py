@@ -14,6 +14,7 @@ from cluster.tasks import Failure, PoolStatus
 from pipelines.engine.digest import FIRST
 from pipelines.engine.messages import GroupKey, Progress, Train, Unit
 from pipelines.engine.recovery import Start
+from pipelines.run_folder.records import StepRecord
 
 TIMELINE_CHUNKS = 48  # of a step, the first ones
 POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
@@ -35,7 +36,7 @@ class StepLog:
         self.quarantined = 0
         self.retries: Counter[str] = Counter()
         self.policy_restarts = 0
-        self.last: dict[str, Any] = {}
+        self.last: StepRecord | None = None
         self.checkpoint: dict[str, float] = {}  # the last one of this start, by the names of the status
         self._earlier_seconds: float | None = None
         self._began = self._step_began = self._update_began = time.monotonic()
@@ -162,7 +163,7 @@ class StepLog:
         export_seconds: float,
         pools: Mapping[str, PoolStatus],
         progress: Progress,
-    ) -> dict[str, Any]:
+    ) -> StepRecord:
         """The record of the step that was trained; counting begins anew."""
         self.digest = digest
         self.step = self._record["step"]
@@ -199,9 +200,9 @@ class StepLog:
         spans = {unit: self._spans.pop(unit) for unit in list(self._spans) if unit.step <= self.step}
         if has_timeline(self.step):
             record["timeline"] = self._timeline(spans, now)
-        self.last = record
+        self.last = StepRecord(**record)
         self._begin_gathering(now)
-        return record
+        return self.last
 
     def _timeline(self, spans: Mapping[Unit, Mapping[str, tuple[float, float]]], now: float) -> dict[str, Any]:
         """When the chunks of this step were drawn, scored and trained, in seconds since the first draw began."""

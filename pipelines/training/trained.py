@@ -18,8 +18,9 @@ from pipelines.recipe.load import parse_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import HELDOUT
 from pipelines.run_folder.folder import RECIPE as RUN_RECIPE
-from pipelines.run_folder.json_files import checked_toml, read_lines
+from pipelines.run_folder.json_files import checked_toml
 from pipelines.run_folder.location import CHECKPOINTS, check_writable, given_by_user, resolved
+from pipelines.run_folder.records import HeldoutRecord, read_records
 
 ADAPTER = f"adapter/{WEIGHTS}"
 LAST, BEST = "last", "best"
@@ -97,15 +98,14 @@ def _of_run(place: str, which: str, folder: Path) -> str:
         return place_of(root, max(steps))
     if which == BEST:
         (folder / HELDOUT).write_bytes(files.read(f"{place}/{HELDOUT}"))
-        records = read_lines(folder / HELDOUT)
-        plain = [
-            each for each in records if each["step"] in steps and each["guidance"] == recipe.heldout.guidance_scales[0]
-        ]
+        records = read_records(folder / HELDOUT, HeldoutRecord)
+        scale = recipe.heldout.guidance_scales[0]
+        plain = [each for each in records if each.step in steps and each.guidance == scale]
         if (found := best(plain)) is None:
             raise UserError(
                 f"--checkpoint best: no checkpoint of {place} was evaluated; name a step of {sorted(steps)}, or last"
             )
-        return place_of(root, found["step"])
+        return place_of(root, found.step)
     if not which.isdigit() or int(which) not in steps:
         raise UserError(
             f"--checkpoint {which}: {place} has checkpoints of the steps {sorted(steps)}; give one of them, best or last"

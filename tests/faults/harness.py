@@ -38,7 +38,7 @@ def digest_in(folder: RunFolder) -> str:
     """The digest of a run that has ended well."""
     summary = folder.read_summary()
     assert summary["status"] == "done"
-    recorded = [record["step"] for record in folder.read_metrics()]
+    recorded = [record.step for record in folder.read_metrics()]
     assert recorded == list(range(1, summary["steps"] + 1)), "each step is recorded once, replayed or not"
     return summary["digest"]
 

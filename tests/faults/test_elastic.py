@@ -66,7 +66,7 @@ def test_pools_are_scaled_by_hand_and_a_worker_that_joins_late_draws_with_the_ad
     assert digest_of(run) == reference(loop__steps=20)
     assert scaled(run, "reward") == [(1, 3), (3, 1)]
     assert scaled(run, "rollout") == [(1, 2)]
-    ready = [record["workers"] for record in run.folder.read_metrics()]
+    ready = [record.workers for record in run.folder.read_metrics()]
     judges = [record["reward"] for record in ready]
     assert (judges[0], max(judges), judges[-1]) == (1, 3, 1)
     assert (ready[0]["rollout"], ready[-1]["rollout"]) == (1, 2)
@@ -88,7 +88,7 @@ def test_the_autoscaler_lets_one_pool_grow_and_another_shrink(start: Start, refe
     assert scaled(run, "reward")[0] == (2, 1)
     assert {event["by"] for event in run.events("scaled")} == {"autoscaler"}
     assert not run.events("failure")
-    ready = [record["workers"] for record in run.folder.read_metrics()]
+    ready = [record.workers for record in run.folder.read_metrics()]
     assert max(record["rollout"] for record in ready) == 2
     assert min(record["reward"] for record in ready) == 1
     assert "by autoscaler" in run.output()

@@ -137,6 +137,6 @@ def test_a_job_on_two_nodes_with_labels_is_submitted_watched_scaled_and_hurt_and
     until(lambda: ended_well(head, "whole"), head, "whole")
     assert digest_in(folder) == digest_here(plain_world, tmp_path / "here")
     assert {line.kind for line in folder.read_events()} >= {"scaled", "failure"}
-    assert folder.read_metrics()[-1]["workers"]["reward"] == 2
+    assert folder.read_metrics()[-1].workers["reward"] == 2
     log = job(head, "logs", "whole")
     assert all(f"step {step:>4}/{STEPS}" in log for step in range(1, STEPS + 1))

@@ -24,5 +24,5 @@ def test_payloads_of_ten_object_stores_go_through_one(start_tiny: Start, tiny_re
     store = STORE_MB * 2**20
     assert run.folder.read_summary()["images"] * BYTES_PER_IMAGE > 10 * store
     metrics = run.folder.read_metrics()
-    assert max(record["paused_s"] for record in metrics) > 0
-    assert 0 < max(record["bytes_in_flight"] for record in metrics) < store
+    assert max(record.paused_s or 0 for record in metrics) > 0
+    assert 0 < max(record.bytes_in_flight for record in metrics) < store

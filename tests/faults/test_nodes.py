@@ -87,4 +87,4 @@ def test_images_that_waited_for_the_judge_are_lost_and_later_latents_that_waited
 
 def lost(run: Run) -> tuple[int, int]:
     """How often payloads that waited for the policy were lost, and how many objects in all, by the metrics."""
-    return len(run.events("payloads_lost")), run.folder.read_metrics()[-1]["retries"].get("object_lost", 0)
+    return len(run.events("payloads_lost")), run.folder.read_metrics()[-1].retries.get("object_lost", 0)

@@ -82,8 +82,8 @@ def test_what_goes_wrong_at_one_step_changes_the_digest_from_then_on(
     folder = RunFolder(tmp_path / "run")
     assert digest_in(folder) != reference(**LENGTH)
     first_wrong = AT + (actor is ForgetfulPolicy)
-    assert folder.read_metrics()[first_wrong - 2]["digest"] == reference(loop__steps=first_wrong - 1)
-    assert folder.read_metrics()[first_wrong - 1]["digest"] != reference(loop__steps=first_wrong)
+    assert folder.read_metrics()[first_wrong - 2].digest == reference(loop__steps=first_wrong - 1)
+    assert folder.read_metrics()[first_wrong - 1].digest != reference(loop__steps=first_wrong)
 
 
 def test_a_worker_refuses_an_adapter_whose_bytes_are_others_than_their_hash_says() -> None:

@@ -36,9 +36,9 @@ def test_a_reward_that_raises_for_a_prompt_leaves_out_its_groups_alone(
     workers = {event["worker"] for event in tried}  # more than two: one that fails three tasks in a row is replaced
     assert workers >= {"reward-0", "reward-1"}, "a retry goes to another worker"
     for metric in run.folder.read_metrics():
-        scorable = sum((metric["step"], group) not in unscorable for group in (0, 1))
-        assert metric["images"] == 4 * scorable
-        assert metric["reward_mean"] is None or metric["reward_mean"] < 0
+        scorable = sum((metric.step, group) not in unscorable for group in (0, 1))
+        assert metric.images == 4 * scorable
+        assert metric.reward_mean is None or metric.reward_mean < 0
 
     # a judge that answers NaN for the word fails in another way, and says the same of all other groups
     assert digest == reference(reward__model="plain/blind-to-green", **length)

@@ -42,7 +42,7 @@ def test_a_run_goes_on_with_two_ranks_and_then_with_one_again(
     of_one = ours.read_metrics()
 
     run = start_tiny(out=ours.path, resume=True, loop__steps=TO_ONE, **TRAINING, **TWO_RANKS)
-    assert digest_of(run) == ours.read_metrics()[-1]["digest"]
+    assert digest_of(run) == ours.read_metrics()[-1].digest
     of_two = ours.read_metrics()
     assert (of_two[:TO_TWO], ours.read_summary()["digest_since"]) == (of_one, TO_TWO)
     assert _said(TO_TWO) in " ".join(run.output().split())
@@ -50,7 +50,7 @@ def test_a_run_goes_on_with_two_ranks_and_then_with_one_again(
     capsys.readouterr()
     train_here(ours, STEPS, "--resume")
     after, expected = ours.read_metrics(), untouched.read_metrics()
-    assert digest_in(ours) == after[-1]["digest"]
+    assert digest_in(ours) == after[-1].digest
     assert (after[:TO_ONE], ours.read_summary()["digest_since"]) == (of_two, TO_ONE)
     assert _said(TO_ONE) in " ".join(capsys.readouterr().out.split())
 

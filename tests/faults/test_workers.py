@@ -24,4 +24,4 @@ def test_the_only_worker_of_a_pool_is_killed_at_work_or_hangs_past_its_deadline(
     assert digest_of(run) == reference(**LENGTH)
     assert eventually_nothing(lambda: still_alive(victims)) == []
     assert "score" in {failure["task"] for failure in failures(run, "deadline")}
-    assert run.folder.read_metrics()[-1]["retries"]["worker_lost"] == len(failures(run, "worker_lost")) == 2
+    assert run.folder.read_metrics()[-1].retries["worker_lost"] == len(failures(run, "worker_lost")) == 2

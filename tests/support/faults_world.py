@@ -123,7 +123,7 @@ class Run:
     def steps(self) -> int:
         """The last step that is trained and recorded."""
         records = self.folder.read_metrics()
-        return records[-1]["step"] if records else 0
+        return records[-1].step if records else 0
 
     def events(self, kind: str) -> list[Record]:
         """The events of a kind so far."""

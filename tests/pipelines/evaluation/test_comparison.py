@@ -7,9 +7,10 @@ import pytest
 
 from pipelines.evaluation.comparison import compare, measure_of, shares
 from pipelines.evaluation.statistics import macro_interval
+from pipelines.run_folder.records import HeldoutRecord, PromptFigures, Tag
 
 
-def record(tag: str, guidance: float, accuracy: float | None, reward: float = 0.5, step: int = 0) -> dict:
+def record(tag: Tag, guidance: float, accuracy: float | None, reward: float = 0.5, step: int = 0) -> HeldoutRecord:
     checks = {} if accuracy is None else {"ghost": 0.25, "accuracy": accuracy}
     scores = {
         "checks": checks,
@@ -17,7 +18,7 @@ def record(tag: str, guidance: float, accuracy: float | None, reward: float = 0.
         "reward": reward,
         "reward_by_category": {"colours": reward},
     }
-    return {"tag": tag, "step": step, "guidance": guidance, "images": 10, **scores}
+    return HeldoutRecord(tag=tag, step=step, guidance=guidance, images=10, **scores)
 
 
 BEFORE = [record("before", 1.0, 0.4), record("before", 2.0, 0.6), record("before", 3.0, 0.5)]
@@ -58,7 +59,7 @@ def test_nothing_evaluated_is_nothing_to_compare() -> None:
 
 def test_models_are_compared_by_accuracy_else_by_the_checkers_first_figure_else_by_the_reward() -> None:
     assert measure_of([record("before", 1.0, 0.4)]) == "accuracy"
-    assert measure_of([{"checks": {"legible": 3.5, "ghost": 0.1}}]) == "legible"
+    assert measure_of([HeldoutRecord(tag="before", step=0, checks={"legible": 3.5, "ghost": 0.1})]) == "legible"
     assert measure_of([record("before", 1.0, None)]) == "reward"
 
 
@@ -69,18 +70,20 @@ def test_the_other_figures_of_the_checker_stand_beside_the_measure() -> None:
 
 
 def test_a_figure_is_a_share_if_it_lies_between_0_and_1_throughout() -> None:
-    first = {"checks": {"legible": 0.5, "beauty": 0.9}, "checks_by_category": {"beauty": {"a": 0.9}}}
-    second = {"checks": {"legible": 1.0, "beauty": 0.95}, "checks_by_category": {"beauty": {"a": 1.2}}}
+    first, second = (
+        HeldoutRecord(tag="before", step=0, checks=checks, checks_by_category={"beauty": {"a": one}})
+        for checks, one in (({"legible": 0.5, "beauty": 0.9}, 0.9), ({"legible": 1.0, "beauty": 0.95}, 1.2))
+    )
     assert shares([first]) == {"legible", "beauty"}
     assert shares([first, second]) == {"legible"}
 
 
-def with_prompts(tag: str, values: dict[str, float]) -> dict:
+def with_prompts(tag: Tag, values: dict[str, float]) -> HeldoutRecord:
     """An evaluation in which "c1", "c2", ... are the prompts of category "c"."""
     prompts = {
-        name: {"category": name[0], "images": 4, "reward": value, "checks": {}} for name, value in values.items()
+        name: PromptFigures(category=name[0], images=4, reward=value, checks={}) for name, value in values.items()
     }
-    return {**record(tag, 1.0, None), "by_prompt": prompts}
+    return record(tag, 1.0, None).model_copy(update={"by_prompt": prompts})
 
 
 def test_the_gain_has_an_interval_over_prompts_that_both_evaluations_have() -> None:

@@ -41,8 +41,8 @@ def test_the_values_are_those_of_the_run_folder(published: Series, folder: RunFo
     assert shown.items() >= {"step": 3, "steps_planned": 3, "policy_version": 3, "checkpoint_step": 3}.items()
     assert shown["images_total"] == summary["images"] == 24
     for name in ("reward_mean", "reward_std_in_group", "staleness_mean", "kl_reference", "adapter_effect"):
-        assert shown[name] == pytest.approx(last[name])
-    assert shown["step_seconds"] == pytest.approx(last["seconds"]["step"])
+        assert shown[name] == pytest.approx(last.figure(name))
+    assert shown["step_seconds"] == pytest.approx(last.seconds["step"])
     assert shown["ended_time"] >= shown["heartbeat_time"] > folder.read_state()["started"]
     assert (shown["bytes_in_flight"], shown["groups_in_flight"], shown["admission_paused"]) == (0, 0, 0)
 
@@ -52,9 +52,9 @@ def test_pools_stages_and_terms_are_told_apart(published: Series, folder: RunFol
     pools = ("rollout", "reward", "policy")
     assert [published["ray_echoray_pool_ready", pool] for pool in pools] == [1, 1, 1]
     assert [published["ray_echoray_pool_busy_share", pool] for pool in pools] == pytest.approx(
-        [last["busy"][pool] for pool in pools]
+        [last.busy[pool] for pool in pools]
     )
     assert {tag for name, tag in published if name == "ray_echoray_queue_seconds"} == {"score", "update"}
-    assert published["ray_echoray_loss", "matching_error"] == pytest.approx(last["matching_error"])
+    assert published["ray_echoray_loss", "matching_error"] == pytest.approx(last.figure("matching_error"))
     after = folder.read_heldout()[-1]
-    assert published["ray_echoray_heldout_reward", "1"] == pytest.approx(after["reward"])
+    assert published["ray_echoray_heldout_reward", "1"] == pytest.approx(after.reward)

@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import metadata
 from pipelines.monitoring.tensorboard import TensorBoard
 from pipelines.monitoring.watchers import Watchers
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 from pipelines.train import main
 
 Points = dict[str, list[tuple[int, float]]]
@@ -55,8 +56,8 @@ def pictures_of(folder: Path) -> dict[tuple[str, int], bytes]:
     }
 
 
-def record(step: int) -> dict[str, object]:
-    return {"step": step, "reward_mean": step / 4, "busy": {"reward": 0.5}, "loss": 2.0, "kl_reference": None}
+def record(step: int) -> StepRecord:
+    return StepRecord(step=step, reward_mean=step / 4, busy={"reward": 0.5}, loss=2.0, kl_reference=None)
 
 
 @pytest.fixture
@@ -68,11 +69,9 @@ def test_a_run_is_drawn_by_step_and_its_grids_are_shown(tiny_world: Path, tmp_pa
     out = tmp_path / "run"
     assert main([str(tiny_world), "--out", str(out), "--executor", "local"]) == 0
     run, points = RunFolder(out), points_of(out)
-    assert points["learning/reward_mean"] == [
-        (one["step"], pytest.approx(one["reward_mean"])) for one in run.read_metrics()
-    ]
-    after = [one for one in run.read_heldout() if one["guidance"] == 1]
-    assert points["learning/heldout_reward/1"] == [(one["step"], pytest.approx(one["reward"])) for one in after]
+    assert points["learning/reward_mean"] == [(one.step, pytest.approx(one.reward_mean)) for one in run.read_metrics()]
+    after = [one for one in run.read_heldout() if one.guidance == 1]
+    assert points["learning/heldout_reward/1"] == [(one.step, pytest.approx(one.reward)) for one in after]
     assert {"learning/loss/matching_error", "throughput/queue_seconds/score", "pools/pool_busy_share/policy"} <= set(
         points
     )
@@ -120,7 +119,7 @@ def test_a_replay_and_a_resume_draw_no_double_lines(folder: RunFolder) -> None:
 
 
 def test_a_grid_is_shown_once_it_is_drawn(folder: RunFolder) -> None:
-    heldout = {"tag": "before", "step": 0, "guidance": 1.0, "reward": 0.5}
+    heldout = HeldoutRecord(tag="before", step=0, guidance=1.0, reward=0.5)
     with Watchers(TensorBoard(folder, 0, {})) as watchers:
         watchers.heldout(heldout)
         watchers.step(record(1))

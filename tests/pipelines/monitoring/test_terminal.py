@@ -11,6 +11,7 @@ from cluster import speaking
 from cluster.speaking import Outlet
 from pipelines.monitoring.terminal import Display, heldout_table, sparkline, step_words
 from pipelines.monitoring.watchers import Watchers
+from pipelines.run_folder.records import HeldoutRecord, StepRecord, Tag
 
 
 def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> str:
@@ -18,13 +19,13 @@ def shown(terminal: bool, note: str = "group [3] of step 2 is quarantined") -> s
     with Watchers(Display(3, "EchoRay · test", Console(file=out, force_terminal=terminal, width=100))) as display:
         for settled in (0, 3, 4):
             display.status({"pools": {}, "evaluating": {"step": 0, "settled": settled, "groups": 12}})
-        display.heldout({"step": 0, "checks": {"accuracy": 0.4}, "reward": 0.5, "guidance": 1.0, "images": 60})
+        display.heldout(HeldoutRecord(tag="before", step=0, checks={"accuracy": 0.4}, reward=0.5, images=60))
         for step in (1, 2, 3):
-            display.step({"step": step, "reward_mean": 0.25 * step, "reward_std": 0.125, "seconds": {"step": 0.5}})
+            display.step(StepRecord(step=step, reward_mean=0.25 * step, reward_std=0.125, seconds={"step": 0.5}))
             display.status({"pools": {"rollout": {"wanted": 2, "ready": 1, "busy": 1}}})
         display.note(note)
         if not terminal:
-            display.step({"step": 3, "reward_mean": None, "kl_reference": float("nan")})
+            display.step(StepRecord(step=3, reward_mean=None, kl_reference=float("nan")))
     return out.getvalue()
 
 
@@ -41,16 +42,16 @@ def test_without_a_terminal_there_is_a_plain_line_a_step() -> None:
 
 
 def test_the_line_of_a_step_says_all_that_matters_in_160_characters() -> None:
-    record = {
-        "step": 12_345,
-        "reward_mean": -12.345,
-        "reward_std": 10.123,
-        "loss": -1.234e-05,
-        "staleness_mean": 1.25,
-        "images_per_s": 1234.5,
-        "seconds": {"step": 1234.56},
-        "busy": {"rollout": 1.0, "reward": 0.97, "policy": 0.5},
-    }
+    record = StepRecord(
+        step=12_345,
+        reward_mean=-12.345,
+        reward_std=10.123,
+        loss=-1.234e-05,
+        staleness_mean=1.25,
+        images_per_s=1234.5,
+        seconds={"step": 1234.56},
+        busy={"rollout": 1.0, "reward": 0.97, "policy": 0.5},
+    )
     words = step_words(record)
     assert words == (
         "reward -12.345 ±10.123  loss -1.23e-05  staleness 1.2  images/s 1234.5  step 1234.56 s"
@@ -72,13 +73,12 @@ def test_a_sparkline_shows_the_course_in_a_bounded_width() -> None:
     assert len(sparkline([float(value) for value in range(1000)], width=40)) == 40
 
 
-def evaluation(tag: str, step: int, **by_category: float) -> dict:
+def evaluation(tag: Tag, step: int, **by_category: float) -> HeldoutRecord:
     """One whose checker gives two figures: of "legible" this, and a "beauty" of 5.25."""
     mean = sum(by_category.values()) / len(by_category)
     checks = {"legible": mean, "beauty [/b]": 5.25}
     of_category = {"legible": by_category, "beauty [/b]": dict.fromkeys(by_category, 5.25)}
-    scores = {"reward": 0.5, "checks": checks, "checks_by_category": of_category}
-    return {"tag": tag, "step": step, "guidance": 1.0, **scores}
+    return HeldoutRecord(tag=tag, step=step, reward=0.5, checks=checks, checks_by_category=of_category)
 
 
 def test_the_table_gives_every_category_the_gain_and_all_figures_of_a_checker() -> None:
@@ -103,7 +103,7 @@ def test_a_terminal_that_is_lost_lets_the_display_go_and_nothing_else(terminal: 
         console = speaking.console(file=Outlet(full), force_terminal=terminal)
         with Watchers(Display(3, "test", console), event=lambda event: events.append(event.kind)) as display:
             for step in (1, 2, 3):
-                display.step({"step": step, "reward_mean": 0.5})
+                display.step(StepRecord(step=step, reward_mean=0.5))
                 display.status({"pools": {}})
         assert events == ["watcher_lost"]
 

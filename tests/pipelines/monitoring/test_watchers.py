@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.monitoring.watchers import Record, Watcher, Watchers
 from pipelines.run_folder.events import Event, WatcherLost
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 
 class Notebook(Watcher):
@@ -22,11 +23,11 @@ class Notebook(Watcher):
     def status(self, status: Record) -> None:
         self.lines.append(f"status {status['step']}")
 
-    def step(self, record: Record) -> None:
-        self.lines.append(f"step {record['step']}")
+    def step(self, record: StepRecord) -> None:
+        self.lines.append(f"step {record.step}")
 
-    def heldout(self, record: Record) -> None:
-        self.lines.append(f"heldout {record['step']}")
+    def heldout(self, record: HeldoutRecord) -> None:
+        self.lines.append(f"heldout {record.step}")
 
     def note(self, text: str) -> None:
         self.lines.append(text)
@@ -38,9 +39,9 @@ class Notebook(Watcher):
 class Fragile(Notebook):
     """Fails in its second step."""
 
-    def step(self, record: Record) -> None:
+    def step(self, record: StepRecord) -> None:
         super().step(record)
-        if record["step"] == 2:
+        if record.step == 2:
             raise OSError("no space left on device")
 
 
@@ -48,8 +49,8 @@ def test_every_watcher_is_told_everything() -> None:
     one, other = Notebook(), Notebook()
     with Watchers(one, other) as watchers:
         watchers.status({"step": 0})
-        watchers.step({"step": 1})
-        watchers.heldout({"step": 1})
+        watchers.step(StepRecord(step=1))
+        watchers.heldout(HeldoutRecord(tag="during", step=1))
         watchers.note("a worker was lost")
     assert one.lines == ["open", "status 0", "step 1", "heldout 1", "a worker was lost", "close"]
     assert other.lines == one.lines
@@ -59,7 +60,7 @@ def test_a_watcher_that_fails_is_let_go_with_one_note() -> None:
     calm, fragile = Notebook(), Fragile()
     with Watchers(fragile, calm) as watchers:
         for step in (1, 2, 3):
-            watchers.step({"step": step})
+            watchers.step(StepRecord(step=step))
     assert fragile.lines == ["open", "step 1", "step 2"]
     warning = "warning: Fragile no longer watches the run: OSError('no space left on device')"
     assert calm.lines == ["open", "step 1", warning, "step 2", "step 3", "close"]
@@ -72,7 +73,7 @@ def test_one_that_cannot_even_begin_is_let_go_too() -> None:
 
     calm = Notebook()
     with Watchers(Broken(), calm) as watchers:
-        watchers.step({"step": 1})
+        watchers.step(StepRecord(step=1))
     assert calm.lines == [
         "warning: Broken no longer watches the run: RuntimeError('no key')",
         "open",
@@ -83,21 +84,21 @@ def test_one_that_cannot_even_begin_is_let_go_too() -> None:
 
 def test_a_wish_to_stop_that_comes_inside_a_watcher_passes_through() -> None:
     class Interrupted(Notebook):
-        def step(self, record: Record) -> None:
+        def step(self, record: StepRecord) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Watchers(Interrupted()) as watchers:
-        watchers.step({"step": 1})
+        watchers.step(StepRecord(step=1))
 
 
 def test_one_that_gives_up_the_whole_process_is_let_go_and_an_event_says_so_if_nobody_else_can() -> None:
     class GivesUp(Notebook):
-        def step(self, record: Record) -> None:
+        def step(self, record: StepRecord) -> None:
             raise SystemExit(1)
 
     events: list[Event] = []
     with Watchers(GivesUp(), event=events.append) as watchers:
-        watchers.step({"step": 1})
+        watchers.step(StepRecord(step=1))
     assert events == [WatcherLost(watcher="GivesUp", message="SystemExit(1)")]
 
 
@@ -108,7 +109,7 @@ def test_an_event_that_cannot_be_written_ends_nothing_either() -> None:
     calm = Notebook()
     with Watchers(Fragile(), calm, event=full_disk) as watchers:
         for step in (1, 2, 3):
-            watchers.step({"step": step})
+            watchers.step(StepRecord(step=step))
     assert calm.lines[-2:] == ["step 3", "close"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -18,18 +17,19 @@ from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import dump_recipe, load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import Spread, StepRecord
 from tests.support.flaky_s3 import FlakyS3
 
 
-def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> dict[str, Any]:
+def record(step: int, *, heldout: int = 0, draw: float = 0.1) -> StepRecord:
     """A step's line, as far as a plan reads it."""
     trained = {
-        "draw": {"tasks": 12, "mean": draw, "std": draw / 10},
-        "score": {"tasks": 12, "mean": 0.02, "std": 0.0},
+        "draw": Spread(tasks=12, mean=draw, std=draw / 10),
+        "score": Spread(tasks=12, mean=0.02, std=0.0),
     }
     seconds = {"step": 12 * draw + 100.0 * heldout, "export": 0.01, "update": 0.5}
     tasks = {"draw": 12 + heldout, "score": 12 + heldout, "update": 1}
-    return {"step": step, "images": 96, "seconds": seconds, "tasks": tasks, "train_tasks": trained}
+    return StepRecord(step=step, images=96, seconds=seconds, tasks=tasks, train_tasks=trained)
 
 
 def toy(*overrides: str) -> Recipe:
@@ -37,7 +37,7 @@ def toy(*overrides: str) -> Recipe:
     return load_recipe(Path("recipes/toy.toml"), ["rollout.groups_per_task=1", *overrides])
 
 
-def run_folder(path: Path, records: list[dict[str, Any]], *overrides: str) -> str:
+def run_folder(path: Path, records: list[StepRecord], *overrides: str) -> str:
     folder = RunFolder.create(path / "run", dump_recipe(toy(*overrides)))
     for line in records:
         folder.metric(line)
@@ -112,7 +112,7 @@ def test_folders_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run lies there"):
         read_run(str(tmp_path / "nowhere"))
     evaluated = [record(step, heldout=int(step != 7)) for step in range(12)]
-    old = [{key: value for key, value in record(step).items() if key != "train_tasks"} for step in range(12)]
+    old = [record(step).model_copy(update={"train_tasks": {}}) for step in range(12)]
     for name, lines, found in (
         ("empty", [], "0 of its 0"),
         ("evaluated", evaluated, "1 of its 12"),

@@ -6,6 +6,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipelines.reporting.timeline import timeline
 from pipelines.reporting.words import coloured, echo_style, words_of
 from pipelines.run_folder.events import EqualGroups, PolicyLost, RunFailed, Started
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.records import HeldoutRecord, StepRecord, Tag, Timeline
 
 RECIPE = '[run]\nname = "a test"\nseed = 7\n\n[loop]\nsteps = 4\norder = "strict"\n'
 TIMELINE = {
@@ -60,26 +62,27 @@ class Page(HTMLParser):
             self.text += data
 
 
-def metric(step: int) -> dict:
+def metric(step: int, **more: Any) -> StepRecord:
     quantiles = {"ratio_p05": 0.9, "ratio_p50": 1.0, "ratio_p95": 1.1, "clip_fraction": 0.25}
     update = {"loss": -0.1 * step, "loss_policy": -0.2, "kl_reference": 0.01, "kl_ema": 0.002, "grad_norm": 0.5}
-    return {
-        "step": step,
-        "policy_version": step,
-        "staleness": [min(1, step - 1)] * 2,
-        "reward_mean": math.nan if step == 2 else 0.1 * step,
-        "reward_std": 0.05,
-        "seconds": {"draw": 0.3, "score": 0.1, "update": 0.3, "export": 0.01, "step": 0.4},
-        "busy": {"rollout": 0.9, "reward": 0.2, "policy": 0.8},
-        "images_per_s": 80.0,
-        "digest": "d1" * 32,
-        "by_category": {"colours": 0.5, "counting": 0.25},
-        **quantiles,
-        **update,
-    }
+    return StepRecord(
+        step=step,
+        policy_version=step,
+        staleness=[min(1, step - 1)] * 2,
+        staleness_mean=min(1, step - 1),
+        staleness_max=min(1, step - 1),
+        reward_mean=math.nan if step == 2 else 0.1 * step,
+        reward_std=0.05,
+        seconds={"draw": 0.3, "score": 0.1, "update": 0.3, "export": 0.01, "step": 0.4},
+        busy={"rollout": 0.9, "reward": 0.2, "policy": 0.8},
+        images_per_s=80.0,
+        digest="d1" * 32,
+        by_category={"colours": 0.5, "counting": 0.25},
+        **{**quantiles, **update, **more},
+    )
 
 
-def evaluation(tag: str, step: int, guidance: float, accuracy: float | None, reward: float = 0.5) -> dict:
+def evaluation(tag: Tag, step: int, guidance: float, accuracy: float | None, reward: float = 0.5) -> HeldoutRecord:
     categories = {} if accuracy is None else {"colours": accuracy + 0.1, "counting": accuracy - 0.1, "even": 0.5}
     rewards = {"colours": reward + 0.1, "counting": reward - 0.1}
     checks = {} if accuracy is None else {"accuracy": accuracy, "ghost": 0.04}
@@ -88,17 +91,17 @@ def evaluation(tag: str, step: int, guidance: float, accuracy: float | None, rew
         for category, value in categories.items()
         for n in range(3)
     }
-    return {
-        "tag": tag,
-        "step": step,
-        "guidance": guidance,
-        "images": 200,
-        "checks": checks,
-        "checks_by_category": {"accuracy": categories, "ghost": {}} if checks else {},
-        "reward": reward,
-        "reward_by_category": rewards,
-        "by_prompt": prompts,
-    }
+    return HeldoutRecord(
+        tag=tag,
+        step=step,
+        guidance=guidance,
+        images=200,
+        checks=checks,
+        checks_by_category={"accuracy": categories, "ghost": {}} if checks else {},
+        reward=reward,
+        reward_by_category=rewards,
+        by_prompt=prompts,
+    )
 
 
 def images(count: int) -> np.ndarray:
@@ -112,7 +115,7 @@ def finished_run(path: Path) -> RunFolder:
     folder.heldout(evaluation("after", 4, 1.0, 0.65))
     folder.heldout(evaluation("after", 4, 2.0, 0.7))
     for step in range(1, 5):
-        folder.metric(metric(step) | ({"timeline": TIMELINE} if step == 2 else {}))
+        folder.metric(metric(step, **({"timeline": TIMELINE} if step == 2 else {})))
     for name in ("after-000004", "during-000002", "before-000000"):
         folder.save_grid(name, [("a red <circle>", images(2))])
     folder.save_grid("tokens-worst-0", [("a red <circle>", images(2))])
@@ -187,7 +190,7 @@ def test_a_category_has_one_colour_everywhere(tmp_path: Path) -> None:
 
 
 def test_a_timeline_shows_each_chunk_drawn_scored_and_trained() -> None:
-    svg = str(timeline({"step": 2, "timeline": TIMELINE}).svg)
+    svg = str(timeline(2, Timeline(**TIMELINE)).svg)
     bars = re.findall(r"<rect[^>]*><title>([^<]*)", svg)
     assert len(bars) == 6
     assert bars[:3] == [
@@ -258,9 +261,9 @@ def test_without_a_checker_rewards_are_compared(tmp_path: Path) -> None:
 
 def test_records_with_nothing_but_their_step_are_shown(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", "[run]\n")
-    folder.metric({"step": 1})
-    folder.metric({"step": 2, "reward_mean": None, "staleness": [], "seconds": None, "busy": {}})
-    folder.heldout({"step": 0, "tag": "before"})
+    folder.metric(StepRecord(step=1))
+    folder.metric(StepRecord(step=2, reward_mean=None, staleness=[], seconds={}, busy={}))
+    folder.heldout(HeldoutRecord(step=0, tag="before"))
     folder.tokens(
         [{"which": "best", "tokens": ["a"], "log_probs_KT": [[None]], "rewards_K": [None], "image": "gone.png"}]
     )

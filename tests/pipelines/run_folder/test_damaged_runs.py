@@ -115,7 +115,7 @@ def test_a_run_of_which_everything_is_damaged_goes_on_to_the_same_digest(
     command = [str(tiny_world), "--out", str(out), "--executor", "local", "--set", "heldout.every=1000"]
     assert main(command) == 0
     folder = RunFolder(out)
-    digest, steps = folder.read_summary()["digest"], [record["step"] for record in folder.read_metrics()]
+    digest, steps = folder.read_summary()["digest"], [record.step for record in folder.read_metrics()]
     for name, content in zip(FILES, [b"", b"{", bytes(9), BINARY, b'{"a', b"\xff\n"], strict=True):
         (out / name).write_bytes(content)
     assert main([*command, "--resume"]) == 0
@@ -123,5 +123,5 @@ def test_a_run_of_which_everything_is_damaged_goes_on_to_the_same_digest(
     for name in FILES:
         assert f"{name} was damaged" in said
     assert folder.read_summary()["digest"] == digest
-    assert [record["step"] for record in folder.read_metrics()] == steps
+    assert [record.step for record in folder.read_metrics()] == steps
     assert folder.read_state()["status"] == "done"

@@ -13,6 +13,7 @@ from pipelines.recipe.errors import UserError
 from pipelines.run_folder.events import PolicyLost, PolicyRestarted
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import read_grid
+from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 RECIPE = '[run]\nname = "test"\n'
 
@@ -24,14 +25,17 @@ def images(count: int, side: int, seed: int = 0) -> np.ndarray:
 def test_records_come_back_in_order(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
     for step in (1, 2):
-        folder.metric({"step": step, "reward_mean": 0.5 * step})
-    folder.heldout({"step": 0, "accuracy": None, "by_category": {}})
+        folder.metric(StepRecord(step=step, reward_mean=0.5 * step, loss=0.25))
+    folder.heldout(HeldoutRecord(tag="before", step=0, accuracy=None, by_category={}))
     folder.event(PolicyLost(doing="update", step=2, cause="raised", message="a NaN"))
     folder.tokens([{"which": "worst", "tokens": ["rød"]}])
     folder.summary({"digest": "abc"})
     again = RunFolder.open(tmp_path / "run")
-    assert [record["reward_mean"] for record in again.read_metrics()] == [0.5, 1.0]
-    assert again.read_heldout() == [{"step": 0, "accuracy": None, "by_category": {}}]
+    assert [(record.reward_mean, record.figure("loss")) for record in again.read_metrics()] == [
+        (0.5, 0.25),
+        (1.0, 0.25),
+    ]
+    assert again.read_heldout() == [HeldoutRecord(tag="before", step=0, accuracy=None, by_category={})]
     assert again.read_tokens() == [{"which": "worst", "tokens": ["rød"]}]
     assert again.read_summary() == {"digest": "abc"}
     assert again.read_recipe() == RECIPE
@@ -54,15 +58,10 @@ def test_an_empty_folder_reads_as_a_run_that_has_not_begun(tmp_path: Path) -> No
 
 def test_numbers_that_json_lacks_become_null_and_numpy_becomes_plain(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
-    record = {
-        "loss": float("nan"),
-        "ratio": [np.float32(np.inf), np.int64(3)],
-        "seconds": {"draw": np.array([0.5, np.nan])},
-        "done": np.bool_(True),
-    }
-    folder.metric(record)
+    mixed = [np.float32(np.inf), np.int64(3), np.array([0.5, np.nan]), np.bool_(True)]
+    folder.metric(StepRecord(step=1, reward_mean=float("inf"), loss=float("nan"), mixed=mixed))
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    plain = {"loss": None, "ratio": [None, 3], "seconds": {"draw": [0.5, None]}, "done": True}
+    plain = {"step": 1, "reward_mean": None, "loss": None, "mixed": [None, 3, [0.5, None], True]}
     assert json.loads(line, parse_constant=pytest.fail) == plain
 
 
@@ -85,15 +84,15 @@ def test_opening_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_going_on_drops_what_will_be_made_again(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
-    folder.metric({"step": 1})
-    folder.heldout({"step": 1})
+    folder.metric(StepRecord(step=1))
+    folder.heldout(HeldoutRecord(tag="during", step=1))
     records = folder.records()
-    folder.metric({"step": 2})
-    folder.heldout({"step": 2})
+    folder.metric(StepRecord(step=2))
+    folder.heldout(HeldoutRecord(tag="during", step=2))
     folder.event(PolicyRestarted(step=3))
     folder.restore(records)
-    assert folder.read_metrics() == [{"step": 1}]
-    assert folder.read_heldout() == [{"step": 1}]
+    assert folder.read_metrics() == [StepRecord(step=1)]
+    assert folder.read_heldout() == [HeldoutRecord(tag="during", step=1)]
     assert len(folder.read_events()) == 1
     folder.restore({})
     assert folder.read_metrics() == folder.read_heldout() == []
@@ -101,26 +100,26 @@ def test_going_on_drops_what_will_be_made_again(tmp_path: Path) -> None:
 
 def test_the_records_of_a_lost_folder_come_back_with_a_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
-    folder.metric({"step": 1})
+    folder.metric(StepRecord(step=1))
     elsewhere = RunFolder.create(tmp_path / "elsewhere", RECIPE)
     elsewhere.restore(folder.records())
-    assert elsewhere.read_metrics() == [{"step": 1}]
+    assert elsewhere.read_metrics() == [StepRecord(step=1)]
 
 
 def test_a_line_that_was_cut_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE)
-    folder.metric({"step": 1})
+    folder.metric(StepRecord(step=1))
     folder.event(PolicyRestarted(step=1))
     for name in ("metrics.jsonl", "heldout.jsonl", "events.jsonl"):
         with (tmp_path / "run" / name).open("a") as file:
             file.write('{"step": 2, "kin')
-    assert folder.read_metrics() == [{"step": 1}]
+    assert folder.read_metrics() == [StepRecord(step=1)]
     assert len(folder.mend()) == 3
-    folder.metric({"step": 2})
-    folder.heldout({"step": 2})
+    folder.metric(StepRecord(step=2))
+    folder.heldout(HeldoutRecord(tag="during", step=2))
     folder.event(PolicyRestarted(step=2))
-    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
-    assert folder.read_heldout() == [{"step": 2}]
+    assert folder.read_metrics() == [StepRecord(step=1), StepRecord(step=2)]
+    assert folder.read_heldout() == [HeldoutRecord(tag="during", step=2)]
     assert [line.kind for line in folder.read_events()] == ["policy_restarted", *["mended"] * 3, "policy_restarted"]
 
 
@@ -128,7 +127,7 @@ def test_reading_a_folder_leaves_the_line_that_is_being_written(tmp_path: Path) 
     RunFolder.create(tmp_path / "run", RECIPE)
     being_written = '{"step": 1}\n{"step": 2, "rewa'
     (tmp_path / "run" / "metrics.jsonl").write_text(being_written)
-    assert RunFolder.open(tmp_path / "run").read_metrics() == [{"step": 1}]
+    assert RunFolder.open(tmp_path / "run").read_metrics() == [StepRecord(step=1)]
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == being_written
 
 

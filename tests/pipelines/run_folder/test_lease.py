@@ -218,4 +218,4 @@ def test_two_runs_in_one_folder_the_second_is_refused_or_takes_over_and_the_firs
     assert {path: path.read_bytes() for path in out.glob("*") if path.is_file()} == files
     folder = RunFolder(out)
     assert (folder.read_state()["status"], folder.read_summary()["steps"]) == ("done", steps)
-    assert [record["step"] for record in folder.read_metrics()] == list(range(1, steps + 1))
+    assert [record.step for record in folder.read_metrics()] == list(range(1, steps + 1))

@@ -10,6 +10,7 @@ from pipelines.engine.digest import FIRST, next_digest
 from pipelines.evaluation.comparison import summarise
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.tables import Heldout
+from pipelines.run_folder.records import HeldoutRecord, PromptFigures
 from pipelines.training.heldout_plan import GRID_ROWS, HeldoutPlan, Judged, Tally, extremes
 
 PROMPTS = [Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in (("few", 2), ("many", 9)) for i in range(count)]
@@ -47,34 +48,39 @@ JUDGED = {
 }
 
 
+def record_of(groups: dict[int, Judged], with_prompts: bool = False) -> HeldoutRecord:
+    return Tally(groups).record("before", 0, 1.0, with_prompts)
+
+
 def test_the_tally_is_a_mean_of_category_means():
-    record = Tally(JUDGED).record()
-    assert record["images"] == 5
-    assert record["reward"] == 4.0
-    assert record["checks_by_category"] == {"accuracy": {"a": 0.75, "b": 0.0}, "ghost": {"a": 0.0, "b": 1.0}}
-    assert record["checks"] == {"accuracy": 0.375, "ghost": 0.5}
-    assert (record["accuracy"], record["by_category"]) == (0.375, {"a": 0.75, "b": 0.0})
+    record = record_of(JUDGED)
+    assert record.images == 5
+    assert record.reward == 4.0
+    assert record.checks_by_category == {"accuracy": {"a": 0.75, "b": 0.0}, "ghost": {"a": 0.0, "b": 1.0}}
+    assert record.checks == {"accuracy": 0.375, "ghost": 0.5}
+    assert (record.accuracy, record.by_category) == (0.375, {"a": 0.75, "b": 0.0})
 
 
 def test_the_tally_does_not_depend_on_the_order_in_which_groups_were_scored():
-    again = Tally({number: JUDGED[number] for number in (2, 0, 1)})
-    assert json.dumps(again.record(with_prompts=True)) == json.dumps(Tally(JUDGED).record(with_prompts=True))
+    again = record_of({number: JUDGED[number] for number in (2, 0, 1)}, with_prompts=True)
+    assert json.dumps(again.line()) == json.dumps(record_of(JUDGED, with_prompts=True).line())
 
 
 def test_the_tally_keeps_the_means_of_each_prompt():
-    prompts = Tally(JUDGED).record(with_prompts=True)["by_prompt"]
-    assert prompts["1"] == {"category": "a", "images": 4, "reward": 2.0, "checks": {"accuracy": 0.75, "ghost": 0.0}}
+    prompts = record_of(JUDGED, with_prompts=True).by_prompt
+    assert prompts is not None
+    assert prompts["1"] == PromptFigures(category="a", images=4, reward=2.0, checks={"accuracy": 0.75, "ghost": 0.0})
 
 
 def test_without_a_checker_there_is_no_accuracy():
-    record = Tally({0: Judged(A, [1.0], {})}).record()
-    assert (record["accuracy"], record["checks"]) == (None, {})
+    record = record_of({0: Judged(A, [1.0], {})})
+    assert (record.accuracy, record.checks) == (None, {})
 
 
 def test_a_figure_may_have_any_name():
-    record = Tally({0: Judged(A, [1.0], {"images": [3.5], "reward": [0.5]})}).record()
-    assert (record["images"], record["reward"]) == (1, 1.0)
-    assert record["checks"] == {"images": 3.5, "reward": 0.5}
+    record = record_of({0: Judged(A, [1.0], {"images": [3.5], "reward": [0.5]})})
+    assert (record.images, record.reward) == (1, 1.0)
+    assert record.checks == {"images": 3.5, "reward": 0.5}
 
 
 BY_PROMPT = Heldout(every=4, prompts=7, prompts_during=3, images_per_prompt=6, chunk=4)
@@ -109,12 +115,14 @@ def test_more_held_out_prompts_than_there_are_is_a_mistake():
 
 def test_the_summary_names_the_base_at_its_best_guidance():
     records = [
-        {"tag": tag, "guidance": guidance, "accuracy": accuracy, "checks": {"accuracy": accuracy}, "by_prompt": {}}
-        for tag, guidance, accuracy in (
-            ("before", 1.0, 0.4),
-            ("before", 3.0, 0.6),
-            ("during", 1.0, 0.9),
-            ("after", 1.0, 0.7),
+        HeldoutRecord(
+            tag=tag, step=step, guidance=guidance, accuracy=accuracy, checks={"accuracy": accuracy}, by_prompt={}
+        )
+        for tag, step, guidance, accuracy in (
+            ("before", 0, 1.0, 0.4),
+            ("before", 0, 3.0, 0.6),
+            ("during", 5, 1.0, 0.9),
+            ("after", 10, 1.0, 0.7),
         )
     ]
     summary = summarise(records)
