@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from actors.mistake import Mistake
+from actors.options import Device
 
 DRIVER = Path("/proc/driver/nvidia/version")
 Name = TypeVar("Name", bound=Hashable)
 LEFT_FREE = 1 / 3  # of a process's share of a GPU's memory, for what comes and goes
 
 
-def device_of_worker(name: str, gpu_share: float) -> str:
+def device_of_worker(name: Device, gpu_share: float) -> Device:
     """The device for a worker that holds so much of the GPUs: without any, `auto` is the CPU, whatever the process may see.
 
     Raises Mistake if it holds a GPU and sees none: on the CPU it would be a thousand times slower, and draw other bits.

@@ -6,8 +6,11 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
+
+from actors.options import Device
 
 # What cuBLAS and NCCL need to give the same bits again; they read it when they start.
 EXACT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_NVLS_ENABLE": "0"}
@@ -15,27 +18,38 @@ EXACT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_NVLS_E
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def prepare(
-    num_threads: int | None, gpu_share: float | None = None, device: str = "auto", deterministic: bool = True
-) -> str:
+@dataclass(frozen=True)
+class Process:
+    """How a process computes: what it has of the machine, and how exact it must be.
+
+    threads: torch's (None: as many as it likes). gpu_share: the GPUs that a worker holds (None: no worker, any GPU will do).
+    deterministic: the same bits again on the same kind of GPU.
+    """
+
+    threads: int | None = None
+    gpu_share: float | None = None
+    deterministic: bool = True
+
+
+def prepare(process: Process, device: Device = "auto") -> Device:
     """Readies this process, before CUDA starts; returns the device that its model is for, in a recipe's words.
 
     Fixes torch's number of threads, which decides the bytes on a CPU, and its algorithms, which decide them on a GPU; silences the
-    libraries' loading messages. gpu_share: the GPUs that a worker holds (None: no worker, any GPU will do). One that holds none
-    computes on the CPU, one that shares a GPU keeps to its share of the memory. Raises Mistake for one that holds a GPU and sees none.
+    libraries' loading messages. A worker that holds no GPU computes on the CPU, one that shares a GPU keeps to its share of the
+    memory. Raises Mistake for one that holds a GPU and sees none.
     """
     quiet()
-    compute_exactly(deterministic)
+    compute_exactly(process.deterministic)
     import torch
 
     from actors.device import device_of_worker, limit_gpu_memory
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    if gpu_share is None:
+    if process.threads is not None:
+        torch.set_num_threads(process.threads)
+    if process.gpu_share is None:
         return device
-    device = device_of_worker(device, gpu_share)
-    limit_gpu_memory(gpu_share)
+    device = device_of_worker(device, process.gpu_share)
+    limit_gpu_memory(process.gpu_share)
     return device
 
 

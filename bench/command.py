@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.device import pick_device, pick_dtype
-from actors.process import prepare
+from actors.process import Process, prepare
 from bench.hardware import machine, matrix_peak
 
 
@@ -30,7 +30,7 @@ def command_line(program: str, description: str | None) -> argparse.ArgumentPars
 
 def start(options: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     """The device and the type in which models compute there; fills in the options that were left out."""
-    prepare(options.threads)
+    prepare(Process(options.threads))
     options.repeats = options.repeats or (2 if options.tiny else 5)
     device = pick_device(options.device)
     return device, pick_dtype("auto", device)

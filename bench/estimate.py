@@ -33,7 +33,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from actors.diffusion import lora
 from actors.diffusion.family import FAMILIES
 from actors.policy.actor import PolicyActor
-from actors.process import prepare
+from actors.policy.options import LearnerOptions, LearnerSettings
+from actors.process import Process, prepare
 from bench.gang import in_processes
 from bench.hardware import resident_bytes
 from bench.zero import CASES
@@ -189,7 +190,7 @@ def ranks() -> Iterator[Row]:
     with TemporaryDirectory() as temporary:
         folder = make_tiny_sd3(Path(temporary) / "sd3")
         for stage, count in GANGS:
-            policy = settings(str(folder), ranks=count, zero_stage=stage, lora_rank=512, lora_targets="all")
+            policy = settings(str(folder), zero_stage=stage, lora_rank=512, lora_targets="all")
             results = in_processes(count, rank_work, policy)
             largest = max(results, key=lambda result: result["bytes"])
             said = sum(trained_bytes(stage, count, largest["numel"]).values())
@@ -201,9 +202,9 @@ def ranks() -> Iterator[Row]:
             )
 
 
-def rank_work(pipe: Connection, rank: int, count: int, policy: dict[str, Any]) -> None:
+def rank_work(pipe: Connection, rank: int, count: int, policy: LearnerSettings) -> None:
     """The life of a rank: bytes of all its tensors while a micro-batch's gradient is there, but for what it loaded with."""
-    actor = PolicyActor(rank=rank, ranks=count, num_threads=1, settings=policy)
+    actor = PolicyActor(rank, count, Process(1, 0.0), policy)
     numel = sum(p.numel() for p in lora.tensors(actor.family.transformer, lora.TRAINED).values())
     before = bytes_of_all_tensors() - 2 * 4 * numel
     if rank == 0:
@@ -239,30 +240,29 @@ def process() -> Iterator[Row]:
     recipe = load_recipe(Path("recipes/toy.toml"))
     image = image_model(recipe.policy.model)
     said = policy_rank(recipe, image, shape_of(image, recipe.policy.max_sequence_length)).peak
-    tables = {"policy": recipe.policy.model_dump(), "objective": recipe.objective}
-    sampler = {"num_steps": recipe.rollout.steps, "height": 32, "width": 32, "guidance_scale": 1.0}
-    made = {**tables, **sampler, "seed": 0, "total_steps": 3}
+    policy, steps = recipe.policy.part(LearnerOptions), recipe.rollout.steps
+    made = LearnerSettings(policy, recipe.objective, steps, 1.0, 32, 32, seed=0, total_steps=3)
     for what, counting in (("a policy's tensors", True), ("growth of a policy's process", False)):
         [result] = in_processes(1, process_work, made, samples_of_rank(recipe), counting)
         yield "recipes/toy.toml", what, said, result["bytes"]
 
 
 def process_work(
-    pipe: Connection, rank: int, count: int, made: dict[str, Any], num_samples: int, counting: bool
+    pipe: Connection, rank: int, count: int, made: LearnerSettings, num_samples: int, counting: bool
 ) -> None:
     """The life of the policy's process. A first actor and a small update have all libraries loaded before anything counts."""
-    prepare(1)
+    prepare(Process(1))
     pipe.send("")
     pipe.recv()
     case = replace(CASES["toy"], samples=num_samples)
-    first = PolicyActor(rank=rank, ranks=count, num_threads=1, settings=made)
+    first = PolicyActor(rank, count, Process(1, 0.0), made)
     first.join("")
     first.update(1, *replace(case, samples=2).share(1, 0, 1))
     del first
     gc.collect()
     before = resident_bytes("VmRSS")
     with LiveBytes() if counting else nullcontext() as live:
-        actor = PolicyActor(rank=rank, ranks=count, num_threads=1, settings=made)
+        actor = PolicyActor(rank, count, Process(1, 0.0), made)
         actor.join("")
         for step in (1, 2):
             actor.update(step, *case.share(step, 0, 1))

@@ -50,9 +50,9 @@ TINY_SHARE = 0.25  # of a part's own time, for its smallest form
 
 def run_part(name: str, case: Case, file: Path) -> None:
     """In the part's own process: measures, and writes the file anew after each measurement. An error ends the part, and is told."""
-    from actors.process import prepare
+    from actors.process import Process, prepare
 
-    prepare(num_threads=None)
+    prepare(Process())
     module, _, function = PARTS[name].function.partition(":")
     found: dict[str, Any] = {}
     try:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from actors.policy.meeting import Meeting
-from actors.process import prepare
+from actors.process import Process, prepare
 from bench.gang import in_processes
 from bench.gpu_case import Case
 from bench.gpu_watch import bits, see
@@ -29,7 +29,7 @@ def measure(case: Case) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def work(pipe: Connection, rank: int, ranks: int, device_type: str) -> None:
     """The life of a rank: each on a GPU of its own."""
-    prepare(1)
+    prepare(Process(1))
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device("cpu")
     if device_type == "cuda":
         torch.cuda.set_device(device)

@@ -12,7 +12,8 @@ import torch
 from actors.device import pick_device, pick_dtype
 from actors.diffusion import lora
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings
+from actors.policy.learner import Learner
+from actors.policy.options import LearnerSettings
 from actors.process import compute_exactly
 from bench.full_size import image_model
 from bench.gpu_case import Case, Expected
@@ -60,16 +61,12 @@ def measure(case: Case) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def learner_of(case: Case, expected: Expected, family: Any) -> Learner:
     """On the recipe's policy and objective."""
-    size, policy = case.size, expected.recipe.policy.model_dump()
-    policy |= {"micro_batch": size.micro_batch, "activation_checkpointing": size.checkpointing}
+    size = case.size
+    changed = {"micro_batch": size.micro_batch, "activation_checkpointing": size.checkpointing}
+    policy = expected.recipe.policy.model_copy(update=changed)
     objective = expected.recipe.objective.model_copy(update={expected.recipe.objective.points_key: size.points})
-    lora.attach(
-        family.transformer,
-        policy["lora_rank"],
-        policy["lora_alpha"],
-        family.lora_targets[policy["lora_targets"]],
-        seed=0,
-    )
+    targets = family.lora_targets[policy.lora_targets]
+    lora.attach(family.transformer, policy.lora_rank, policy.lora_alpha, targets, seed=0)
     move_off_zero(family)
     if size.checkpointing:
         family.transformer.enable_gradient_checkpointing()

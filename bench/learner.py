@@ -26,15 +26,15 @@ from actors.diffusion import lora
 from actors.diffusion.family import Family
 from actors.messages import Latents, UpdateGroup
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings
+from actors.policy.learner import Learner
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.timesteps import training_points
+from actors.policy.options import LearnerOptions, LearnerSettings
 from bench.command import command_line, fill_in, finish, start, surroundings
 from bench.flops import TRANSFORMERS, Flops
 from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_config
 from bench.hardware import median_of_pairs, peak_memory, take_turns
 from pipelines.preflight.memory.architectures import load
-from pipelines.recipe.tables import Policy
 
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # relative, of the norms of the two gradients
 LEARNING_RATE = 1e-12  # so that every turn has the same weights
@@ -51,11 +51,11 @@ class Bench:
         with TemporaryDirectory() as temporary:
             self.family = image_model(options.family, device, dtype, options.tiny, options.tokens, Path(temporary))
         rank = {"lora_rank": options.rank, "lora_alpha": 2.0 * options.rank}
-        policy = Policy(model=options.family, zero_stage=0, learning_rate=LEARNING_RATE, **rank)
+        policy = LearnerOptions(model=options.family, zero_stage=0, learning_rate=LEARNING_RATE, **rank)
         points = {"timesteps": "uniform", "timesteps_per_sample": options.timesteps}
         self.objective = AwmOptions(weighting="uniform", kl_reference=options.kl, kl_ema=0.0, **points)
         sampler = {"num_steps": 10, "guidance_scale": 0.0, "height": options.size, "width": options.size}
-        self.settings = LearnerSettings(policy.model_dump(), self.objective, seed=0, total_steps=1000, **sampler)
+        self.settings = LearnerSettings(policy, self.objective, seed=0, total_steps=1000, **sampler)
         targets = self.family.lora_targets[policy.lora_targets]
         lora.attach(self.family.transformer, policy.lora_rank, policy.lora_alpha, targets, seed=0)
         move_off_zero(self.family)
@@ -63,7 +63,7 @@ class Bench:
 
     def learner(self, micro_batch: int) -> Learner:
         """A fresh one on the shared family."""
-        settings = replace(self.settings, policy={**self.settings.policy, "micro_batch": micro_batch})
+        settings = replace(self.settings, policy=self.settings.policy.model_copy(update={"micro_batch": micro_batch}))
         return Learner(settings, self.family, TorchEngine(self.family.transformer, settings.policy))
 
     def ours(self, micro_batch: int) -> Callable[[], float]:

@@ -29,17 +29,20 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from actors.diffusion import lora
 from actors.diffusion.families.sd3 import StableDiffusion3
+from actors.diffusion.options import ImageModelOptions
 from actors.diffusion.sample import starting_noise
 from actors.messages import Adapter, DrawPart, DrawRequest, Latents, Prompt, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings, load_model
+from actors.policy.learner import Learner, load_model
 from actors.policy.objectives.awm import log_prob, matching_error
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import clipped_objective
-from actors.process import prepare
+from actors.policy.options import LearnerSettings
+from actors.process import Process, prepare
 from actors.reward.promptecho import PromptEcho
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from bench.hardware import machine, median_of_pairs, take_turns
 from pipelines.data.prompts import load_prompts
 from pipelines.recipe.load import load_recipe
@@ -57,12 +60,11 @@ class Ours:
     def __init__(self, recipe: Recipe, prompts: Sequence[Prompt]) -> None:
         rollout, policy, objective = recipe.rollout, recipe.policy, recipe.objective
         self.rollout, self.prompts = rollout, prompts
-        self.generator = Generator(
-            policy.model, objective, "cpu", "float32", max_sequence_length=policy.max_sequence_length
-        )
+        on_cpu = ImageModelOptions(device="cpu", dtype="float32")
+        self.generator = Generator(GeneratorSettings(policy.model, objective, on_cpu, policy.max_sequence_length))
         self.judge = PromptEcho(recipe.reward.model, transform=recipe.reward.transform, device="cpu")
         settings = LearnerSettings(
-            policy.model_dump(), objective, rollout.steps, rollout.guidance_scale, rollout.height, rollout.width, seed=0,
+            policy, objective, rollout.steps, rollout.guidance_scale, rollout.height, rollout.width, seed=0,
             total_steps=1000,
         )  # fmt: skip
         family = load_model(settings)
@@ -78,9 +80,9 @@ class Ours:
         policy, tensors = self.learner.settings.policy, {}
         for name, weight in self.learner.engine.trained.items():
             module, is_b = name.rpartition(".lora_")[0], name.endswith(lora.B)
-            size = AWAY * (module in self.drawn_with) if is_b else 1 / policy["lora_rank"]
+            size = AWAY * (module in self.drawn_with) if is_b else 1 / policy.lora_rank
             tensors[name] = random.normal(0, 1, weight.shape).astype(np.float32) * np.float32(size)
-        return Adapter(self.version, policy["lora_rank"], policy["lora_alpha"], (), lora.sha256_of(tensors), tensors)
+        return Adapter(self.version, policy.lora_rank, policy.lora_alpha, (), lora.sha256_of(tensors), tensors)
 
     def sample(self, adapter: Adapter, groups_per_task: int) -> tuple[list[np.ndarray], list[Latents]]:
         """All groups' images uint8 [K, H, W, 3] and latents."""
@@ -341,7 +343,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, help="turns (7; 2 with --quick)")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for peers.json (runs/bench)")
     options = parser.parse_args(arguments)
-    prepare(1)
+    prepare(Process(1))
     groups = options.groups_per_task or ([1, 2] if options.quick else [1, 4, 12])
     results = measure(options.quick, groups, options.repeats or (2 if options.quick else 7))
     console = Console(width=max(110, Console().width))

@@ -32,7 +32,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt
-from actors.process import prepare
+from actors.process import Process, prepare
 from actors.reward.promptecho import QUERY, PromptEcho
 from bench import judge
 from bench.command import fill_in, finish, surroundings
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(internal, help=argparse.SUPPRESS)
     judge.options_of(parser)
     options = parser.parse_args(arguments)
-    prepare(options.threads)
+    prepare(Process(options.threads))
     device = pick_device(options.device)
     if options.memory_of:
         print(memory_here(Case(**json.loads(options.case)), Path(options.folder), device.type, options.memory_of))

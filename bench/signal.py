@@ -28,13 +28,14 @@ from actors.diffusion.sample import noise_of
 from actors.messages import Latents, Prompt, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings, load_model
+from actors.policy.learner import Learner, load_model
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions
 from actors.policy.objectives.nft_options import NftOptions
 from actors.policy.objectives.objective import load_objective
 from actors.policy.objectives.options import ObjectiveOptions
-from actors.process import prepare
+from actors.policy.options import LearnerSettings
+from actors.process import Process, prepare
 from actors.reward.promptecho import PromptEcho
 from actors.seeds import seed_of
 from bench.hardware import machine
@@ -88,7 +89,7 @@ class World:
         rollout, policy = recipe.rollout, recipe.policy
         self.rollout = rollout
         settings = LearnerSettings(
-            policy.model_dump(), recipe.objective, rollout.steps, rollout.guidance_scale, rollout.height,
+            policy, recipe.objective, rollout.steps, rollout.guidance_scale, rollout.height,
             rollout.width, seed=0, total_steps=1,
         )  # fmt: skip
         self.family = load_model(settings)
@@ -165,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--only {unknown[0]!r}: allowed are {', '.join(map(repr, found))}")
     if options.only:
         found = {name: variant for name, variant in found.items() if name in (*options.only, next(iter(found)))}
-    prepare(1)
+    prepare(Process(1))
     world = World()
     batches, groups = (2, 2) if options.quick else (options.batches, world.rollout.prompts_per_step)
     table = Table("", "cosine", "±", "of AWM's", "mean reward", title="Agreement of independent batches")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,11 +33,12 @@ from transformers import CLIPTextModelWithProjection
 
 from actors.device import pick_device
 from actors.messages import Latents, UpdateGroup
+from actors.options import Device
 from actors.policy.actor import PolicyActor
 from actors.policy.objectives.awm_options import AwmOptions
-from actors.process import prepare
+from actors.policy.options import LearnerOptions, LearnerSettings
+from actors.process import Process, prepare
 from bench.hardware import MB, machine, resident_bytes
-from pipelines.recipe.tables import Policy
 from toy.random_models.sd3 import make_tiny_sd3
 
 WARMUP = 2
@@ -78,30 +79,20 @@ class Case:
             return Path(self.model)
         return make_sd3(make_tiny_sd3(parent / "tiny"), parent / "sd3", self.transformer, device)
 
-    def settings(self, folder: Path, device: str, stage: int, ranks: int) -> dict[str, Any]:
+    def settings(self, folder: Path, device: Device, stage: Literal[0, 1, 2, 3]) -> LearnerSettings:
         """Of a learner: the recipe's defaults, but for what this case says."""
-        policy = Policy.model_validate(
-            {
-                "model": str(folder),
-                "ranks": ranks,
-                "zero_stage": stage,
-                "activation_checkpointing": self.activation_checkpointing,
-                "max_sequence_length": self.tokens,
-                "lora_rank": self.lora_rank,
-                "lora_alpha": 2.0 * self.lora_rank,
-                "micro_batch": self.micro_batch,
-                "device": device,
-            }
+        policy = LearnerOptions(
+            model=str(folder),
+            zero_stage=stage,
+            activation_checkpointing=self.activation_checkpointing,
+            max_sequence_length=self.tokens,
+            lora_rank=self.lora_rank,
+            lora_alpha=2.0 * self.lora_rank,
+            micro_batch=self.micro_batch,
+            device=device,
         )
         objective = AwmOptions(timesteps="uniform", timesteps_per_sample=2)
-        size = {"num_steps": 8, "guidance_scale": 1.0, "height": self.pixels, "width": self.pixels}
-        return {
-            "policy": policy.model_dump(),
-            "objective": objective,
-            **size,
-            "seed": 0,
-            "total_steps": 1000,
-        }
+        return LearnerSettings(policy, objective, 8, 1.0, self.pixels, self.pixels, seed=0, total_steps=1000)
 
     def share(self, step: int, rank: int, ranks: int) -> tuple[tuple[UpdateGroup, ...], Latents]:
         """A rank's samples of a step: one group of noise."""
@@ -131,13 +122,15 @@ def make_sd3(tiny: Path, folder: Path, shape: dict[str, Any], device: str) -> Pa
     return folder
 
 
-def measure(case: Case, settings: dict[str, Any], updates: int, threads: int) -> dict[str, Any]:
+def measure(case: Case, settings: LearnerSettings, ranks: int, updates: int, threads: int) -> dict[str, Any]:
     """Seconds of each update, and the largest peak of a rank's memory, of one configuration in fresh processes."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
-    for rank in range(settings["policy"]["ranks"]):
+    for rank in range(ranks):
         mine, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, case, settings, rank, updates, threads), daemon=True)
+        process = context.Process(
+            target=work, args=(theirs, case, settings, rank, ranks, updates, threads), daemon=True
+        )
         process.start()
         theirs.close()
         pipes.append(mine)
@@ -148,9 +141,7 @@ def measure(case: Case, settings: dict[str, Any], updates: int, threads: int) ->
             pipe.send(address)
         results = [pipe.recv() for pipe in pipes]
     except EOFError as error:
-        raise SystemExit(
-            f"a rank of stage {settings['policy']['zero_stage']} failed; its own error stands above"
-        ) from error
+        raise SystemExit(f"a rank of stage {settings.policy.zero_stage} failed; its own error stands above") from error
     finally:
         for process in processes:
             process.kill()
@@ -158,28 +149,28 @@ def measure(case: Case, settings: dict[str, Any], updates: int, threads: int) ->
     return {"seconds": results[0]["seconds"], "peak_mb": max(result["peak_mb"] for result in results)}
 
 
-def work(pipe: Connection, case: Case, settings: dict[str, Any], rank: int, updates: int, threads: int) -> None:
+def work(
+    pipe: Connection, case: Case, settings: LearnerSettings, rank: int, ranks: int, updates: int, threads: int
+) -> None:
     """The life of a rank."""
     try:
-        prepare(threads)
-        os.environ["DS_ACCELERATOR"] = settings["policy"]["device"]
+        prepare(Process(threads))
+        os.environ["DS_ACCELERATOR"] = settings.policy.device
         import deepspeed  # noqa: F401  # for all stages alike, so that its memory counts for none
 
-        policy, ranks = settings["policy"], settings["policy"]["ranks"]
         before = resident_bytes("VmRSS")
-        actor = PolicyActor(rank=rank, ranks=ranks, num_threads=threads, settings=settings)
+        actor = PolicyActor(rank, ranks, Process(threads, 0.0), settings)
         if rank == 0:
             pipe.send(actor.address())
         actor.join(pipe.recv())
-        seconds = []
+        gpu, seconds = settings.policy.device == "cuda", []
         for step in range(1, WARMUP + updates + 1):
             share = case.share(step, rank, ranks)
             start = time.perf_counter()
             actor.update(step, *share)
-            if policy["device"] == "cuda":
+            if gpu:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-        gpu = policy["device"] == "cuda"
         peak = torch.cuda.max_memory_allocated() if gpu else resident_bytes("VmHWM") - before
         pipe.send({"seconds": seconds[WARMUP:], "peak_mb": peak / MB})
         pipe.recv()  # until it is ended
@@ -188,7 +179,7 @@ def work(pipe: Connection, case: Case, settings: dict[str, Any], rank: int, upda
 
 
 def run(
-    case: Case, device: str, gangs: Sequence[tuple[int, int]], rounds: int, updates: int, threads: int
+    case: Case, device: Device, gangs: Sequence[tuple[int, int]], rounds: int, updates: int, threads: int
 ) -> list[dict]:
     """A row for each (stage, ranks), that of plain torch first."""
     rows: list[dict[str, Any]] = [
@@ -198,8 +189,8 @@ def run(
         folder = case.folder(Path(temporary), device)
         for _ in range(rounds):
             for row in track(rows, "configurations"):
-                settings = case.settings(folder, device, row["stage"], row["ranks"])
-                result = measure(case, settings, updates, threads)
+                settings = case.settings(folder, device, row["stage"])
+                result = measure(case, settings, row["ranks"], updates, threads)
                 row["seconds"] += result["seconds"]
                 row["peak_mb"] = max(row["peak_mb"], result["peak_mb"])
     plain = statistics.median(rows[0]["seconds"])
@@ -232,8 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, help="timed in each round (2 with --quick, else 10)")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for zero.json (runs/bench)")
     options = parser.parse_args(arguments)
-    prepare(options.threads)
-    device = pick_device(options.device).type
+    prepare(Process(options.threads))
+    device: Device = "cuda" if pick_device(options.device).type == "cuda" else "cpu"
     case = replace(CASES[options.model], activation_checkpointing=options.activation_checkpointing)
     if options.quick:
         case = replace(case, samples=4, micro_batch=2)

@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 
-from actors.models.path import ROOT
+from actors.paths import ROOT
 
 PROGRAMS = {  # name -> (module, what it does)
     "train": ("pipelines.train", "train an image model by a judge's likelihood of the prompts"),

@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actors.mistake import Mistake
-from actors.models.path import PIPELINE_MARKER, check_model, located
-from actors.process import prepare
+from actors.models.path import PIPELINE_MARKER, check_model
+from actors.paths import located
+from actors.process import Process, prepare
 from cluster import speaking
 from cluster.storage.files import is_text
 from pipelines.recipe.arguments import path_of
@@ -139,7 +140,7 @@ def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
             f"{options.model!r} holds neither a run nor a model: {error}" if not trained else str(error)
         ) from None
     run = trained.recipe.run if trained else None
-    prepare(run.threads if run else None, deterministic=run is None or run.deterministic)
+    prepare(Process(run.threads, deterministic=run.deterministic) if run else Process())
     from actors.rollout.painter import Painter
 
     length = options.max_sequence_length

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from actors.mistake import Mistake
 from actors.models.path import PIPELINE_MARKER, check_model
-from actors.process import prepare
+from actors.process import Process, prepare
 from cluster import speaking
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
@@ -73,7 +73,7 @@ def export(options: argparse.Namespace, console: Console) -> int:
 
 def write(trained: Trained, folder: Path, options: argparse.Namespace) -> tuple[str, ...]:
     """The weights; returns what diffusers is told to open the pipeline. Raises UserError if the base is not there."""
-    prepare(None)
+    prepare(Process())
     from actors.diffusion import export as exporting
 
     if not options.merge:

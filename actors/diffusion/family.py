@@ -17,8 +17,9 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.utils.logging import disable_progress_bar
 from torch import Tensor, nn
 
-from actors.device import to_host
+from actors.device import pick_device, pick_dtype, to_host
 from actors.diffusion.compiling import compile_blocks
+from actors.diffusion.options import ImageModelOptions
 from actors.diffusion.parking import Parked
 from actors.diffusion.schedule import ramp, shifted_sigmas
 from actors.mistake import Mistake
@@ -95,6 +96,13 @@ class LoadOptions:
     max_sequence_length: int
     text_encoders: Literal["keep", "park"] = "keep"
     compile: bool = False
+
+    @classmethod
+    def of(cls, options: ImageModelOptions, max_sequence_length: int, decoder: bool) -> LoadOptions:
+        """What a recipe's words mean on this machine. Raises Mistake as `pick_device`."""
+        device = pick_device(options.device)
+        dtype = pick_dtype(options.dtype, device)
+        return cls(device, dtype, decoder, max_sequence_length, options.text_encoders, options.compile)
 
     @property
     def dtypes(self) -> dict[str, torch.dtype]:

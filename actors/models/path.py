@@ -1,4 +1,4 @@
-"""Where a path in a recipe leads, and whether a model can be there: before anything is loaded and without torch."""
+"""Whether a model can be at a path: before anything is loaded and without torch."""
 
 from __future__ import annotations
 
@@ -6,31 +6,16 @@ import os
 import re
 from pathlib import Path
 
+from actors.paths import ROOT
+
 VLM_MARKER = "config.json"  # what transformers' save_pretrained leaves in a model's folder
 PIPELINE_MARKER = "model_index.json"  # what diffusers' save_pretrained leaves in a pipeline's folder
-
-ROOT = Path(__file__).resolve().parents[2]  # of the repository
 
 _WHAT_A_FOLDER_HOLDS = {
     VLM_MARKER: "a transformers model's folder holds config.json, model.safetensors and tokenizer.json",
     PIPELINE_MARKER: "a diffusers pipeline's folder holds model_index.json and a folder per component",
 }
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-def located(path: str) -> str:
-    """Where a relative path leads: from the current folder if there is something, else from the repository's root.
-
-    A path that is nowhere, a URL and a hub name stay as they are.
-    """
-    inside = path and not Path(path).is_absolute() and ".." not in Path(path).parts
-    return str(ROOT / path) if inside and not os.path.exists(path) and os.path.exists(ROOT / path) else path
-
-
-def portable(path: str) -> str:
-    """The same for the same thing in the repository, whatever the current folder and wherever the repository lies."""
-    there = Path(path).absolute()
-    return there.relative_to(ROOT).as_posix() if there.is_relative_to(ROOT) and there.exists() else path
 
 
 def check_model(path: str, marker: str) -> None:

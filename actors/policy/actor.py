@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from actors.messages import Adapter, Latents, UpdateGroup
-from actors.process import leaves_room, prepare
+from actors.policy.options import LearnerSettings
+from actors.process import Process, leaves_room, prepare
 
 
 class PolicyActor:
@@ -16,28 +18,20 @@ class PolicyActor:
     A rank is made, then rank 0 says where to meet, then all of them join there; from then on they train.
     """
 
-    def __init__(
-        self,
-        rank: int,
-        ranks: int,
-        num_threads: int | None,
-        settings: dict,
-        gpu_share: float = 0.0,
-        deterministic: bool = True,
-    ) -> None:
-        device = prepare(num_threads, gpu_share, settings["policy"]["device"], deterministic)
+    def __init__(self, rank: int, ranks: int, process: Process, settings: LearnerSettings) -> None:
+        device = prepare(process, settings.policy.device)
         from actors.diffusion.trial import try_network
-        from actors.policy.learner import LearnerSettings, load_model
+        from actors.policy.learner import load_model
         from actors.policy.meeting import Meeting
 
         self.meeting = Meeting(rank, ranks)
-        self.settings = LearnerSettings(**{**settings, "policy": {**settings["policy"], "device": device}})
+        self.settings = replace(settings, policy=settings.policy.model_copy(update={"device": device}))
         self.family = load_model(self.settings)
         try_network(self.family, self.settings.trial)
 
     def address(self) -> str:
         """Where this rank can be met, "host:port"; nowhere in stage 0, where there is no other."""
-        if self.settings.policy["zero_stage"] == 0:
+        if self.settings.policy.zero_stage == 0:
             return ""
         import ray
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from actors.diffusion import lora
 from actors.policy.meeting import Meeting
+from actors.policy.options import LearnerOptions
 
 T = TypeVar("T")
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -34,16 +35,16 @@ class Engine(ABC):
     rank: int
     ranks: int
 
-    def __init__(self, transformer: nn.Module, policy: Mapping[str, Any]) -> None:
+    def __init__(self, transformer: nn.Module, policy: LearnerOptions) -> None:
         self.transformer = transformer
         self.trained = lora.tensors(transformer, lora.TRAINED)
         self.ema = lora.tensors(transformer, lora.EMA)
-        self.max_grad_norm: float = policy["max_grad_norm"]
+        self.max_grad_norm: float = policy.max_grad_norm
         self.optimizer = torch.optim.AdamW(
             self.trained.values(),
-            lr=policy["learning_rate"],
-            betas=tuple(policy["betas"]),
-            weight_decay=policy["weight_decay"],
+            lr=policy.learning_rate,
+            betas=policy.betas,
+            weight_decay=policy.weight_decay,
         )
         self.updates = 0
 
@@ -103,7 +104,7 @@ class TorchEngine(Engine):
 
     rank, ranks = 0, 1
 
-    def __init__(self, transformer: nn.Module, policy: Mapping[str, Any]) -> None:
+    def __init__(self, transformer: nn.Module, policy: LearnerOptions) -> None:
         super().__init__(transformer, policy)
         self.model = transformer
 
@@ -152,12 +153,12 @@ class TorchEngine(Engine):
         return self.trained if kind == "trained" else self.ema
 
 
-def start_engine(transformer: nn.Module, policy: Mapping[str, Any], meeting: Meeting, address: str) -> Engine:
+def start_engine(transformer: nn.Module, policy: LearnerOptions, meeting: Meeting, address: str) -> Engine:
     """The engine of policy.zero_stage. With stage 1 to 3 it waits for all ranks at the address.
 
     Raises ValueError for several ranks in stage 0.
     """
-    if policy["zero_stage"] == 0:
+    if policy.zero_stage == 0:
         if meeting.ranks > 1:
             raise ValueError(f"policy.zero_stage = 0 is one rank of plain torch, not {meeting.ranks}: choose 1, 2 or 3")
         return TorchEngine(transformer, policy)

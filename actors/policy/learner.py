@@ -8,51 +8,27 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from actors.device import all_to_host, pick_device, pick_dtype, to_device
+from actors.device import all_to_host, to_device
 from actors.diffusion import lora
 from actors.diffusion.adapter_file import find_adapter
 from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
 from actors.diffusion.foreign_lora import start_from
-from actors.messages import Adapter, DrawTrial, Latents, UpdateGroup, sha256_of
+from actors.messages import Adapter, Latents, UpdateGroup, sha256_of
 from actors.mistake import Mistake
 from actors.policy.engine import Engine
 from actors.policy.loss_scale import LossScale
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, load_objective
-from actors.policy.objectives.options import ObjectiveOptions
+from actors.policy.options import LearnerSettings
 
 STEP = "step"
 LATENTS = "latents"
 LOSS, RATIO, CLIPPED = "loss", "ratio", "clipped"
 Shapes = dict[str, tuple[int, tuple[int, ...], str]]
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """The recipe's [policy] table, the sampler's steps and size, the run's seed and number of steps.
-
-    `init_adapter` is the file of the LoRA that version 0 is, with its sha256; None: a new one.
-    """
-
-    policy: dict[str, Any]
-    objective: ObjectiveOptions
-    num_steps: int
-    guidance_scale: float
-    height: int
-    width: int
-    seed: int
-    total_steps: int
-    init_adapter: tuple[str, str] | None = None
-
-    @property
-    def trial(self) -> DrawTrial:
-        """What is tried before the first step."""
-        return DrawTrial(self.policy["model"], self.height, self.width, (self.num_steps,), self.guidance_scale)
 
 
 def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: float) -> float:
@@ -69,22 +45,15 @@ def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: f
 def load_model(settings: LearnerSettings) -> Family:
     """The image model with the LoRA attached, ready for an engine. Raises Mistake if the LoRA to begin from does not fit."""
     policy = settings.policy
-    device = pick_device(policy["device"])
-    options = LoadOptions(
-        device,
-        pick_dtype(policy["dtype"], device),
-        decoder=False,
-        **{name: policy[name] for name in ("max_sequence_length", "text_encoders", "compile")},
-    )
-    family = load_family(policy["model"], options)
-    targets = family.lora_targets[policy["lora_targets"]]
-    lora.attach(family.transformer, policy["lora_rank"], policy["lora_alpha"], targets, settings.seed)
+    family = load_family(policy.model, LoadOptions.of(policy, policy.max_sequence_length, decoder=False))
+    targets = family.lora_targets[policy.lora_targets]
+    lora.attach(family.transformer, policy.lora_rank, policy.lora_alpha, targets, settings.seed)
     if settings.init_adapter:
         file, sha256 = settings.init_adapter
         if find_adapter(file).sha256 != sha256:
             raise Mistake(f"policy.init_adapter: {file} is another file on this node than where the run was started")
-        start_from(family, Path(file), policy["lora_rank"], policy["lora_alpha"], policy["lora_targets"])
-    if policy["activation_checkpointing"]:
+        start_from(family, Path(file), policy.lora_rank, policy.lora_alpha, policy.lora_targets)
+    if policy.activation_checkpointing:
         family.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     return family
 
@@ -99,7 +68,7 @@ class Learner:
         self.settings, self.family, self.engine = settings, family, engine
         family.transformer = engine.model
         self.switch = lora.Switch(engine.transformer)
-        self.targets = family.lora_targets[settings.policy["lora_targets"]]
+        self.targets = family.lora_targets[settings.policy.lora_targets]
         self.objective = load_objective(settings.objective)
         self.sigmas = family.sigmas(settings.num_steps, settings.height, settings.width)
         self.loss_scale = LossScale(engine.trained.values(), family.dtype)
@@ -129,10 +98,8 @@ class Learner:
         policy = self.settings.policy
         samples = self.batch_of(groups, chunks)
         shapes = self.engine.gather(_shapes(samples))
-        share = learning_rate_share(
-            step, policy["warmup_steps"], self.settings.total_steps, policy["final_learning_rate"]
-        )
-        figures = {"learning_rate": share * policy["learning_rate"], "samples": float(_count(shapes))}
+        share = learning_rate_share(step, policy.warmup_steps, self.settings.total_steps, policy.final_learning_rate)
+        figures = {"learning_rate": share * policy.learning_rate, "samples": float(_count(shapes))}
         if _count(shapes):
             figures |= self._train(step, samples, shapes, figures["learning_rate"])
         self.step = step
@@ -166,7 +133,7 @@ class Learner:
 
         Ranks communicate in a backward, so all do as many: those with fewer samples add blanks of weight 0.
         """
-        size, parts = self.settings.policy["micro_batch"], []
+        size, parts = self.settings.policy.micro_batch, []
         largest = max(shapes, key=lambda of_rank: of_rank[LATENTS][0])
         rounds = math.ceil(largest[LATENTS][0] / size)
         scale = self.loss_scale.of(_count(shapes) * math.prod(largest[LATENTS][1]))
@@ -192,9 +159,7 @@ class Learner:
                 f"version {policy_version}: {bad} of the adapter is not finite, so nothing can be drawn with it. Lower "
                 "policy.learning_rate, and go on with --resume"
             )
-        return Adapter(
-            policy_version, policy["lora_rank"], policy["lora_alpha"], self.targets, sha256_of(tensors), tensors
-        )
+        return Adapter(policy_version, policy.lora_rank, policy.lora_alpha, self.targets, sha256_of(tensors), tensors)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that training continues from, whole on rank 0; nothing on the others."""

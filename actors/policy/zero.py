@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from actors.diffusion import lora
 from actors.policy.engine import MOMENTS, Engine, T
 from actors.policy.meeting import Meeting
+from actors.policy.options import LearnerOptions
 
 SHARED_MEMORY = "deepspeed_shm_comm"  # an extension that inference uses, and that ranks on CPUs would else compile
 PERSISTENT_NUMEL = 100_000  # in stage 3 a parameter smaller than this stays whole on every rank
@@ -31,7 +32,7 @@ PERSISTENT_NUMEL = 100_000  # in stage 3 a parameter smaller than this stays who
 class ZeroEngine(Engine):
     """One of several ranks, or the only one. Each holds its share of the moments (1), the gradient (2) and the weights (3)."""
 
-    def __init__(self, transformer: nn.Module, policy: Mapping[str, Any], meeting: Meeting, address: str) -> None:
+    def __init__(self, transformer: nn.Module, policy: LearnerOptions, meeting: Meeting, address: str) -> None:
         super().__init__(transformer, policy)
         device = next(transformer.parameters()).device
         self.rank, self.ranks = meeting.rank, meeting.ranks
@@ -138,12 +139,12 @@ def _import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _config(policy: Mapping[str, Any], device: torch.device, trained_numel: int) -> dict[str, Any]:
-    stage, gpu = policy["zero_stage"], device.type == "cuda"
+def _config(policy: LearnerOptions, device: torch.device, trained_numel: int) -> dict[str, Any]:
+    stage, gpu = policy.zero_stage, device.type == "cuda"
     return {
         "train_micro_batch_size_per_gpu": 1,  # asked for, and used only for figures that nobody reads
         "zero_allow_untested_optimizer": True,  # torch's AdamW
-        "gradient_clipping": policy["max_grad_norm"],
+        "gradient_clipping": policy.max_grad_norm,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device before every forward
         "zero_optimization": {
             "stage": stage,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs
 from actors.mistake import Mistake
-from actors.process import leaves_room, prepare
+from actors.process import Process, leaves_room, prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,14 +24,12 @@ class RewardActor:
 
     def __init__(
         self,
+        process: Process,
         settings: dict[str, Any],
         checker: str | None = None,
-        num_threads: int | None = None,
-        gpu_share: float = 0.0,
-        deterministic: bool = True,
         trial: ScoreTrial | None = None,
     ) -> None:
-        device = prepare(num_threads, gpu_share, settings.get("device", "auto"), deterministic)
+        device = prepare(process, settings.get("device", "auto"))
         from actors.reward.reward import load_reward
         from actors.reward.trial import try_checker, try_reward
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from actors.messages import Adapter, DrawRequest, DrawTrial
-from actors.process import leaves_room, prepare
+from actors.process import Process, leaves_room, prepare
+from actors.rollout.options import GeneratorSettings
 
 
 class RolloutActor:
     """Draws images with whatever policy version a request names."""
 
-    def __init__(
-        self,
-        num_threads: int,
-        gpu_share: float = 0.0,
-        deterministic: bool = True,
-        trial: DrawTrial | None = None,
-        **generator: Any,
-    ) -> None:
+    def __init__(self, process: Process, settings: GeneratorSettings, trial: DrawTrial | None = None) -> None:
         """`trial`: what is tried once before the first task, so that what cannot be drawn is told at the start, as a Mistake."""
-        device = prepare(num_threads, gpu_share, generator.pop("device"), deterministic)
+        device = prepare(process, settings.options.device)
         from actors.rollout.generate import Generator
         from actors.rollout.trial import try_out
 
-        self.generator = Generator(device=device, **generator)
+        self.generator = Generator(replace(settings, options=settings.options.model_copy(update={"device": device})))
         if trial:
             try_out(self.generator.family, trial)
 

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from actors.device import pick_device, pick_dtype, to_host
+from actors.device import to_host
 from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
 from actors.diffusion.sample import draw_latents, starting_noise
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
 from actors.policy.objectives.objective import load_objective
-from actors.policy.objectives.options import ObjectiveOptions
+from actors.rollout.options import GeneratorSettings
 from actors.rollout.probe import ProvenMerger
 
 LATENTS = "latents"
 
 
 class Generator:
-    """Holds an image model and draws what requests say.
+    """Holds an image model and draws what requests say."""
 
-    model: path or hub name; objective: the recipe's, which says how samples for training are drawn; dtype: a
-    torch type's name; options: further `LoadOptions`.
-    """
-
-    def __init__(self, model: str, objective: ObjectiveOptions, device: str, dtype: str, **options: Any) -> None:
-        where = pick_device(device)
-        load = LoadOptions(where, pick_dtype(dtype, where), decoder=True, **options)
-        self.family: Family = load_family(model, load)
+    def __init__(self, settings: GeneratorSettings) -> None:
+        options = LoadOptions.of(settings.options, settings.max_sequence_length, decoder=True)
+        self.family: Family = load_family(settings.model, options)
         self.merger = ProvenMerger(self.family)
-        self.objective = load_objective(objective)
+        self.objective = load_objective(settings.objective)
 
     @torch.no_grad()
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:

@@ -43,7 +43,7 @@ class StorageError(OSError):
 
 
 def resolved(place: str) -> str:
-    """What a user means by a path or URL: `~` is the home folder, file:// this disk, and a slash at the end says nothing.
+    """What a user means by a path or URL: file:// is this disk, and a slash at the end says nothing.
 
     Raises ValueError for what names no place: it is empty or misspelt, or a variable in it is unset.
     """
@@ -55,7 +55,7 @@ def resolved(place: str) -> str:
     if not colon:
         if re.match(r"[A-Za-z][\w+.-]*:/", place):
             raise ValueError(f"a URL has two slashes after its colon (a folder of that name is ./{place})")
-        return home_resolved(place).rstrip("/") or "/"
+        return place.rstrip("/") or "/"
     if protocol in ("file", "local"):
         if not rest.startswith("/"):
             raise ValueError("it has a host, or is not absolute (file:///data/run has three slashes)")
@@ -71,14 +71,6 @@ def resolved(place: str) -> str:
 def is_text(text: str) -> bool:
     """Whether it is text in UTF-8, which a terminal need not give, without NUL."""
     return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
-
-
-def home_resolved(path: str) -> str:
-    """The path with the home folder for `~`. Raises ValueError if there is no such user."""
-    found = os.path.expanduser(path)
-    if found.startswith("~"):
-        raise ValueError(f"there is no user {path.partition('/')[0][1:]!r} (a folder of that name is ./{path})")
-    return found
 
 
 def system_at(place: str, patience: dict[str, Any] | None = None) -> tuple[Any, str]:

@@ -136,7 +136,7 @@ def changes_since(found: Found, recipe: Recipe, inputs: Inputs) -> Changes:
     manifest, here = found.manifest, f"--resume {found.place}"
     old = parse_recipe(tomllib.loads(found.recipe_toml()), source=f"{found.place}/{RECIPE}")
     changes = differences(old, recipe)
-    if no := refused(changes):
+    if no := refused(changes, recipe):
         listed = "\n".join(f"  {path} = {new!r} (the checkpoint has {before!r})" for path, (before, new) in no.items())
         raise UserError(
             f"{here}: a run cannot change these keys on its way:\n{listed}\nGive the values that it has, or begin a new run from "

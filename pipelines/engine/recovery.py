@@ -13,7 +13,7 @@ from cluster.tasks import Failure, Outcome
 from pipelines.engine.checkpoint import Found, Inputs, Manifest, changes_since, newest
 from pipelines.engine.digest import FIRST, changed_digest
 from pipelines.engine.tickets import CallFailed, Tickets
-from pipelines.recipe.changes import HELDOUT, Changes, in_words, recorded, within
+from pipelines.recipe.changes import Changes, evaluated_anew, in_words, recorded
 from pipelines.recipe.errors import RunFailed
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.events import CheckpointDamaged, DigestAnew, PolicyLost, PolicyRestarted, Restored
@@ -128,8 +128,8 @@ class Recovery:
     def _load(self, found: Found) -> Start:
         began = time.monotonic()
         manifest = found.manifest
-        changes = recorded(changes_since(found, self.recipe, self.inputs))
-        first = self._first_version() if _heldout_changed(changes) else {}
+        changes = recorded(changes_since(found, self.recipe, self.inputs), self.recipe)
+        first = self._first_version() if evaluated_anew(changes, self.recipe) else {}
         files = self._read(found).payloads[0]
         self.tickets.now("policy", PolicyActor.load, (files,))
         adapters = dict(first)
@@ -185,10 +185,6 @@ class Recovery:
             return self.tickets.now("storage", Storage.read, args, returns=2, retries=retries)
         except CallFailed as failed:
             raise RunFailed(f"the storage worker could not read: {failed.failure.message}") from failed
-
-
-def _heldout_changed(changes: Changes) -> bool:
-    return any(within(path, HELDOUT) for path in changes)
 
 
 def report_damage(folder: RunFolder, note: Callable[[str], None], problems: list[str]) -> None:

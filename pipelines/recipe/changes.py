@@ -1,79 +1,49 @@
 """What a run may change of its recipe when it is resumed, and what of that decides its result.
 
-Keys are known by their whole path, such as `policy.learning_rate`; docs/using_a_run.md says why each is where it is.
+Keys are known by their whole path, such as `policy.learning_rate`, and each says itself what it is, by a mark on its field or its
+table (`actors.options.Change`). A key without a mark decides the result, and cannot change.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from actors.models.path import portable
-from pipelines.recipe.training import Recipe
+from actors.options import MODEL, Change, Table
+from actors.paths import portable
 
 Changes = dict[str, tuple[Any, Any]]  # key path -> (old value, new value); None: it has none
 
-RESOURCES = ("num_cpus", "num_gpus", "resources", "labels")
-POOL = ("size", "min", "max", *RESOURCES)
-BOOKS = ("checkpoint_every", "keep_checkpoints", "keep_best", "checkpoints")
-LIMITS = ("retries", "lost_retries", "max_failures_in_row", "max_groups_in_flight", "max_bytes_in_flight")
-FREE = (  # they decide nothing; what lies at a path under [data] is compared by its content
-    *(
-        "cluster",
-        "samples",
-        "monitor",
-        "run.name",
-        "run.notes",
-        "data.train",
-        "data.heldout",
-        "data.caption",
-        "policy.init_adapter",
-        "policy.text_encoders",
-        "rollout.text_encoders",
-    ),
-    *(f"{pool}.{key}" for pool in ("rollout", "reward") for key in POOL),
-    *(f"policy.{key}" for key in RESOURCES),
-    *(f"loop.{key}" for key in BOOKS + LIMITS),
-)
-ANEW = ("policy.ranks", "policy.zero_stage")  # sums are then taken in another order, and the digest begins anew
-HELDOUT = ("heldout", "data.heldout")  # earlier evaluations do not compare
-MODELS = ("policy.model", "reward.model")
-RECORDED = (  # they may change, and from there on the digest is another one
-    *HELDOUT,
-    "loop.steps",
-    "run.deterministic",
-    *(f"policy.{key}" for key in ("learning_rate", "warmup_steps", "final_learning_rate", "betas", "weight_decay")),
-    *(f"policy.{key}" for key in ("max_grad_norm", "micro_batch")),
-)
+DECIDES_NOTHING = {Change.FREE, Change.BY_CONTENT, Change.ANEW}
 
 
-def recipe_sha256(recipe: Recipe) -> str:
+def recipe_sha256(recipe: Table) -> str:
     """A hash of all that decides the result, but for the number of ranks and the ZeRO stage."""
-    kept = {path: value for path, value in _flat(recipe).items() if not within(path, FREE + ANEW)}
-    return hashlib.sha256(repr(kept).encode()).hexdigest()
+    kept = {path: value for path, value in _leaves(recipe) if not marks_of(path, recipe) & DECIDES_NOTHING}
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
 
 
-def differences(old: Recipe, new: Recipe) -> Changes:
+def differences(old: Table, new: Table) -> Changes:
     """Every key whose value differs."""
-    before, after = _flat(old), _flat(new)
+    before, after = dict(_leaves(old)), dict(_leaves(new))
     paths = {**before, **after}
     return {path: (before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)}
 
 
-def recorded(changes: Changes) -> Changes:
+def recorded(changes: Changes, recipe: Table) -> Changes:
     """Those that change the result, and are allowed."""
-    return {path: change for path, change in changes.items() if within(path, RECORDED)}
+    return _marked(changes, recipe, {Change.RECORDED, Change.EVALUATED})
 
 
-def refused(changes: Changes) -> Changes:
+def evaluated_anew(changes: Changes, recipe: Table) -> bool:
+    """Whether evaluations before the changes do not compare with those after them."""
+    return bool(_marked(changes, recipe, {Change.EVALUATED}))
+
+
+def refused(changes: Changes, recipe: Table) -> Changes:
     """Those that a run cannot change on its way."""
-    return {path: change for path, change in changes.items() if not within(path, FREE + ANEW + RECORDED)}
-
-
-def within(path: str, keys: Iterable[str]) -> bool:
-    """Whether a key path is one of `keys`, or lies in a table that is."""
-    return any(path == key or path.startswith(f"{key}.") for key in keys)
+    return {path: change for path, change in changes.items() if not marks_of(path, recipe)}
 
 
 def in_words(changes: Changes) -> str:
@@ -81,15 +51,34 @@ def in_words(changes: Changes) -> str:
     return ", ".join(f"{path} {old!r} -> {new!r}" for path, (old, new) in changes.items())
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def marks_of(path: str, recipe: Table) -> set[Change]:
+    """The marks of a key and of the tables that hold it; none of a key that the recipe does not have."""
+    found: set[Change] = set()
+    here: Any = recipe
+    for name in path.split("."):
+        if not isinstance(here, Table) or name not in type(here).model_fields:
+            break
+        found.update(mark for mark in type(here).model_fields[name].metadata if isinstance(mark, Change))
+        here = getattr(here, name)
+    return found
+
+
+def _marked(changes: Changes, recipe: Table, marks: set[Change]) -> Changes:
+    return {path: change for path, change in changes.items() if marks_of(path, recipe) & marks}
+
+
+def _leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value by its key path; models in the repository as they are named from its root."""
-    flat = dict(_leaves("", recipe.model_dump()))
-    return flat | {path: portable(flat[path]) for path in MODELS}
+    for name, field in type(table).model_fields.items():
+        value = getattr(table, name)
+        yield from _values(f"{prefix}{name}", portable(value) if MODEL in field.metadata else value)
 
 
-def _leaves(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(f"{prefix}{key}.", value)
-        elif value is not None:
-            yield f"{prefix}{key}", value
+def _values(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Table):
+        yield from _leaves(value, f"{path}.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _values(f"{path}.{key}", item)
+    elif value is not None:
+        yield path, value

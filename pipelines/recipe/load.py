@@ -11,14 +11,11 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from actors.models.path import located
+from actors.paths import located
 from cluster.storage.files import is_text
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.explain import explain, toml
 from pipelines.recipe.training import Recipe
-
-INPUTS = (("data", "train"), ("data", "heldout"), ("policy", "model"), ("policy", "init_adapter"), ("reward", "model"))
-
 
 PART = r"""\s*(?:"[^"]*"|'[^']*'|[^.="'\s][^.="']*)\s*"""  # of a key
 OVERRIDE = re.compile(rf"(?P<key>{PART}(?:\.{PART})*)=(?P<value>.*)", re.DOTALL)
@@ -33,9 +30,6 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     tables = _read_toml(path)
     for override in overrides:
         apply_override(tables, override)
-    for table, key in INPUTS:
-        if isinstance(found := tables.get(table), dict) and isinstance(place := found.get(key), str):
-            found[key] = located(place)
     return parse_recipe(tables, source=str(path))
 
 

@@ -1,8 +1,8 @@
-"""The tables of a recipe, key by key, with their types, bounds and defaults. Loads neither torch nor ray."""
+"""The tables of recipes, key by key, with their types, bounds and defaults. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,32 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from actors.options import Count, Table
+from actors.diffusion.options import ImageModelOptions
+from actors.options import Change, Count, Device, DType, Model, Table, read_by
+from actors.paths import home_resolved, located
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.objectives.registry import OBJECTIVES
+from actors.policy.options import LearnerOptions
 from cluster.storage import files
 
 
-def _read_by(read: Callable[[str], str]) -> AfterValidator:
-    """What `read` makes of a text; its ValueError becomes a message with the key and what was given."""
-
-    def validate(text: str) -> str:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise PydanticCustomError("place", "{why}", {"why": str(error)}) from error
-
-    return AfterValidator(validate)
+def _place(text: str) -> str:
+    return files.resolved(located(home_resolved(text)))
 
 
-Place = Annotated[str, _read_by(files.resolved)]  # a path or a URL
-PlaceOrNone = Annotated[str, _read_by(lambda text: text and files.resolved(text))]
-Model = Annotated[str, _read_by(files.home_resolved)]  # a path, or a hub's name
+Place = Annotated[str, read_by(_place)]
+"""A path, which leads from the current folder, else from the repository's root; or a URL."""
+PlaceOrNone = Annotated[str, read_by(lambda text: text and _place(text))]
+"""Such a place; or empty."""
 Steps = Annotated[int, Field(ge=1, le=10**7)]
 Fraction = Annotated[float, Field(ge=0, le=1e6)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]  # three years: what clocks can still wait for
-Beta = Annotated[float, Field(ge=0, lt=1)]
 RAYS_OWN = {"CPU": "num_cpus", "GPU": "num_gpus"}  # resources that have a key of their own
 
 
@@ -46,127 +41,150 @@ def _custom(amounts: dict[str, float]) -> dict[str, float]:
     return amounts
 
 
-Resources = Annotated[dict[Annotated[str, Field(min_length=1)], Fraction], AfterValidator(_custom)]  # Ray's custom ones
-Device = Literal["auto", "cpu", "cuda"]
-DType = Literal["auto", "float32", "bfloat16", "float16"]  # auto: bfloat16 on a GPU that has it, else float32
+Resources = Annotated[dict[Annotated[str, Field(min_length=1)], Fraction], AfterValidator(_custom)]
 
 
 class Run(Table):
     """What names the run and makes it repeatable."""
 
-    name: str = ""
+    name: Annotated[str, Change.FREE] = ""
+    """What people call it."""
     seed: int = 0
-    threads: Threads = 1  # of torch, in every worker: part of what decides the bytes on a CPU
-    deterministic: bool = True  # on a GPU, only algorithms that give the same bits again; false: the fastest
-    notes: tuple[str, ...] = ()  # shown in summary.json and in the report
+    """What all that is random is made from."""
+    threads: Threads = 1
+    """Of torch, in every worker: part of what decides the bytes on a CPU."""
+    deterministic: Annotated[bool, Change.RECORDED] = True
+    """On a GPU, only algorithms that give the same bits again; false: the fastest."""
+    notes: Annotated[tuple[str, ...], Change.FREE] = ()
+    """Shown in summary.json and in the report."""
 
 
 class LoopTable(Table):
     """The asynchronous loop."""
 
-    steps: Steps
+    steps: Annotated[Steps, Change.RECORDED]
+    """Updates of the policy."""
     staleness: Annotated[int, Field(ge=0)] = 1
+    """How many versions the policy that draws may be behind the one that is trained."""
     order: Literal["strict", "ready"] = "strict"
-    retries: Annotated[int, Field(ge=0)] = 2  # of a task that raised
-    lost_retries: Annotated[int, Field(ge=0)] = 10  # of a task whose worker or payload was lost
-    max_failures_in_row: Count = 8  # quarantined groups, or policy restarts without a new step
-    max_groups_in_flight: Count | None = None
-    max_bytes_in_flight: Count | None = None  # None: STORE_SHARE of the object store
-    checkpoint_every: Count = 50
-    keep_checkpoints: Count = 2  # the newest ones
-    keep_best: bool = True  # and the one with the best held-out figure
-    checkpoints: PlaceOrNone = ""  # a folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder
+    """`ready`: a step takes the groups that are there first, and the run cannot be repeated."""
+    retries: Annotated[int, Field(ge=0), Change.FREE] = 2
+    """Of a task that raised."""
+    lost_retries: Annotated[int, Field(ge=0), Change.FREE] = 10
+    """Of a task whose worker or payload was lost."""
+    max_failures_in_row: Annotated[Count, Change.FREE] = 8
+    """Quarantined groups, or restarts of the policy without a new step, after which the run ends."""
+    max_groups_in_flight: Annotated[Count | None, Change.FREE] = None
+    """Groups that are drawn or scored at a time; none given: as many as staleness allows."""
+    max_bytes_in_flight: Annotated[Count | None, Change.FREE] = None
+    """Bytes of images and latents that wait; none given: a share of Ray's object store."""
+    checkpoint_every: Annotated[Count, Change.FREE] = 50
+    """Steps."""
+    keep_checkpoints: Annotated[Count, Change.FREE] = 2
+    """The newest ones."""
+    keep_best: Annotated[bool, Change.FREE] = True
+    """And the one with the best held-out figure."""
+    checkpoints: Annotated[PlaceOrNone, Change.FREE] = ""
+    """A folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder."""
 
 
 class Data(Table):
-    """The prompt sets (docs/data.md), and how many prompts of each category a step takes (empty: as they come)."""
+    """The prompt sets (docs/data.md), and how many prompts of each category a step takes."""
 
-    train: Place  # a file or a folder of Parquet files, at a path or a URL
-    heldout: PlaceOrNone | None = None
-    caption: str = ""  # the field that holds the caption; empty: `caption`, or another common name
+    train: Annotated[Place, Change.BY_CONTENT]
+    """A file or a folder of Parquet files, at a path or a URL."""
+    heldout: Annotated[PlaceOrNone | None, Change.BY_CONTENT, Change.EVALUATED] = None
+    """The same, for evaluations."""
+    caption: Annotated[str, Change.FREE] = ""
+    """The field that holds the caption; empty: `caption`, or another common name."""
     mix: dict[str, Count] = Field(default_factory=dict)
+    """How many prompts of each category a step takes; empty: as they come."""
 
 
-class Pool(Table):
+class Worker(Table):
+    """What a worker needs of a node."""
+
+    num_cpus: Annotated[Fraction, Change.FREE] = 1.0
+    """CPU cores."""
+    num_gpus: Annotated[Fraction, Change.FREE] = 0.0
+    """GPUs; workers that have a fraction share one."""
+    resources: Annotated[Resources, Change.FREE] = Field(default_factory=dict)
+    """Ray's custom resources, by name."""
+    labels: Annotated[dict[str, str], Change.FREE] = Field(default_factory=dict)
+    """Of the nodes that it may run on."""
+
+
+class Pool(Worker):
     """A pool of interchangeable workers; the resources are those of one worker."""
 
-    size: Count = 1
-    min: Count = 1
-    max: Count | None = None
-    num_cpus: Fraction = 1.0
-    num_gpus: Fraction = 0.0
-    resources: Resources = Field(default_factory=dict)
-    labels: dict[str, str] = Field(default_factory=dict)  # of the nodes that its workers may run on
+    size: Annotated[Count, Change.FREE] = 1
+    """Workers at the start."""
+    min: Annotated[Count, Change.FREE] = 1
+    """It never shrinks below."""
+    max: Annotated[Count | None, Change.FREE] = None
+    """It never grows above; none given: no limit."""
 
 
-class Rollout(Pool):
+class Rollout(Pool, ImageModelOptions):
     """How images are drawn for training."""
 
     group_size: Annotated[int, Field(ge=2, le=10_000)] = 8
+    """Images of a prompt, whose rewards are compared."""
     prompts_per_step: Annotated[int, Field(ge=1, le=10**6)] = 8
-    chunk: Count | None = None  # images of a group per task; None: a whole group
-    groups_per_task: Count = 1  # whole groups that are drawn as one batch; it decides the bits
+    """Groups of an update."""
+    chunk: Count | None = None
+    """Images of a group per task; none given: a whole group."""
+    groups_per_task: Count = 1
+    """Whole groups that are drawn as one batch; it decides the bits."""
     steps: Count = 10
-    noise: Literal["own", "group"] = "own"  # group: all images of a group start from the same noise
+    """Of the sampler."""
+    noise: Literal["own", "group"] = "own"
+    """`group`: all images of a group start from the same noise."""
     guidance_scale: Fraction = 1.0
+    """As the model's diffusers pipeline means it."""
     height: Count = 512
+    """Pixels."""
     width: Count = 512
-    device: Device = "auto"
-    dtype: DType = "auto"
-    compile: bool = False  # the blocks of the transformer, by torch.compile, on a GPU
-    text_encoders: Literal["keep", "park"] = "keep"  # park: in the host's memory while nothing is encoded
+    """Pixels."""
 
 
 class Reward(Pool):
     """The frozen judge."""
 
     type: Literal["promptecho"] = "promptecho"
+    """Which reward."""
     model: Model
-    image_pixels: Count | None = None  # the VLM sees at most so many; None: what its own processor says
+    """The vision-language model: a folder of transformers, or a hub's name."""
+    image_pixels: Count | None = None
+    """The VLM sees at most so many; none given: what its own processor says."""
     query: str = "Describe this image in detail."
+    """What the VLM is asked."""
     reduction: Literal["mean", "sum"] = "mean"
+    """Over the caption's tokens."""
     transform: Literal["none", "exp"] = "none"
+    """`exp`: a likelihood instead of its logarithm."""
     include_eos: bool = False
+    """Whether the end token counts."""
     log_gain: bool = False
+    """Whether the caption's likelihood without an image is logged as well."""
     device: Device = "auto"
+    """Where it computes; `auto`: on the GPU that the worker holds, else on the CPU."""
     dtype: DType = "auto"
+    """In what it computes; `auto`: bfloat16 on a GPU that has it, else float32."""
     chunk_tokens: Count = 4096
+    """Positions of the logits that are held at a time."""
 
 
-class Policy(Table):
+class Policy(LearnerOptions, Worker):
     """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""
 
-    model: Model
-    ranks: Count = 1
-    zero_stage: Literal[0, 1, 2, 3] = 1  # of DeepSpeed; 0: one rank of plain torch
-    activation_checkpointing: bool = False
-    compile: bool = False  # the blocks of the transformer, by torch.compile, on a GPU
-    text_encoders: Literal["keep", "park"] = "keep"  # park: in the host's memory while nothing is encoded
-    max_sequence_length: Annotated[int, Field(ge=0)] = 256
-    init_adapter: Model = ""  # a LoRA to begin from (a file, a folder, a checkpoint, a run); empty: a new one
-    lora_rank: Count = 32
-    lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 64.0
-    lora_targets: Literal["attention", "all"] = "attention"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = (
-        1.0  # as a share of learning_rate, reached linearly at the last step
-    )
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    micro_batch: Count = 8  # samples of a rank per backward; gradients accumulate over a step
-    device: Device = "auto"
-    dtype: DType = "auto"
-    num_cpus: Fraction = 1.0
-    num_gpus: Fraction = 0.0
-    resources: Resources = Field(default_factory=dict)
-    labels: dict[str, str] = Field(default_factory=dict)  # of the nodes that its ranks may run on
+    ranks: Annotated[Count, Change.ANEW] = 1
+    """Processes that share an update; the resources are those of one."""
 
 
-def _objective_type(table: Any) -> str | None:
-    """The type that a table names; None if it is no table, or the type no text."""
-    found = table.get("type", "awm") if isinstance(table, dict) else getattr(table, "type", None)
+def type_of(table: Any) -> str | None:
+    """The `type` of a table that is given or made; None if it is no table, or the type no text."""
+    found = table.get("type", "awm") if isinstance(table, Mapping) else getattr(table, "type", None)
     return found if isinstance(found, str) else None
 
 
@@ -175,29 +193,37 @@ if TYPE_CHECKING:
 else:
     Objective = Annotated[
         reduce(or_, (Annotated[options, Tag(name)] for name, options in OBJECTIVES.items())),
-        Discriminator(_objective_type),
+        Discriminator(type_of),
     ]
 
 
 class Heldout(Table):
-    """Evaluation on prompts that training never sees. `checker` is "module:function"; its figures are shown and never trained on."""
+    """Evaluation on prompts that training never sees."""
 
     every: Count = 50
+    """Steps."""
     images_per_category: Count = 100
+    """Before the first step and after the last."""
     images_per_category_during: Count = 30
-    prompts: Count | None = (
-        None  # so many prompts instead, whatever their categories (None, with images_per_prompt: all)
-    )
-    prompts_during: Count | None = None  # None: as many
-    images_per_prompt: Count | None = None  # None, with prompts: chunk
-    chunk: Count = 5  # images of a prompt per task
-    groups_per_task: Count = 1  # prompts that are drawn as one batch
+    """On the way."""
+    prompts: Count | None = None
+    """So many prompts instead, whatever their categories; none given, with images_per_prompt: all."""
+    prompts_during: Count | None = None
+    """On the way; none given: as many."""
+    images_per_prompt: Count | None = None
+    """None given, with prompts: chunk."""
+    chunk: Count = 5
+    """Images of a prompt per task."""
+    groups_per_task: Count = 1
+    """Prompts that are drawn as one batch."""
     steps: Count = 16
-    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # at which the base is measured
-    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
-        1.0,
-    )  # at which the result is; the first also on the way
+    """Of the sampler."""
+    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """At which the base is measured."""
+    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """At which the result is measured; the first also on the way."""
     checker: str | None = None
+    """A function "package.module:function" whose figures are shown and never trained on."""
 
     @property
     def by_prompt(self) -> bool:
@@ -220,24 +246,32 @@ class Heldout(Table):
 class Samples(Table):
     """Training images that are kept, with their rewards, as Parquet (docs/cluster.md)."""
 
-    every: Annotated[int, Field(ge=0)] = 0  # steps; 0: none are kept
-    groups: Count | None = None  # of such a step, the first ones; None: all
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps; 0: none are kept."""
+    groups: Count | None = None
+    """Of such a step, the first ones; none given: all."""
 
 
 class Monitor(Table):
     """Who watches the run beside metrics.jsonl and the Ray dashboard (docs/monitoring.md)."""
 
-    tensorboard: bool = True  # events in the run folder
-    wandb: str = ""  # a project of Weights & Biases; empty: none
+    tensorboard: bool = True
+    """Events in the run folder."""
+    wandb: str = ""
+    """A project of Weights & Biases; empty: none."""
 
 
 class Autoscale(Table):
     """When pools grow and shrink by themselves, between their min and max (cluster/control/autoscale.py)."""
 
     enabled: bool = False
+    """Whether they do."""
     queue_s: Seconds = 10.0
+    """Of work that may wait in a pool's queue."""
     grow_after_s: Seconds = 15.0
+    """A pool grows when its queue was longer for so long."""
     shrink_after_s: Seconds = 60.0
+    """A pool shrinks when one worker less would have done for so long."""
 
 
 class Cluster(Table):
@@ -247,13 +281,23 @@ class Cluster(Table):
     measured, after task_timeout_s.
     """
 
-    node_timeout_s: Fraction = 0.0  # how long to wait for nodes that are still missing; 0: not at all
+    node_timeout_s: Fraction = 0.0
+    """How long to wait for nodes that are still missing; 0: not at all."""
     start_timeout_s: Seconds = 600.0
+    """How long a worker may take to start."""
     task_timeout_s: Seconds = 1800.0
+    """When a task is late of whose kind none is measured."""
     deadline_floor_s: Seconds = 60.0
+    """No task is late before."""
     deadline_factor: Annotated[float, Field(ge=1)] = 10.0
+    """A task is late after so many times the longest of its kind."""
     heartbeat_s: Seconds = 10.0
+    """How often a worker says that it is alive."""
     heartbeat_timeout_s: Seconds = 60.0
+    """After which silence a worker is lost."""
     autoscale: Autoscale = Autoscale()
+    """When pools grow and shrink by themselves."""
     dashboard: bool = False
-    object_store_mb: Annotated[int, Field(ge=75)] | None = None  # of a Ray that this run starts itself
+    """Whether a Ray that this run starts itself has one."""
+    object_store_mb: Annotated[int, Field(ge=75)] | None = None
+    """Of a Ray that this run starts itself; none given: Ray's choice."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import model_validator
 
-from actors.options import Table
+from actors.options import Change, Table
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.registry import OBJECTIVES
 from pipelines.recipe.tables import (
@@ -32,10 +34,10 @@ class Recipe(Table):
     reward: Reward
     policy: Policy
     objective: Objective = AwmOptions()
-    heldout: Heldout = Heldout()
-    samples: Samples = Samples()
-    monitor: Monitor = Monitor()
-    cluster: Cluster = Cluster()
+    heldout: Annotated[Heldout, Change.EVALUATED] = Heldout()
+    samples: Annotated[Samples, Change.FREE] = Samples()
+    monitor: Annotated[Monitor, Change.FREE] = Monitor()
+    cluster: Annotated[Cluster, Change.FREE] = Cluster()
 
     @property
     def chunk(self) -> int:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from actors.paths import home_resolved
 from cluster.joining.token import FILE_NAME as TOKEN
 from cluster.storage import files
 from cluster.storage.files import StorageError
@@ -104,7 +105,7 @@ class RunLocation:
 def resolved(place: str, key: str) -> str:
     """What is meant by a path or URL that the user gave as `key` (cluster/storage/files.py). Raises UserError for what is no place."""
     with given_by_user(place, key):
-        return files.resolved(place)
+        return files.resolved(home_resolved(place))
 
 
 def check_writable(place: str, key: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from actors.models.path import ROOT
+from actors.paths import ROOT
 from pipelines.run_folder.events import Started
 from pipelines.run_folder.roster import Roster
 

@@ -11,7 +11,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.runtime_env.packaging import _dir_travel
 
-from actors.models.path import located, portable
+from actors.paths import located, portable
 from pipelines.preflight.packages import ROOT
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.training import Recipe

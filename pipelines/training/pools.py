@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actors.diffusion.options import ImageModelOptions
 from actors.messages import DrawTrial, Prompt, ScoreTrial
 from actors.mistake import Mistake
 from actors.policy.actor import PolicyActor
+from actors.policy.options import LearnerOptions, LearnerSettings
+from actors.process import Process
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
+from actors.rollout.options import GeneratorSettings
 from actors.shards.actor import ShardsActor
 from cluster import speaking
 from cluster.joining.token import FILE_NAME as TOKEN
@@ -20,7 +24,7 @@ from cluster.tasks import Executor, PoolSpec
 from pipelines.monitoring.start_line import Starting
 from pipelines.preflight.checks import init_adapter
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.tables import Cluster, Policy, Pool, Run
+from pipelines.recipe.tables import Cluster, Pool, Run, Worker
 from pipelines.recipe.training import Recipe
 
 MakePools = Callable[[Recipe, Prompt | None], list[PoolSpec]]
@@ -33,49 +37,35 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
     `example`: a held-out prompt, with which a worker tries the checker when it starts.
     """
     run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
-    reward_settings = reward.model_dump(exclude=set(Pool.model_fields))
     begin = init_adapter(recipe)
-    learner = {
-        "policy": policy.model_dump(),
-        "objective": recipe.objective,
-        "num_steps": rollout.steps,
-        "guidance_scale": rollout.guidance_scale,
-        "height": rollout.height,
-        "width": rollout.width,
-        "seed": run.seed,
-        "total_steps": recipe.loop.steps,
-        "init_adapter": begin and (begin.path, begin.sha256),
-    }
-    generator = {
-        "model": policy.model,
-        "device": rollout.device,
-        "dtype": rollout.dtype,
-        "max_sequence_length": policy.max_sequence_length,
-        "text_encoders": rollout.text_encoders,
-        "compile": rollout.compile,
-        "objective": recipe.objective,
-        "trial": DrawTrial(
-            policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
-        ),
+    learner = LearnerSettings(
+        policy.part(LearnerOptions),
+        recipe.objective,
+        num_steps=rollout.steps,
+        guidance_scale=rollout.guidance_scale,
+        height=rollout.height,
+        width=rollout.width,
+        seed=run.seed,
+        total_steps=recipe.loop.steps,
+        init_adapter=(begin.path, begin.sha256) if begin else None,
+    )
+    held = rollout.part(ImageModelOptions)
+    generator = GeneratorSettings(policy.model, recipe.objective, held, policy.max_sequence_length)
+    drawn = DrawTrial(
+        policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
+    )
+    judge = {
+        "settings": reward.model_dump(exclude=set(Pool.model_fields)),
+        "checker": recipe.heldout.checker,
+        "trial": ScoreTrial(rollout.height, rollout.width, example),
     }
     return [
-        PoolSpec("rollout", RolloutActor, {**_process(run, rollout), **generator}, rollout.size, **_elastic(rollout)),
-        PoolSpec(
-            "reward",
-            RewardActor,
-            {
-                **_process(run, reward),
-                "settings": reward_settings,
-                "checker": recipe.heldout.checker,
-                "trial": ScoreTrial(rollout.height, rollout.width, example),
-            },
-            reward.size,
-            **_elastic(reward),
-        ),
+        _pool("rollout", RolloutActor, run, rollout, {"settings": generator, "trial": drawn}),
+        _pool("reward", RewardActor, run, reward, judge),
         PoolSpec(
             "policy",
             PolicyActor,
-            {**_process(run, policy), "settings": learner},
+            {"process": _process(run, policy), "settings": learner},
             policy.ranks,
             gang=True,
             **_resources(policy),
@@ -127,19 +117,22 @@ def make_executor(
 
 def in_one_process(spec: PoolSpec) -> PoolSpec:
     """The pool for an executor whose workers are all one process: there a limit to one's share of a GPU would be one to all."""
-    shared = 0 < spec.kwargs.get("gpu_share", 0.0) < 1
-    return replace(spec, kwargs={**spec.kwargs, "gpu_share": 1.0}) if shared else spec
+    process = spec.kwargs.get("process")
+    if not isinstance(process, Process) or not 0 < (process.gpu_share or 0) < 1:
+        return spec
+    return replace(spec, kwargs={**spec.kwargs, "process": replace(process, gpu_share=1.0)})
 
 
-def _process(run: Run, table: Pool | Policy) -> dict[str, Any]:
-    return {"num_threads": run.threads, "gpu_share": table.num_gpus, "deterministic": run.deterministic}
+def _pool(name: str, actor: type, run: Run, table: Pool, kwargs: Mapping[str, Any]) -> PoolSpec:
+    kwargs = {"process": _process(run, table), **kwargs}
+    return PoolSpec(name, actor, kwargs, table.size, min_size=table.min, max_size=table.max, **_resources(table))
 
 
-def _elastic(table: Pool) -> dict[str, Any]:
-    return {**_resources(table), "min_size": table.min, "max_size": table.max}
+def _process(run: Run, table: Worker) -> Process:
+    return Process(run.threads, table.num_gpus, run.deterministic)
 
 
-def _resources(table: Pool | Policy) -> dict[str, Any]:
+def _resources(table: Worker) -> dict[str, Any]:
     return {
         "mistakes": (Mistake,),
         "num_cpus": table.num_cpus,

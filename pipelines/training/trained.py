@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.diffusion.adapter_file import WEIGHTS
-from actors.models.path import located
+from actors.paths import located
 from cluster.storage import documents, files
 from cluster.storage.documents import DamagedError, Storage
 from pipelines.engine.checkpoint import RECIPE, Manifest, place_of, step_of

@@ -13,7 +13,7 @@ import torch
 
 from actors import device
 from actors.mistake import Mistake
-from actors.process import EXACT, leaves_room, prepare, quiet
+from actors.process import EXACT, Process, leaves_room, prepare, quiet
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_share_of_a_gpu_a_worker_stays_on_the_cpu_whatever_it_sees(
     cuda: None, name: str, share: float | None, chosen: str
 ) -> None:
-    assert prepare(1, share, name) == chosen
+    assert prepare(Process(1, share), name) == chosen
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])
 def test_a_worker_that_holds_a_gpu_and_sees_none_does_not_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(Mistake, match=r"num_gpus = 0\.25 .*NVIDIA driver .*for CUDA .*newer driver"):
-        prepare(1, 0.25, name)
-    assert prepare(1, 0.25, "cpu") == "cpu"
+        prepare(Process(1, 0.25), name)
+    assert prepare(Process(1, 0.25), "cpu") == "cpu"
 
 
 def test_the_driver_is_read_where_there_is_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,10 +54,10 @@ def test_the_driver_is_read_where_there_is_one(tmp_path, monkeypatch: pytest.Mon
 def test_a_run_that_is_to_be_repeated_has_exact_algorithms_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in EXACT:
         monkeypatch.delenv(name, raising=False)
-    prepare(1, deterministic=False)
+    prepare(Process(1, deterministic=False))
     assert not torch.are_deterministic_algorithms_enabled()
     assert not EXACT.keys() & os.environ.keys()
-    prepare(1)
+    prepare(Process(1))
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory

@@ -15,7 +15,9 @@ from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner
 from actors.policy.objectives.objective import load_objective
 from actors.policy.objectives.registry import OBJECTIVES
+from actors.process import Process
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from tests.support.gang import settings
 from tests.support.simcuda.events import Event, Kind, Log, watch
 from toy.random_models.families import MAKERS
@@ -45,10 +47,10 @@ class Pair:
             max_sequence_length=TOKENS,
             warmup_steps=0,
         )
-        self.policy = PolicyActor(0, 1, 1, {**given, "guidance_scale": GUIDANCE}, gpu_share=1.0)
+        self.policy = PolicyActor(0, 1, Process(1, 1.0), replace(given, guidance_scale=GUIDANCE))
         self.policy.join("")
         objective = OBJECTIVES["awm"]()
-        self.generator = Generator(model, objective, "cuda", "auto", max_sequence_length=TOKENS, text_encoders="park")
+        self.generator = Generator(GeneratorSettings(model, objective, given.policy, TOKENS))
 
     def behaviour(self, objective: str) -> str:
         """One of the two in turns, so that each objective meets both."""

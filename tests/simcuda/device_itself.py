@@ -13,9 +13,11 @@ from torch import Tensor
 from actors.device import to_device, to_host
 from actors.diffusion import lora
 from actors.diffusion.family import Family
+from actors.diffusion.options import ImageModelOptions
 from actors.messages import Adapter, DrawPart, DrawRequest, sha256_of
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from tests.support.simcuda.events import Event, Log, watch
 from toy.random_models.sd3 import make_tiny_sd3
 
@@ -25,7 +27,7 @@ CUDA = torch.device("cuda")
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     model = str(make_tiny_sd3(tmp_path_factory.mktemp("sd3")))
-    return Generator(model, AwmOptions(), "cuda", "auto", max_sequence_length=2)
+    return Generator(GeneratorSettings(model, AwmOptions(), ImageModelOptions(device="cuda"), 2))
 
 
 def adapter_of(generator: Generator) -> Adapter:

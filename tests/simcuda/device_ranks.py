@@ -13,6 +13,7 @@ import torch
 
 from actors.policy import zero
 from actors.policy.actor import PolicyActor
+from actors.process import Process
 from tests.support.gang import samples, settings
 from toy.random_models.sd3 import make_tiny_sd3
 
@@ -30,7 +31,7 @@ def rank_of(model: str, stage: int) -> PolicyActor:
     given = settings(
         model, zero_stage=stage, device="cuda", dtype="auto", text_encoders="park", activation_checkpointing=True
     )
-    actor = PolicyActor(0, 1, 1, given, gpu_share=1.0)
+    actor = PolicyActor(0, 1, Process(1, 1.0), given)
     actor.join(actor.meeting.open("127.0.0.1") if stage else "")
     return actor
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from actors.diffusion.options import ImageModelOptions
 from actors.messages import Adapter, DrawPart, DrawRequest, Latents, UpdateGroup
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings, load_model
+from actors.policy.learner import Learner, load_model
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from tests.support.gang import settings
 from tests.support.simcuda.events import Event, Log, watch
 from toy.random_models.sd3 import make_tiny_sd3
@@ -21,7 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def make_learner(model: str, **policy: object) -> Learner:
-    given = LearnerSettings(**settings(model, {"kl_ema": 0.1}, **{"device": "cuda", "dtype": "auto", **policy}))
+    given = settings(model, {"kl_ema": 0.1}, **{"device": "cuda", "dtype": "auto", **policy})
     family = load_model(given)
     return Learner(given, family, TorchEngine(family.transformer, given.policy))
 
@@ -67,7 +69,7 @@ def test_an_export_waits_once(model: str):
 def test_a_newer_adapter_comes_without_a_copy_that_blocks_and_is_proven_with_three_answers(model: str):
     learner, generator = (
         make_learner(model),
-        Generator(model, AwmOptions(), "cuda", "auto", max_sequence_length=2),
+        Generator(GeneratorSettings(model, AwmOptions(), ImageModelOptions(device="cuda"), 2)),
     )
     for step in (1, 2):
         update(learner, step)
@@ -88,7 +90,7 @@ def test_a_base_that_has_no_room_beside_the_model_comes_from_pinned_memory(model
     images = []
     for room in (True, False):
         monkeypatch.setattr("actors.diffusion.lora.room_on", lambda device, num_bytes, room=room: room)
-        generator = Generator(model, AwmOptions(), "cuda", "auto", max_sequence_length=2)
+        generator = Generator(GeneratorSettings(model, AwmOptions(), ImageModelOptions(device="cuda"), 2))
         images.append(draw(generator, adapter)[1])
         assert {base.is_cuda for base in generator.merger.base.values()} == {room}
         generator.merger.sha256 = ""
@@ -101,7 +103,9 @@ def test_a_base_that_has_no_room_beside_the_model_comes_from_pinned_memory(model
 def test_parked_encoders_come_without_waiting_and_nothing_goes_back(model: str):
     logs, images = [], []
     for text_encoders in ("keep", "park"):
-        generator = Generator(model, AwmOptions(), "cuda", "auto", max_sequence_length=2, text_encoders=text_encoders)
+        generator = Generator(
+            GeneratorSettings(model, AwmOptions(), ImageModelOptions(device="cuda", text_encoders=text_encoders), 2)
+        )
         learner = make_learner(model)
         adapter = learner.export(0)
         draw(generator, adapter)

@@ -11,47 +11,47 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
+from actors.diffusion.options import ImageModelOptions
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
 from actors.policy.objectives.awm_options import AwmOptions
+from actors.policy.options import LearnerOptions, LearnerSettings
+from actors.process import Process
 
 CAPTIONS = ("a red circle", "two blue square", "a green cross")
 OBJECTIVE = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1}
 
 
-def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any) -> dict[str, Any]:
+ON_CPU = ImageModelOptions(device="cpu", dtype="float32")
+POLICY = {
+    "zero_stage": 0,
+    "max_sequence_length": 2,
+    "lora_rank": 4,
+    "lora_alpha": 8.0,
+    "lora_targets": "all",
+    "learning_rate": 1e-2,
+    "betas": (0.9, 0.99),
+    "weight_decay": 1e-2,
+    "warmup_steps": 3,
+    "final_learning_rate": 0.5,
+    "micro_batch": 2,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any) -> LearnerSettings:
     """The settings of a learner that moves visibly in a few steps: `policy` and `objective` say what is different."""
-    return {
-        "policy": {
-            "model": model,
-            "ranks": 1,
-            "zero_stage": 0,
-            "activation_checkpointing": False,
-            "max_sequence_length": 2,
-            "lora_rank": 4,
-            "lora_alpha": 8.0,
-            "lora_targets": "all",
-            "learning_rate": 1e-2,
-            "betas": (0.9, 0.99),
-            "weight_decay": 1e-2,
-            "warmup_steps": 3,
-            "final_learning_rate": 0.5,
-            "max_grad_norm": 1.0,
-            "micro_batch": 2,
-            "device": "cpu",
-            "dtype": "float32",
-            "text_encoders": "keep",
-            "compile": False,
-            **policy,
-        },
-        "objective": AwmOptions(**{**OBJECTIVE, "ema_decay_rate": 0.1, **(objective or {})}),
-        "num_steps": 4,
-        "guidance_scale": 1.0,
-        "height": 32,
-        "width": 32,
-        "seed": 0,
-        "total_steps": 20,
-    }
+    return LearnerSettings(
+        LearnerOptions(model=str(model), **{**POLICY, **policy}),
+        AwmOptions(**{**OBJECTIVE, "ema_decay_rate": 0.1, **(objective or {})}),
+        num_steps=4,
+        guidance_scale=1.0,
+        height=32,
+        width=32,
+        seed=0,
+        total_steps=20,
+    )
 
 
 def samples(step: int, counts: Sequence[int], advantage: float | None = None, window: int = 0) -> list[tuple]:
@@ -86,7 +86,7 @@ class Ranks(ABC):
         """What each rank returned, called with args + its shard. Raises what rank 0 raised, if all did."""
 
     @abstractmethod
-    def start(self, learner: dict[str, Any]) -> None:
+    def start(self, learner: LearnerSettings) -> None:
         """New actors with these settings, which join."""
 
     def update(
@@ -120,8 +120,8 @@ class Alone(Ranks):
 
     num_ranks = 1
 
-    def start(self, learner: dict[str, Any]) -> None:
-        self.actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings={**learner})
+    def start(self, learner: LearnerSettings) -> None:
+        self.actor = PolicyActor(0, 1, Process(1, 0.0), learner)
         self.actor.join(self.actor.address())
 
     def call(self, method: str, *args: Any, shards: Sequence[tuple] | None = None) -> list[Any]:
@@ -143,7 +143,7 @@ class Gang(Ranks):
         for process in self.processes:
             process.start()
 
-    def start(self, learner: dict[str, Any]) -> None:
+    def start(self, learner: LearnerSettings) -> None:
         self.call("start", learner)
         self.pipes[0].send(("address", ()))
         self.call("join", self.pipes[0].recv())
@@ -174,7 +174,7 @@ def serve(pipe: Connection, rank: int, ranks: int) -> None:
         try:
             if method == "start":
                 actor = None
-                actor = PolicyActor(rank=rank, ranks=ranks, num_threads=1, settings=args[0])
+                actor = PolicyActor(rank, ranks, Process(1, 0.0), args[0])
                 result = None
             else:
                 result = getattr(actor, method)(*args)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from actors.messages import (
     sha256_of,
 )
 from actors.mistake import Mistake
+from actors.policy.options import LearnerSettings
 from actors.reward.actor import find_checker
 from actors.seeds import seed_of, stream_of
 from tests.support.shapes import green_prompts, write_shapes
@@ -139,11 +139,11 @@ class PlainReward:
 class PlainPolicy:
     """Trains two small matrices by Adam, as a gang of one rank. `settings`: those of `PolicyActor`."""
 
-    def __init__(self, rank: int, ranks: int, settings: Mapping[str, Any], pause_s: float = 0.0) -> None:
+    def __init__(self, rank: int, ranks: int, settings: LearnerSettings, pause_s: float = 0.0) -> None:
         if ranks > 1:
             raise Mistake(f"the plain policy is one rank, not {ranks}")
-        self.policy, self.pause_s = settings["policy"], pause_s
-        size, noise = self.policy["lora_rank"], stream_of(seed_of(settings["seed"], "plain policy"))
+        self.policy, self.pause_s = settings.policy, pause_s
+        size, noise = self.policy.lora_rank, stream_of(seed_of(settings.seed, "plain policy"))
         self.weights = {
             DOWN: noise.standard_normal((size, FEATURES), np.float32),
             UP: np.zeros((FEATURES, size), np.float32),
@@ -164,7 +164,7 @@ class PlainPolicy:
         """As `PolicyActor.update`: each sample pulls at the weights by its advantage, in the order in which they are given."""
         start = time.perf_counter()
         time.sleep(self.pause_s)
-        figures = {"learning_rate": self.policy["learning_rate"]}
+        figures = {"learning_rate": self.policy.learning_rate}
         figures["samples"] = float(sum(len(group.sample_seeds) for group in groups))
         if groups:
             figures |= self._train(step, groups, chunks)
@@ -234,11 +234,11 @@ class PlainPolicy:
         mean, square = (
             self.moments[f"{kind}/{name}"] / (1 - beta**step) for kind, beta in zip(MOMENTS, BETAS, strict=True)
         )
-        change = self.policy["learning_rate"] * mean / (np.sqrt(square) + EPSILON)
+        change = self.policy.learning_rate * mean / (np.sqrt(square) + EPSILON)
         self.weights[name] = (self.weights[name] - change).astype(np.float32)
 
     def _adapter(self, policy_version: int, tensors: Tensors) -> Adapter:
-        size, alpha = self.policy["lora_rank"], self.policy["lora_alpha"]
+        size, alpha = self.policy.lora_rank, self.policy.lora_alpha
         return Adapter(policy_version, size, alpha, ("easel",), sha256_of(tensors), dict(tensors))
 
 

@@ -1,5 +1,7 @@
 """The learner on one rank of plain torch: same seed, same bytes; micro-batches do not matter; only the LoRA moves; and it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,11 @@ from actors.messages import Latents, UpdateGroup, sha256_of
 from actors.policy.actor import PolicyActor
 from actors.policy.checkpoint import load, load_adapter, snapshot
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings, learning_rate_share, load_model
+from actors.policy.learner import Learner, learning_rate_share, load_model
 from actors.policy.loss_scale import LossScale
 from actors.policy.objectives.awm import matching_error
 from actors.policy.objectives.timesteps import training_points
+from actors.process import Process
 from tests.support.gang import settings
 
 CAPTIONS = ("a red circle", "two blue square")
@@ -22,7 +25,7 @@ CAPTIONS = ("a red circle", "two blue square")
 
 def make_learner(model, seed=0, *, micro_batch=4, dtype="float32", **objective):
     policy = {"micro_batch": micro_batch, "dtype": dtype, "warmup_steps": 0, "final_learning_rate": 1.0}
-    learner = LearnerSettings(**{**settings(model, {"ema_decay_rate": 1e-3, **objective}, **policy), "seed": seed})
+    learner = replace(settings(model, {"ema_decay_rate": 1e-3, **objective}, **policy), seed=seed)
     family = load_model(learner)
     return Learner(learner, family, TorchEngine(family.transformer, learner.policy))
 
@@ -132,7 +135,7 @@ def test_saved_and_loaded_it_continues_to_the_bit(tiny_sd3):
 def test_a_state_of_other_modules_is_refused(tiny_sd3):
     learner = make_learner(tiny_sd3)
     files = snapshot(learner, ())
-    other = LearnerSettings(**settings(tiny_sd3, lora_targets="attention"))
+    other = settings(tiny_sd3, lora_targets="attention")
     family = load_model(other)
     load(Learner(other, family, TorchEngine(family.transformer, other.policy)), files)
     files = snapshot(Learner(other, family, TorchEngine(family.transformer, other.policy)), ())
@@ -226,7 +229,7 @@ def test_auto_is_float32_on_a_cpu():
 
 
 def test_stage_0_is_one_rank_only(tiny_sd3):
-    actor = PolicyActor(rank=0, ranks=2, num_threads=1, settings=settings(tiny_sd3))
+    actor = PolicyActor(0, 2, Process(1), settings(tiny_sd3))
     with pytest.raises(ValueError, match="zero_stage"):
         actor.join(actor.address())
 

@@ -1,5 +1,7 @@
 """What every registered objective keeps: drawn and trained on a real tiny model, whatever the micro-batches, and it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from actors.diffusion.sample import noise_of
 from actors.messages import Latents, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import LATENTS, Learner, LearnerSettings, _shapes, load_model
+from actors.policy.learner import LATENTS, Learner, _shapes, load_model
 from actors.policy.objectives.registry import OBJECTIVES
 from tests.support.gang import settings
 
@@ -29,9 +31,7 @@ def make_learner(model, name, micro_batch=8, guidance_scale=1.0, **changes):
     keys = KEYS[name]
     objective = OBJECTIVES[keys.get("type", name)](**{**keys, **changes})
     given = settings(model, micro_batch=micro_batch, warmup_steps=0, learning_rate=5e-3, weight_decay=0.0)
-    learner = LearnerSettings(
-        **{**given, "objective": objective, "guidance_scale": guidance_scale, "total_steps": 10**6}
-    )
+    learner = replace(given, objective=objective, guidance_scale=guidance_scale, total_steps=10**6)
     family = load_model(learner)
     return Learner(learner, family, TorchEngine(family.transformer, learner.policy))
 

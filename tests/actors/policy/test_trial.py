@@ -14,7 +14,8 @@ from actors.diffusion.trial import try_network
 from actors.messages import DrawTrial
 from actors.mistake import Mistake
 from actors.policy.actor import PolicyActor
-from actors.policy.learner import LearnerSettings, load_model
+from actors.policy.learner import load_model
+from actors.process import Process
 from tests.support.gang import settings
 
 TRIAL = DrawTrial("its/model", 32, 32, (4,), 2.0)
@@ -29,11 +30,11 @@ TRIAL = DrawTrial("its/model", 32, 32, (4,), 2.0)
 )
 def test_a_rank_tells_what_the_model_does_not_draw_when_it_starts(tiny_sd3: str, changed: dict, told: str) -> None:
     with pytest.raises(Mistake, match=told):
-        PolicyActor(0, 1, None, {**settings(tiny_sd3), **changed})
+        PolicyActor(0, 1, Process(), replace(settings(tiny_sd3), **changed))
 
 
 def test_the_trial_changes_neither_the_model_nor_any_random_stream(tiny_sd3: str) -> None:
-    family = load_model(LearnerSettings(**settings(tiny_sd3)))
+    family = load_model(settings(tiny_sd3))
     before = {name: tensor.clone() for name, tensor in family.transformer.state_dict().items()}
     asks = {name: parameter.requires_grad for name, parameter in family.transformer.named_parameters()}
     state = torch.get_rng_state()
@@ -67,7 +68,7 @@ def test_a_network_that_is_to_be_compiled_is_tried_as_it_is_written() -> None:
 
 
 def test_an_adapter_that_is_not_finite_is_never_exported(tiny_sd3: str) -> None:
-    actor = PolicyActor(0, 1, None, settings(tiny_sd3))
+    actor = PolicyActor(0, 1, Process(), settings(tiny_sd3))
     actor.join("")
     actor.export(0)
     name, weight = next(iter(actor.learner.engine.trained.items()))
@@ -77,5 +78,5 @@ def test_an_adapter_that_is_not_finite_is_never_exported(tiny_sd3: str) -> None:
 
 
 def test_a_trial_is_of_the_recipes_size_and_steps(tiny_sd3: str) -> None:
-    made = LearnerSettings(**settings(tiny_sd3)).trial
+    made = settings(tiny_sd3).trial
     assert made == replace(TRIAL, model=tiny_sd3, guidance_scale=1.0)

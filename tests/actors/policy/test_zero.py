@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,8 @@ def test_every_stage_trains_as_plain_torch(gangs, tiny_sd3, expected, ranks, sta
 def test_two_ranks_train_every_objective_as_plain_torch(gangs, alone, tiny_sd3, objective):
     gang, window = gangs[2], getattr(objective, "window", 0)
     changes = {"objective": objective}
-    alone.start(settings(tiny_sd3) | changes)
-    gang.start(settings(tiny_sd3, ranks=2, zero_stage=2) | changes)
+    alone.start(replace(settings(tiny_sd3), **changes))
+    gang.start(replace(settings(tiny_sd3, zero_stage=2), **changes))
     for step, counts in enumerate(SHARES[2], start=1):
         [expected], figures = (
             alone.update(step, (sum(counts),), window=window),
@@ -95,7 +96,7 @@ def test_two_ranks_train_every_objective_as_plain_torch(gangs, alone, tiny_sd3, 
 @pytest.mark.parametrize(("ranks", "stage"), [(1, 2), (2, 1), (2, 3)])
 def test_a_loss_that_is_no_number_stops_all_ranks_and_leaves_no_trace(gangs, tiny_sd3, ranks, stage):
     gang, share = gangs[ranks], SHARE[ranks]
-    gang.start(settings(tiny_sd3, ranks=ranks, zero_stage=stage))
+    gang.start(settings(tiny_sd3, zero_stage=stage))
     gang.update(1, share)
     files, before = gang.snapshot(), gang.sha256()
     with pytest.raises(FloatingPointError, match="step 2: loss nan"):
@@ -112,7 +113,7 @@ def test_a_loss_that_is_no_number_stops_all_ranks_and_leaves_no_trace(gangs, tin
 def test_a_gradient_that_is_no_number_stops_all_ranks(gangs, alone, tiny_sd3, ranks, stage):
     """The reference weighs so much that its gradient overflows as soon as the adapter is not zero; the loss does not."""
     gang = gangs[ranks] if stage else alone
-    gang.start(settings(tiny_sd3, {"kl_reference": 1e60}, ranks=ranks, zero_stage=stage))
+    gang.start(settings(tiny_sd3, {"kl_reference": 1e60}, zero_stage=stage))
     gang.update(1, SHARE[ranks])
     before = gang.sha256()
     with pytest.raises(FloatingPointError, match=r"step 2: loss \d.*e\+\d+, gradient norm"):
@@ -123,7 +124,7 @@ def test_a_gradient_that_is_no_number_stops_all_ranks(gangs, alone, tiny_sd3, ra
 @pytest.mark.parametrize(("ranks", "stage"), [(1, 0), (1, 2), (2, 1), (2, 2), (2, 3)])
 def test_restored_in_the_same_form_it_continues_to_the_bit(gangs, alone, tiny_sd3, ranks, stage):
     gang = gangs[ranks] if stage else alone
-    learner = settings(tiny_sd3, ranks=ranks, zero_stage=stage)
+    learner = settings(tiny_sd3, zero_stage=stage)
     gang.start(learner)
     for step in (1, 2):
         gang.update(step, SHARE[ranks])
@@ -139,13 +140,13 @@ def test_restored_in_the_same_form_it_continues_to_the_bit(gangs, alone, tiny_sd
 def test_state_moves_between_ranks_and_plain_torch(gangs, alone, tiny_sd3, ranks, stage):
     gang = gangs[ranks]
     alone.start(settings(tiny_sd3))
-    gang.start(settings(tiny_sd3, ranks=ranks, zero_stage=stage))
+    gang.start(settings(tiny_sd3, zero_stage=stage))
     for step in (1, 2):
         gang.update(step, SHARE[ranks])
     assert alone.call("load", gang.snapshot()) == [2]
     assert_continues_alike(alone, gang, 3)
     alone.update(4, (2,))
-    gang.start(settings(tiny_sd3, ranks=ranks, zero_stage=stage))
+    gang.start(settings(tiny_sd3, zero_stage=stage))
     assert gang.call("load", alone.snapshot()) == [4] * ranks
     assert gang.sha256() == alone.sha256()
     assert_continues_alike(alone, gang, 5)
@@ -154,7 +155,7 @@ def test_state_moves_between_ranks_and_plain_torch(gangs, alone, tiny_sd3, ranks
 def test_a_state_from_before_the_first_step_can_be_loaded(gangs, alone, tiny_sd3):
     gang: Gang = gangs[2]
     alone.start(settings(tiny_sd3))
-    gang.start(settings(tiny_sd3, ranks=2, zero_stage=2))
+    gang.start(settings(tiny_sd3, zero_stage=2))
     assert_same_state(gang.state(), alone.state())
     assert gang.call("load", alone.snapshot()) == [0, 0]
     assert_continues_alike(alone, gang, 1)
@@ -183,8 +184,9 @@ def test_in_bfloat16_it_trains_nearly_as_in_float32(gangs, alone, tiny_sd3, stag
 
 def test_ranks_meet_without_a_compiler_and_keep_stdout_clean(tiny_sd3: str, tmp_path: Path) -> None:
     source = (
-        "import sys; from actors.policy.actor import PolicyActor; from tests.support.gang import settings; "
-        "actor = PolicyActor(rank=0, ranks=1, num_threads=1, settings=settings(sys.argv[1], zero_stage=2)); "
+        "import sys; from actors.policy.actor import PolicyActor; from actors.process import Process; "
+        "from tests.support.gang import settings; "
+        "actor = PolicyActor(0, 1, Process(1), settings(sys.argv[1], zero_stage=2)); "
         "actor.join(actor.address())"
     )
     command = [sys.executable, "-c", source, tiny_sd3]

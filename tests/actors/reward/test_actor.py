@@ -9,9 +9,11 @@ import torch
 
 from actors.messages import Prompt, ScoreTrial
 from actors.mistake import Mistake
+from actors.process import Process
 from actors.reward.actor import RewardActor
 from actors.reward.trial import try_reward
 
+ONE_THREAD = Process(1)
 PROMPT = Prompt("7", "a red circle", "single", {"objects": [["red", "circle"]]})
 IMAGES = np.random.default_rng(4).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
 
@@ -31,7 +33,7 @@ def settings(tiny_llava: Path) -> dict:
 def checked(settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RewardActor:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "a_checker.py").write_text("def check(images, prompt):\n    raise NotImplementedError\n")
-    actor = RewardActor(settings, "a_checker:check", num_threads=1)
+    actor = RewardActor(ONE_THREAD, settings, "a_checker:check")
     actor.checker = brightness
     return actor
 
@@ -49,7 +51,7 @@ def test_a_reward_never_sees_the_prompts_other_fields(checked: RewardActor):
 
 
 def test_without_a_checker_there_are_no_checks(settings: dict):
-    assert RewardActor(settings, None, 1).check(PROMPT, IMAGES) == {}
+    assert RewardActor(ONE_THREAD, settings).check(PROMPT, IMAGES) == {}
 
 
 def raises(images_KHWC, prompt):
@@ -93,18 +95,18 @@ def test_a_checker_that_cannot_be_used_is_a_mistake_at_the_start(settings: dict,
     monkeypatch.setitem(sys.modules, "its_checkers", sys.modules[HERE])
     name = checker if ":" in checker else f"its_checkers:{checker}"
     with pytest.raises(Mistake, match=told):
-        RewardActor(settings, name, 1, trial=ScoreTrial(32, 32, Prompt("p", "a red circle")))
+        RewardActor(ONE_THREAD, settings, name, trial=ScoreTrial(32, 32, Prompt("p", "a red circle")))
 
 
 def test_figures_of_a_checker_that_are_no_numbers_fail_their_group(settings: dict, monkeypatch):
     monkeypatch.setitem(sys.modules, "its_checkers", sys.modules[HERE])
-    actor = RewardActor(settings, "its_checkers:not_finite", 1)
+    actor = RewardActor(ONE_THREAD, settings, "its_checkers:not_finite")
     with pytest.raises(ValueError, match="not all finite numbers"):
         actor.evaluate(PROMPT, IMAGES)
 
 
 def test_a_judge_whose_scores_are_no_numbers_is_a_mistake_at_the_start(settings: dict):
-    actor = RewardActor(settings, None, 1, trial=ScoreTrial(32, 32))
+    actor = RewardActor(ONE_THREAD, settings, trial=ScoreTrial(32, 32))
     with torch.no_grad():
         actor.reward.vlm.lm_head.mul_(float("nan"))
     with pytest.raises(Mistake, match="scores an image with nan"):
@@ -112,7 +114,7 @@ def test_a_judge_whose_scores_are_no_numbers_is_a_mistake_at_the_start(settings:
 
 
 def test_it_explains_and_says_where_it_runs(settings: dict):
-    actor = RewardActor(settings, None, 1)
+    actor = RewardActor(ONE_THREAD, settings)
     explained = actor.explain(PROMPT, IMAGES)
     means = explained.log_probs_KT.mean(1, dtype=np.float64)
     assert actor.score(PROMPT, IMAGES).rewards_K == pytest.approx(means.tolist())

@@ -11,10 +11,12 @@ import torch
 from actors.diffusion import lora
 from actors.diffusion.family import LoadOptions, load_family
 from actors.diffusion.lora import Merger
+from actors.diffusion.options import ImageModelOptions
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.messages import Adapter, DrawPart, DrawRequest, sha256_of
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from actors.rollout.probe import CAPTION, changed_modules
 from actors.seeds import seed_of
 
@@ -25,7 +27,7 @@ REQUEST = DrawRequest("train", 1, (PART,), 1, "", 4, 2.0, 32, 32)
 
 
 def make_generator(model, dtype="float32"):
-    return Generator(model, AwmOptions(), "cpu", dtype, max_sequence_length=TOKENS)
+    return Generator(GeneratorSettings(model, AwmOptions(), ImageModelOptions(device="cpu", dtype=dtype), TOKENS))
 
 
 @pytest.fixture

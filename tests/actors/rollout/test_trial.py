@@ -12,7 +12,9 @@ from actors.messages import Adapter, DrawPart, DrawRequest, DrawTrial
 from actors.mistake import Mistake
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from actors.rollout.trial import try_out
+from tests.support.gang import ON_CPU
 
 TRIAL = DrawTrial("its/model", 32, 32, (4, 16), 2.0)
 REQUEST = DrawRequest("train", 1, (DrawPart(0, 0, "a red circle", (11, 12), (21, 22)),), 1, "", 4, 2.0, 32, 32)
@@ -20,7 +22,7 @@ REQUEST = DrawRequest("train", 1, (DrawPart(0, 0, "a red circle", (11, 12), (21,
 
 @pytest.fixture
 def generator(tiny_sd3: str) -> Generator:
-    return Generator(tiny_sd3, AwmOptions(), "cpu", "float32", max_sequence_length=2)
+    return Generator(GeneratorSettings(tiny_sd3, AwmOptions(), ON_CPU, 2))
 
 
 def poison(module: torch.nn.Module) -> None:
@@ -37,7 +39,7 @@ def draw(generator: Generator) -> tuple[str, np.ndarray]:
 
 def test_a_healthy_model_is_tried_and_draws_as_if_it_had_not_been(generator: Generator, tiny_sd3: str) -> None:
     try_out(generator.family, TRIAL)
-    untried = Generator(tiny_sd3, AwmOptions(), "cpu", "float32", max_sequence_length=2)
+    untried = Generator(GeneratorSettings(tiny_sd3, AwmOptions(), ON_CPU, 2))
     (not_finite, images), (_, others) = draw(generator), draw(untried)
     assert not_finite == ""
     assert np.array_equal(images, others)

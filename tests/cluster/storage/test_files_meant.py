@@ -37,8 +37,6 @@ ODD_NAMES = (
         ("./s3:/b", "./s3:/b"),
         ("exp::1", "exp::1"),
         ("12:30", "12:30"),
-        ("~", "/home/me"),
-        ("~/x y/", "/home/me/x y"),
         ("file:///data/run/", "/data/run"),
         ("file:///", "/"),
         ("s3://bucket", "s3://bucket"),
@@ -47,8 +45,7 @@ ODD_NAMES = (
         ("hdfs:///runs/a", "hdfs:///runs/a"),
     ],
 )
-def test_a_place_is_what_the_user_meant(given: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_a_place_is_what_the_user_meant(given: str, meant: str) -> None:
     assert files.resolved(given) == meant
 
 
@@ -60,7 +57,6 @@ def test_a_place_is_what_the_user_meant(given: str, meant: str, monkeypatch: pyt
         *((gap, "a name between its slashes") for gap in ("s3://b//run", "s3://b/runs/../x", "s3://b/./x")),
         *((typo, "two slashes after its colon") for typo in ("s3:/bucket/run", "file:/data/run", "gs:/b")),
         *((host, "it has a host, or is not absolute") for host in ("file://data/run", "file://")),
-        ("~nobody-of-this-name/x", "there is no user 'nobody-of-this-name'"),
         ("runs/\udcff", "it is not text in UTF-8"),
         ("runs/\0", "it is not text in UTF-8"),
     ],

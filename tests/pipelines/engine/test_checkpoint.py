@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from actors.diffusion.sample import noise_of
 from actors.messages import Adapter
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from cluster.storage import documents
 from cluster.storage.files import folders
 from pipelines.data.prompts import load_prompts
@@ -26,6 +27,7 @@ from pipelines.engine.messages import GroupKey, Unit
 from pipelines.recipe.load import load_recipe
 from pipelines.training.groups import Group, draw_request
 from pipelines.training.heldout_plan import HeldoutPlan
+from tests.support.gang import ON_CPU
 from tests.support.runs import lines_of, overrides, train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -195,13 +197,8 @@ def test_diffusers_alone_draws_what_the_run_evaluated(runs, tiny_world, tmp_path
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(place / "adapter")
     heldout = HeldoutPlan(load_prompts(recipe.data.heldout, "data.heldout"), recipe.heldout, STEPS)
-    generator = Generator(
-        recipe.policy.model,
-        recipe.objective,
-        "cpu",
-        "float32",
-        max_sequence_length=recipe.policy.max_sequence_length,
-    )
+    length = recipe.policy.max_sequence_length
+    generator = Generator(GeneratorSettings(recipe.policy.model, recipe.objective, ON_CPU, length))
     adapter = adapter_of(place)
     for number in range(2):
         unit = Unit("heldout", STEPS, number, 0)

@@ -1,160 +1,143 @@
-"""What a resumed run may change: it is recorded, the digest says where, and what cannot change is refused."""
+"""Which keys of a recipe decide its result: each by its whole path and its own mark, never by its last word."""
 
 from __future__ import annotations
 
-import json
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
-from pipelines.recipe.changes import ANEW, FREE, RECORDED, differences, recipe_sha256, refused, within
+from actors.options import Change, Count, Model, Table
+from pipelines.recipe.changes import (
+    DECIDES_NOTHING,
+    differences,
+    evaluated_anew,
+    marks_of,
+    recipe_sha256,
+    recorded,
+    refused,
+)
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
-from tests.support.runs import lines_of, overrides, train
 
-STEPS = 3
-
-
-def digests(out):
-    return [record["digest"] for record in lines_of(out / "metrics.jsonl")]
-
-
-@pytest.fixture(scope="module")
-def run(tiny_world, tmp_path_factory) -> Path:
-    """A run of STEPS steps with a checkpoint of each."""
-    out = tmp_path_factory.mktemp("run") / "run"
-    train(tiny_world, out, *overrides(loop__steps=STEPS, loop__checkpoint_every=1, loop__keep_checkpoints=9))
-    return out
+OF_A_WORKER = {"num_cpus", "num_gpus", "resources", "labels"}
+OF_A_POOL = {"size", "min", "max", *OF_A_WORKER}
+DECIDE_NOTHING = {
+    *(f"{table}.{key}" for table in ("rollout", "reward") for key in OF_A_POOL),
+    *(f"policy.{key}" for key in OF_A_WORKER),
+    "policy.init_adapter", "policy.text_encoders", "rollout.text_encoders", "policy.ranks", "policy.zero_stage",
+    "run.name", "run.notes", "data.train", "data.heldout", "data.caption",
+    "loop.retries", "loop.lost_retries", "loop.max_failures_in_row", "loop.max_groups_in_flight",
+    "loop.max_bytes_in_flight", "loop.checkpoint_every", "loop.keep_checkpoints", "loop.keep_best", "loop.checkpoints",
+}  # fmt: skip
+WATCHING = ("cluster", "samples", "monitor")
 
 
-def longer(**more):
-    return overrides(
-        **{
-            "loop__steps": STEPS + 2,
-            "loop__checkpoint_every": 1,
-            "loop__keep_checkpoints": 9,
-            "policy__learning_rate": 0.005,
-            **more,
-        }
-    )
+def with_value(table: Table, path: list[str], value: Any) -> Table:
+    """The table with another value at a path, unchecked."""
+    name, *rest = path
+    inner = with_value(getattr(table, name), rest, value) if rest else value
+    return table.model_copy(update={name: inner})
 
 
-def place(run, step=STEPS):
-    return str(run / "checkpoints" / f"step-{step:06d}")
+def keys(table: Table, prefix: str = "") -> Iterator[str]:
+    """The path of every key of a recipe."""
+    for name in type(table).model_fields:
+        value = getattr(table, name)
+        yield from keys(value, f"{prefix}{name}.") if isinstance(value, Table) else [f"{prefix}{name}"]
 
 
-@pytest.fixture(scope="module")
-def longer_run(run, tiny_world, tmp_path_factory) -> Path:
-    """The run, trained on for two steps at another learning rate, in a folder of its own."""
-    out = tmp_path_factory.mktemp("longer") / "run"
-    train(tiny_world, out, *longer(), "--resume", place(run))
-    return out
+@pytest.fixture
+def recipe(tiny_world: Path) -> Recipe:
+    return load_recipe(tiny_world)
 
 
-def test_a_longer_run_at_another_learning_rate_says_in_every_record_where_it_changed(run, longer_run):
-    summary = json.loads((longer_run / "summary.json").read_text())
-    changed = {"loop.steps": [STEPS, STEPS + 2], "policy.learning_rate": [0.001, 0.005]}
-    assert summary["status"] == "done"
-    assert summary["changes"] == [{"step": STEPS, "changed": changed}]
-    assert json.loads(Path(place(longer_run, STEPS + 2), "manifest.json").read_text())["changes"] == summary["changes"]
-    (event,) = (event for event in lines_of(longer_run / "events.jsonl") if event["kind"] == "recipe_changed")
-    assert (event["step"], event["changed"]) == (STEPS, changed)
-    assert tomllib.loads((longer_run / "recipe.toml").read_text())["policy"]["learning_rate"] == 0.005
-    assert tomllib.loads((longer_run / event["earlier"]).read_text())["policy"]["learning_rate"] == 0.001
-    metrics = lines_of(longer_run / "metrics.jsonl")
-    assert [record["step"] for record in metrics] == [1, 2, 3, 4, 5]
-    assert metrics[-1]["learning_rate"] == 0.005
-    assert digests(longer_run)[:STEPS] == digests(run)
-    assert summary["heldout"]["after"]["step"] == STEPS + 2
-    report = (longer_run / "report.html").read_text()
-    assert "policy.learning_rate 0.001 → 0.005" in report
-    assert '<line class="mark"' in report
-    assert '<line class="mark"' not in (run / "report.html").read_text()
+def test_every_key_changes_the_hash_unless_it_decides_nothing(recipe: Recipe) -> None:
+    before, free = recipe_sha256(recipe), set()
+    for path in keys(recipe):
+        if recipe_sha256(with_value(recipe, path.split("."), "another value")) == before:
+            free.add(path)
+    assert {path for path in free if not path.startswith(WATCHING)} == DECIDE_NOTHING
+    assert {path for path in keys(recipe) if path.startswith(WATCHING)} <= free
 
 
-def test_a_changed_run_resumes_to_the_digest_that_it_has_and_that_is_not_an_unchanged_ones(
-    run, longer_run, tiny_world, tmp_path
-):
-    train(tiny_world, tmp_path / "again", *longer(), "--resume", place(longer_run, STEPS + 1))
-    assert digests(tmp_path / "again") == digests(longer_run)
-    train(tiny_world, tmp_path / "whole", *longer(policy__learning_rate=0.001))
-    assert digests(tmp_path / "whole")[:STEPS] == digests(run)
-    assert digests(tmp_path / "whole")[STEPS] != digests(longer_run)[STEPS]
+def test_a_key_without_a_mark_cannot_change(recipe: Recipe) -> None:
+    for path in keys(recipe):
+        changed = differences(recipe, with_value(recipe, path.split("."), "another value"))
+        assert set(changed) == {path}
+        assert bool(refused(changed, recipe)) == (not marks_of(path, recipe))
 
 
-def test_other_held_out_prompts_are_evaluated_from_the_base_on(run, tiny_world, tmp_path):
-    other = tmp_path / "other.jsonl"
-    other.write_text(
-        json.dumps({"id": "new", "caption": "two red photo", "category": "new", "colour": "red"}) + "\n",
-        encoding="utf-8",
-    )
-    options = longer(data__heldout=other, heldout__images_per_category=2)
-    summary = train(tiny_world, tmp_path / "run", *options, "--resume", place(run, 2))
-    records = lines_of(tmp_path / "run" / "heldout.jsonl")
-    assert [(record["tag"], record["step"]) for record in records if record["guidance"] == 1.0] == [
-        ("before", 0), ("during", 2), ("during", 4), ("after", 5),
-    ]  # fmt: skip
-    assert all(set(record["by_category"]) == {"new"} for record in records)
-    assert set(summary["heldout"]["before"]["by_category"]) == {"new"}
-    earlier = lines_of(tmp_path / "run" / "heldout-until-000002.jsonl")
-    assert {name for record in earlier for name in record["by_category"]} == {"triangle", "cross"}
-    changed = summary["changes"][0]["changed"]
-    assert changed["data.heldout"][1].startswith(str(other))
-    assert changed["heldout.images_per_category"] == [4, 2]
+def test_what_changes_the_result_and_is_allowed_is_recorded(recipe: Recipe) -> None:
+    other = load_recipe_with(recipe, loop__steps=99, policy__learning_rate=0.5, policy__ranks=2, run__name="b")
+    changed = differences(recipe, other)
+    assert set(changed) == {"loop.steps", "policy.learning_rate", "policy.ranks", "run.name"}
+    assert set(recorded(changed, other)) == {"loop.steps", "policy.learning_rate"}
+    assert not evaluated_anew(changed, other)
+    assert evaluated_anew(differences(recipe, load_recipe_with(recipe, heldout__chunk=1)), recipe)
 
 
-def test_the_same_prompts_from_another_place_are_no_change(run, tiny_world, tmp_path):
-    for name in ("train", "heldout"):
-        (tmp_path / f"{name}.jsonl").write_bytes((tiny_world.parent / f"{name}.jsonl").read_bytes())
-    options = overrides(
-        loop__steps=STEPS, data__train=tmp_path / "train.jsonl", data__heldout=tmp_path / "heldout.jsonl"
-    )
-    summary = train(tiny_world, tmp_path / "run", *options, "--resume", place(run, 2))
-    assert summary["changes"] == []
-    assert digests(tmp_path / "run") == digests(run)
+def load_recipe_with(recipe: Recipe, **values: Any) -> Recipe:
+    for path, value in values.items():
+        recipe = with_value(recipe, path.split("__"), value)
+    return recipe
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"policy__lora_rank": 8}, "policy.lora_rank = 8 (the checkpoint has 4)"),
-        ({"rollout__group_size": 8}, "rollout.group_size = 8 (the checkpoint has 4)"),
-        ({"objective__type": "nft"}, "objective.type = 'nft' (the checkpoint has 'awm')"),
-        ({"reward__transform": "exp"}, "reward.transform = 'exp' (the checkpoint has 'none')"),
-        ({"loop__steps": 2}, "loop.steps = 2, but the checkpoint is of step 3"),
-    ],
-)
-def test_what_a_run_cannot_change_is_refused_with_its_table_and_both_values(
-    run, tiny_world, tmp_path, capsys, change, message
-):
-    train(tiny_world, tmp_path / "run", *overrides(**{"loop__steps": STEPS, **change}), "--resume", place(run), code=2)
-    assert message in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "run").exists()
+class Objective(Table):
+    """Options with the names of a pool's keys."""
+
+    min: float = 0.0
+    labels: dict[str, str] = Field(default_factory=dict)
+    model: Model = "owner/name"
 
 
-def test_every_key_of_the_recipe_that_is_named_exists():
-    known = set(_paths(Recipe))
-    for named in FREE + ANEW + RECORDED:
-        assert named in known
+class Pool(Table):
+    min: Annotated[Count, Change.FREE] = 1
+    labels: Annotated[dict[str, str], Change.FREE] = Field(default_factory=dict)
 
 
-def test_keys_are_known_by_their_whole_path_and_not_by_their_last_word(tiny_world):
-    assert within("rollout.min", FREE)
-    assert not within("objective.min", FREE)
-    assert not within("rollout.minimum", FREE)
-    recipe = load_recipe(tiny_world)
-    same = load_recipe(
-        tiny_world, ["rollout.max=4", "cluster.heartbeat_s=1.0", "policy.ranks=2", "policy.zero_stage=1"]
-    )
-    assert recipe_sha256(same) == recipe_sha256(recipe)
-    other = load_recipe(tiny_world, ["data.mix={circle=1,square=1}", "objective.kl_reference=0.5"])
-    assert recipe_sha256(other) != recipe_sha256(recipe)
-    assert set(refused(differences(recipe, other))) == {"data.mix.circle", "data.mix.square", "objective.kl_reference"}
+class Small(Table):
+    pool: Pool = Pool()
+    objective: Objective = Objective()
+    watch: Annotated[Objective, Change.FREE] = Objective()
 
 
-def _paths(model, prefix=""):
-    for name, field in model.model_fields.items():
-        yield f"{prefix}{name}"
-        if hasattr(field.annotation, "model_fields"):
-            yield from _paths(field.annotation, f"{prefix}{name}.")
+def test_two_keys_of_one_name_in_different_tables_are_told_apart() -> None:
+    small = Small()
+    for name, value in (("min", 5), ("labels", {"room": "a"})):
+        assert recipe_sha256(load_recipe_with(small, **{f"pool__{name}": value})) == recipe_sha256(small)
+        assert recipe_sha256(load_recipe_with(small, **{f"watch__{name}": value})) == recipe_sha256(small)
+        other = load_recipe_with(small, **{f"objective__{name}": value})
+        assert recipe_sha256(other) != recipe_sha256(small)
+        assert len(refused(differences(small, other), other)) == 1
+
+
+def test_a_tables_mark_holds_for_all_that_is_in_it() -> None:
+    assert marks_of("watch.labels.room", Small()) == {Change.FREE}
+    assert marks_of("objective.labels.room", Small()) == set()
+    assert marks_of("pool.nowhere", Small()) == set()
+
+
+def test_neither_the_order_of_the_fields_nor_an_option_without_a_value_is_in_the_hash() -> None:
+    class Reordered(Table):
+        objective: Objective = Objective()
+        pool: Pool = Pool()
+        later: int | None = None
+
+    assert recipe_sha256(Reordered()) == recipe_sha256(Small())
+
+
+def test_a_model_of_the_repository_is_the_same_by_any_path_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = Small(objective=Objective(model="toy/models/image"))
+    monkeypatch.chdir(tmp_path)
+    there = Small(objective=Objective(model="toy/models/image"))
+    assert recipe_sha256(here) == recipe_sha256(there)
+    assert differences(here, there) == {}
+
+
+def test_the_marks_of_the_hash_are_those_that_decide_nothing() -> None:
+    assert {mark for mark in Change if mark not in DECIDES_NOTHING} == {Change.RECORDED, Change.EVALUATED}

@@ -61,14 +61,15 @@ def test_a_worker_that_shares_a_gpu_keeps_to_its_share_of_the_memory(
 
 
 def test_workers_that_are_one_process_have_the_whole_gpu_together(specs: dict[str, PoolSpec]) -> None:
-    shares = {name: in_one_process(spec).kwargs.get("gpu_share") for name, spec in specs.items()}
-    assert shares == {"rollout": 1.0, "reward": 1.0, "policy": 1.0, "storage": None}
+    shares = {pool: in_one_process(specs[pool]).kwargs["process"].gpu_share for pool in SHARES}
+    assert shares == dict.fromkeys(SHARES, 1.0)
+    assert in_one_process(specs["storage"]) == specs["storage"]
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_every_worker_is_told_whether_its_bits_must_be_the_same_again(tiny_world: Path, wanted: bool) -> None:
     told = [
-        spec.kwargs["deterministic"]
+        spec.kwargs["process"].deterministic
         for spec in pool_specs(load_recipe(tiny_world, [f"run.deterministic={str(wanted).lower()}"]))
         if spec.name in SHARES
     ]

@@ -16,8 +16,10 @@ from actors.diffusion import family as diffusion
 from actors.diffusion import lora
 from actors.messages import Adapter, DrawPart, DrawReport, DrawRequest, Prompt, sha256_of
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import Learner, LearnerSettings, load_model
+from actors.policy.learner import Learner, load_model
+from actors.policy.options import LearnerSettings
 from actors.rollout.generate import Generator
+from actors.rollout.options import GeneratorSettings
 from pipelines.engine.messages import GroupKey
 from pipelines.preflight.memory import architectures
 from pipelines.preflight.memory.estimate import (
@@ -46,7 +48,7 @@ from pipelines.preflight.memory.models import Part, image_model, judge
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.training.groups import Chunk, Group, update_shares
-from tests.support.gang import samples, settings
+from tests.support.gang import ON_CPU, samples, settings
 from tests.support.live_bytes import LiveBytes, fake
 
 RECIPES = Path(__file__).resolve().parents[4] / "recipes"
@@ -87,9 +89,8 @@ def test_parked_encoders_stay_on_the_host_and_come_to_encode() -> None:
     assert parked["policy"].loading == kept["policy"].loading
 
 
-def learner_of(made: dict[str, Any]) -> Learner:
+def learner_of(learner: LearnerSettings) -> Learner:
     """One rank of plain torch."""
-    learner = LearnerSettings(**made)
     family = load_model(learner)
     return Learner(learner, family, TorchEngine(family.transformer, learner.policy))
 
@@ -174,7 +175,7 @@ def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
 def test_an_image_in_the_object_store_is_what_a_draw_returns(tiny_world: Path, objective: str) -> None:
     recipe = load_recipe(tiny_world, [f"objective={objective}"])
     shape = shape_of(of(recipe).image, recipe.policy.max_sequence_length)
-    generator = Generator(recipe.policy.model, recipe.objective, "cpu", "float32", max_sequence_length=2)
+    generator = Generator(GeneratorSettings(recipe.policy.model, recipe.objective, ON_CPU, 2))
     adapter = zero_adapter(generator)
     request = DrawRequest(
         "train", 1, (DrawPart(0, 0, "a red circle", (1, 2), (3, 4)),), 0, adapter.sha256, 4, 1.0, 32, 32
