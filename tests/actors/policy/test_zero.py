@@ -60,7 +60,7 @@ def assert_continues_alike(first: Ranks, second: Ranks, step: int) -> None:
 )
 def test_every_stage_trains_as_plain_torch(gangs, tiny_sd3, expected, ranks, stage, activation_checkpointing):
     gang, (figures, state) = gangs[ranks], expected
-    policy = {"ranks": ranks, "zero_stage": stage, "activation_checkpointing": activation_checkpointing}
+    policy = {"zero_stage": stage, "activation_checkpointing": activation_checkpointing}
     gang.start(settings(tiny_sd3, max_grad_norm=CLIP, **policy))
     for step, counts in enumerate(SHARES[ranks], start=1):
         of_ranks = gang.update(step, counts)
