@@ -32,7 +32,6 @@ from cluster.executors.on_ray import RayExecutor
 from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import Executor, Outcome, PoolSpec
 from pipelines.data.prompts import PromptList, PromptOrder
-from pipelines.engine.driver import Driver
 from pipelines.monitoring.terminal import Display
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
@@ -40,6 +39,7 @@ from pipelines.recipe.load import dump_recipe, parse_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
 from pipelines.training.heldout_plan import HeldoutPlan
+from pipelines.training.work import driver_of
 
 CHUNK = 2  # images per score
 SHORT = 0.4  # what the stages that do not limit a run take, relative to the one that does
@@ -167,10 +167,9 @@ class Meter:
         for outcome in outcomes:
             method, what = outcome.key.method, outcome.key.about
             if method in ("draw", "score"):
-                units = what if method == "draw" else (what,)
-                for unit in units:
+                for unit in what:
                     group = (unit.step, unit.group)
-                    self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share / len(units)
+                    self.group_seconds[group] = self.group_seconds.get(group, 0.0) + share / len(what)
             elif method in ("update", "export"):
                 self.update_seconds[what] = self.update_seconds.get(what, 0.0) + share
 
@@ -204,7 +203,7 @@ def measure(scenario: Scenario, virtual: bool) -> dict[str, Any]:
             run = RunFolder.create(Path(folder) / "run", dump_recipe(recipe))
             watchers = Watchers(Display(scenario.steps, "bench", Console(quiet=True)))
             heldout = HeldoutPlan((), recipe.heldout, scenario.steps)
-            Driver(recipe, order, heldout, meter, run, watchers, f"{folder}/checkpoints").run(None)
+            driver_of(recipe, order, heldout, meter, run, watchers, f"{folder}/checkpoints").run(None)
             cpu, seconds = time.process_time() - cpu_began, time.perf_counter() - began
         finally:
             executor.close()

@@ -118,10 +118,10 @@ pipeline = {opening}
 |---|---|
 | base model | {recipe.policy.model} |
 | step | {manifest.step} of {recipe.loop.steps} |
-| images trained on | {manifest.images} |
+| images trained on | {manifest.work["images"]} |
 | LoRA | rank {recipe.policy.lora_rank}, alpha {recipe.policy.lora_alpha:g}, {recipe.policy.lora_targets} |
 | digest | {manifest.digest} |
-| adapter, sha256 | {manifest.adapters.get(str(manifest.step), "")} |
+| adapter, sha256 | {manifest.work["adapters"].get(str(manifest.step), "")} |
 | packages | {", ".join(f"{name} {version}" for name, version in manifest.packages.items())} |
 
 The recipe:

@@ -23,7 +23,7 @@ from cluster import speaking
 from cluster.placement.fit import PlacementError
 from cluster.stops import STOPPED, nothing, stops
 from cluster.tasks import WorkerMistakeError, WorkerStartError
-from pipelines.engine.checkpoint import Found, changes_since
+from pipelines.engine.checkpoint import Found
 from pipelines.engine.driver import Driver
 from pipelines.engine.recovery import report_damage
 from pipelines.monitoring.monitors import check_monitors, monitors
@@ -41,9 +41,10 @@ from pipelines.run_folder.location import RunLocation, check_writable
 from pipelines.run_folder.provenance import provenance
 from pipelines.run_folder.roster import Roster
 from pipelines.submitting.package import check_out_of_job, in_job
-from pipelines.training.beginning import choose_checkpoint, leases, load_data, open_folder, out_of
+from pipelines.training.beginning import changes_since, choose_checkpoint, leases, load_data, open_folder, out_of
 from pipelines.training.ending import STOPPED_AT_THE_START, nothing_done, stopped_at_the_start, write_summary
 from pipelines.training.pools import MakePools, make_executor, pool_specs
+from pipelines.training.work import TrainWork, driver_of
 
 
 def program(pools: MakePools) -> Callable[..., int]:
@@ -100,7 +101,7 @@ def train(options: argparse.Namespace, pools: MakePools, console: Console) -> in
                 with Watchers(display, *chosen, event=folder.event) as watchers:
                     place.watch(watchers.note)
                     report_damage(folder, watchers.note, problems)
-                    driver = Driver(
+                    driver = driver_of(
                         recipe, order, heldout, executor, folder, watchers, root, inputs, place.final, held, roster
                     )
                     status = run(driver, found, folder)
@@ -115,7 +116,7 @@ def train(options: argparse.Namespace, pools: MakePools, console: Console) -> in
     return {"done": 0, "stopped": STOPPED, STOPPED_AT_THE_START: STOPPED}.get(status, 1)
 
 
-def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
+def run(driver: Driver[TrainWork], found: Found | None, folder: RunFolder) -> str:
     """Drives the run to its end; whatever the end, the folder says how it ended and what was reached."""
     folder.state("running")
     if found:
@@ -131,7 +132,7 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     except RunFailed as error:
         status = "failed"
         folder.event(events.RunFailed(message=str(error)))
-        driver.watchers.note(f"the run failed: {error}")
+        driver.note(f"the run failed: {error}")
     except PlaceTaken:
         ours = False
         raise
@@ -146,11 +147,11 @@ def run(driver: Driver, found: Found | None, folder: RunFolder) -> str:
     return status
 
 
-def stop(driver: Driver) -> None:
+def stop(driver: Driver[TrainWork]) -> None:
     """The first request stops the run cleanly, the second at once."""
-    if driver.stopping:
+    if driver.control.stopping:
         raise KeyboardInterrupt
-    driver.stop()
+    driver.control.stop()
 
 
 def show_end(status: str, place: RunLocation, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:

@@ -85,3 +85,17 @@ def test_tests_and_benchmarks_share_tests_support_alone() -> None:
     assert [found for found in foreign if not found[1].startswith("tests.support.")] == []
     of_bench = [file for file, module in imported("tests") if module.startswith("bench.")]
     assert [file for file in of_bench if not file.startswith("tests/bench/") and file not in OF_BENCH] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "pipelines/engine").glob("*.py")), ids=lambda file: file.name)
+def test_the_engine_knows_no_program(file: Path) -> None:
+    """What is peculiar to one is its `Work`: the engine has none of its words, nor imports any of its actors."""
+    if file.name == "loop.py":
+        pytest.skip("its stages are still those of one program")
+    text = file.read_text().lower()
+    assert [word for word in ("reward", "image", "latents", "caption") if word in text] == []
+    assert "from actors" not in text
+
+
+def test_the_driver_can_be_read_at_once() -> None:
+    assert len((ROOT / "pipelines/engine/driver.py").read_text().splitlines()) <= 220

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 
-from pipelines.engine.messages import GroupKey
+from pipelines.engine.messages import HELDOUT, GroupKey
 
 
 class Evaluations:
@@ -37,7 +37,7 @@ class Evaluations:
         sizes = self._sizes[version]
         self._unsettled[version] = sum(sizes)
         for first, last in pairwise(accumulate(sizes, initial=0)):
-            self.waiting.append(tuple(GroupKey("heldout", version, group) for group in range(first, last)))
+            self.waiting.append(tuple(GroupKey(HELDOUT, version, group) for group in range(first, last)))
         return self._is_over(version)
 
     def settled(self, version: int) -> bool:

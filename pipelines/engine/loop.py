@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from pipelines.engine.evaluations import Evaluations
 from pipelines.engine.groups import Failures, OpenGroup, Stage
 from pipelines.engine.messages import (
+    HELDOUT,
+    TRAIN,
     Abort,
+    Ask,
     Decision,
-    Draw,
-    Drawn,
-    Evaluated,
+    Done,
     Event,
     Failed,
     GroupKey,
@@ -27,8 +28,8 @@ from pipelines.engine.messages import (
     Progress,
     Quarantined,
     Released,
-    Score,
-    Scored,
+    Settled,
+    Swept,
     Train,
     Trained,
     Unit,
@@ -65,15 +66,18 @@ class Loop:
 
     # -- what the driver calls
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Those that units pass."""
+        return (ROLLOUT, REWARD)
+
     def handle(self, event: Event) -> None:
         """Take note of what happened. Events after an abort are ignored."""
         if self._aborted:
             return
         match event:
-            case Drawn(unit, num_bytes):
-                self._drawn(unit, num_bytes)
-            case Scored(unit):
-                self._scored(unit)
+            case Done(unit, pool, num_bytes):
+                self._drawn(unit, num_bytes) if pool == ROLLOUT else self._scored(unit)
             case Failed():
                 self._failed(event)
             case Trained(step):
@@ -111,16 +115,14 @@ class Loop:
         heldout = self._evaluations.num_waiting * self.plan.heldout_chunks_per_group
         return Progress(
             version=self.version,
-            waiting_to_draw=count[Stage.TO_DRAW] + unopened + heldout,
-            drawing=count[Stage.DRAWING],
-            waiting_to_score=count[Stage.TO_SCORE],
-            scoring=count[Stage.SCORING],
+            waiting={ROLLOUT: count[Stage.TO_DRAW] + unopened + heldout, REWARD: count[Stage.TO_SCORE]},
+            busy={ROLLOUT: count[Stage.DRAWING], REWARD: count[Stage.SCORING]},
             training=self._training is not None,
             groups_in_flight=len(self._groups),
             bytes_in_flight=self._bytes,
             admission_paused=self._paused,
             quarantined=self._num_quarantined,
-            evaluating=self._evaluations.oldest(),
+            sweep=self._evaluations.oldest(),
         )
 
     # -- decisions
@@ -134,24 +136,25 @@ class Loop:
             self._training = Train(step, keys, tuple(self._groups[key].version for key in keys))
             yield self._training
 
-    def _decide_scores(self, free: int) -> Iterator[Score]:
+    def _decide_scores(self, free: int) -> Iterator[Ask]:
         while free > 0 and (unit := self._pop(self._to_score, Stage.TO_SCORE)):
             self._move(unit, Stage.SCORING)
-            yield Score(unit, self._avoid(unit))
+            yield Ask(REWARD, (unit,), (unit,), self._groups[unit.key].version, self._avoid(unit))
             free -= 1
 
-    def _decide_draws(self, free: int) -> Iterator[Draw]:
+    def _decide_draws(self, free: int) -> Iterator[Ask]:
         while free > 0 and (unit := self._pop(self._to_draw, Stage.TO_DRAW) or self._open_next()):
             batch = self._batch_of(unit)
             wanted = tuple(each for each in batch if self._stage_of(each) is Stage.TO_DRAW)
             for each in wanted:
                 self._move(each, Stage.DRAWING)
-            yield Draw(batch, wanted, self._groups[unit.key].version, frozenset().union(*map(self._avoid, wanted)))
+            avoid = frozenset().union(*map(self._avoid, wanted))
+            yield Ask(ROLLOUT, batch, wanted, self._groups[unit.key].version, avoid)
             free -= 1
 
     def _batch_of(self, unit: Unit) -> tuple[Unit, ...]:
         """The chunks that are drawn with this one, it among them."""
-        return tuple(Unit(key.purpose, key.step, key.group, unit.chunk) for key in self._groups[unit.key].together)
+        return tuple(Unit(key.stream, key.step, key.group, unit.chunk) for key in self._groups[unit.key].together)
 
     def _stage_of(self, unit: Unit) -> Stage | None:
         """How far a chunk is; None once its group is released."""
@@ -201,7 +204,7 @@ class Loop:
         step, first = divmod(self._opened, self.plan.groups_per_step)
         size = self.plan.groups_per_task
         last = min((first // size + 1) * size, self.plan.groups_per_step, first + self._window() - self._opened)
-        return tuple(GroupKey("train", step + 1, group) for group in range(first, last))
+        return tuple(GroupKey(TRAIN, step + 1, group) for group in range(first, last))
 
     def _has_room(self, num_groups: int, chunks: int) -> bool:
         """Room for so many more groups; chunks that are not drawn yet count as large as the largest one seen."""
@@ -216,7 +219,7 @@ class Loop:
             self._stage_counts[Stage.TO_DRAW] += chunks
             self._bytes += chunks * self._largest_chunk
             for chunk in range(chunks):
-                self._push(self._to_draw, Unit(key.purpose, key.step, key.group, chunk))
+                self._push(self._to_draw, Unit(key.stream, key.step, key.group, chunk))
         return self._pop(self._to_draw, Stage.TO_DRAW)
 
     # -- events
@@ -274,16 +277,18 @@ class Loop:
 
     def _start_evaluation(self, version: int) -> None:
         if self._evaluations.begin(version):
-            self._notices.append(Evaluated(version))
+            self._notices.append(Swept(HELDOUT, version))
 
     def _settle(self, group: OpenGroup) -> None:
         """The group is complete or quarantined: count it where it is waited for."""
         key = group.key
-        if key.purpose == "heldout":
+        if group.complete:
+            self._notices.append(Settled(key))
+        if key.stream == HELDOUT:
             if group.complete:
                 self._release(group)
             if self._evaluations.settled(key.step):
-                self._notices.append(Evaluated(key.step))
+                self._notices.append(Swept(HELDOUT, key.step))
         else:
             self._order.settled(key, group.version, group.complete)
             self._finished += group.quarantined
@@ -293,10 +298,10 @@ class Loop:
         key = group.key
         group.quarantined = True
         self._num_quarantined += 1
-        self._notices.append(Quarantined(key.purpose, key.step, key.group, event.cause, event.message, tries))
+        self._notices.append(Quarantined(key, event.cause, event.message, tries))
         for chunk, stage in enumerate(group.stages):
             if stage not in (Stage.DRAWING, Stage.SCORING):
-                self._move(Unit(key.purpose, key.step, key.group, chunk), Stage.DROPPED)
+                self._move(Unit(key.stream, key.step, key.group, chunk), Stage.DROPPED)
         self._settle(group)
         self._drop(group, unit)
         if self._failures_in_row > self.plan.max_failures_in_row:
@@ -317,11 +322,10 @@ class Loop:
             self._release(group)
 
     def _release(self, group: OpenGroup) -> None:
-        key = group.key
-        del self._groups[key]
+        del self._groups[group.key]
         self._bytes -= sum(group.bytes)
         self._stage_counts.subtract(group.stages)
-        self._notices.append(Released(key.purpose, key.step, key.group))
+        self._notices.append(Released(group.key))
 
     def _abort(self, reason: str) -> None:
         self._aborted = True
@@ -341,7 +345,7 @@ class Loop:
         stages[unit.chunk] = stage
 
     def _push(self, heap: list[tuple[tuple, Unit]], unit: Unit) -> None:
-        heapq.heappush(heap, ((unit.step, unit.group, unit.chunk, unit.purpose), unit))
+        heapq.heappush(heap, ((unit.step, unit.group, unit.chunk, unit.stream), unit))
 
     def _pop(self, heap: list[tuple[tuple, Unit]], stage: Stage) -> Unit | None:
         """The first unit of a heap; those of groups that were quarantined meanwhile are passed over."""

@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Purpose = Literal["train", "heldout"]
+TRAIN, HELDOUT = "train", "heldout"  # the streams
 
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """The images of one prompt in one step; for `heldout`, `step` is the policy version that is evaluated."""
+    """Units of a stream that belong together in one step; in a sweep, `step` is the policy version that it is for."""
 
-    purpose: Purpose
+    stream: str
     step: int
     group: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A chunk of a group."""
+    """A chunk of a group: what one task at a stage is about."""
 
-    purpose: Purpose
+    stream: str
     step: int
     group: int
     chunk: int
 
     @property
     def key(self) -> GroupKey:
-        return GroupKey(self.purpose, self.step, self.group)
+        return GroupKey(self.stream, self.step, self.group)
 
 
 @dataclass(frozen=True)
@@ -62,25 +62,20 @@ class LoopPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """The chunk's images exist, and its payloads take `num_bytes`."""
+class Done:
+    """A worker of the pool has done its part for the unit, and what it made takes `num_bytes`."""
 
     unit: Unit
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The chunk has its rewards."""
-
-    unit: Unit
+    pool: str
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The unit's draw or score failed. `retry=False`: its own input is at fault for good (a NaN reward)."""
+    """The unit failed at the pool. `retry=False`: its own input is at fault for good (a figure that is not finite)."""
 
     unit: Unit
+    pool: str
     worker: str
     cause: str
     message: str
@@ -94,28 +89,26 @@ class Trained:
     step: int
 
 
-Event = Drawn | Scored | Failed | Trained
+Event = Done | Failed | Trained
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Draw the batch by this policy version, on none of the workers in `avoid` if there is another; take `wanted` of it.
+class Ask:
+    """Ask the pool to work on the batch for this policy version, on none of the workers in `avoid` if there is another.
 
-    A chunk is always drawn in the same batch, whatever became of the others, so that its bits are the same.
+    Take `wanted` of what it makes: a unit is always made in the same batch, whatever became of the others, so that its bits are the same.
     """
 
+    pool: str
     batch: tuple[Unit, ...]
     wanted: tuple[Unit, ...]
     version: int
     avoid: frozenset[str] = frozenset()
 
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Score the drawn chunk."""
-
-    unit: Unit
-    avoid: frozenset[str] = frozenset()
+    @property
+    def unit(self) -> Unit:
+        """The first of the batch; the only one, but where groups are made together."""
+        return self.batch[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +121,25 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """All held-out groups of this version are scored or quarantined."""
+class Settled:
+    """A group has passed all stages of its stream."""
 
+    key: GroupKey
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """All groups of a sweep, those of a stream that are due at this policy version, are settled or quarantined."""
+
+    stream: str
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A group is given up: it is neither trained on nor scored. `tries`: of the chunk that failed last."""
+    """A group is given up, and left out of what follows. `tries`: of the chunk that failed last."""
 
-    purpose: Purpose
-    step: int
-    group: int
+    key: GroupKey
     cause: str
     message: str
     tries: int
@@ -148,11 +147,9 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Nothing needs this group's payloads any more. Given exactly once for each group that was drawn."""
+    """Nothing needs this group's payloads any more. Given exactly once for each group that was begun."""
 
-    purpose: Purpose
-    step: int
-    group: int
+    key: GroupKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,23 +159,23 @@ class Abort:
     reason: str
 
 
-Decision = Draw | Score | Train | Evaluated | Quarantined | Released | Abort
+Notice = Settled | Swept | Quarantined | Released
+Decision = Ask | Train | Abort | Notice
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A snapshot for display and scaling: chunks per stage, what is held, and whether admission holds draws back."""
+    """A snapshot for display and scaling: units per pool, what is held, and whether admission holds new groups back.
+
+    waiting, busy: units by pool. sweep: the oldest one under way: its version, groups settled, groups.
+    """
 
     version: int
-    waiting_to_draw: int
-    drawing: int
-    waiting_to_score: int
-    scoring: int
+    waiting: Mapping[str, int]
+    busy: Mapping[str, int]
     training: bool
     groups_in_flight: int
     bytes_in_flight: int
     admission_paused: bool
     quarantined: int
-    evaluating: tuple[int, int, int] | None = (
-        None  # the oldest evaluation under way: its version, groups settled, groups
-    )
+    sweep: tuple[int, int, int] | None = None

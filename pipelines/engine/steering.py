@@ -3,71 +3,62 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cluster.control.autoscale import Autoscaler, AutoscaleSettings, Limits, Load
 from cluster.placement.fit import PlacementError
-from cluster.tasks import Command, Executor, PoolStatus
-from pipelines.engine.deadlines import Deadlines
+from cluster.tasks import Command, PoolStatus
 from pipelines.engine.messages import Progress
+from pipelines.engine.tickets import Tickets
+from pipelines.engine.work import Work
 from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.errors import RunFailed
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.tables import Autoscale
 from pipelines.run_folder.events import MixedGpus, Scaled, ScaleRefused
 from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.records import StepRecord
 from pipelines.run_folder.roster import Roster
-from pipelines.training.step_log import StepLog
 
 AUTOSCALE_EVERY_S = 1.0
-TASK_KINDS = {"rollout": "draw train", "reward": "score train"}
 
 
 class Control:
-    """The executor's ear for commands, and the hand that scales its pools. `stop` is what to do when asked to end."""
+    """The executor's ear for commands, and the hand that scales its pools. `stopping`: somebody has asked the run to end."""
 
     def __init__(
         self,
-        recipe: Recipe,
-        executor: Executor,
+        name: str,
+        work: Work,
+        tickets: Tickets,
         folder: RunFolder,
-        log: StepLog,
         watchers: Watchers,
         roster: Roster,
-        stop: Callable[[], None],
+        autoscale: Autoscale,
     ) -> None:
-        self.recipe, self.executor, self.folder, self.log = recipe, executor, folder, log
-        self.watchers, self.roster, self.stop = watchers, roster, stop
+        self.name, self.work, self.tickets, self.executor = name, work, tickets, tickets.executor
+        self.folder, self.watchers, self.roster = folder, watchers, roster
+        self.stopping = False
         self._told_problem = False
-        self._pools = {"rollout": recipe.rollout, "reward": recipe.reward}
-        settings = recipe.cluster.autoscale
-        limits = {name: Limits(pool.min, pool.max) for name, pool in self._pools.items()}
-        self._autoscaler = (
-            Autoscaler(
-                limits,
-                AutoscaleSettings(
-                    queue_s=settings.queue_s,
-                    grow_after_s=settings.grow_after_s,
-                    shrink_after_s=settings.shrink_after_s,
-                ),
-            )
-            if settings.enabled
-            else None
-        )
+        self._autoscaler = _autoscaler(work, autoscale) if autoscale.enabled else None
         self._advise_at = 0.0
 
-    def tick(self, progress: Progress, pools: Mapping[str, PoolStatus], deadlines: Deadlines, stopping: bool) -> None:
+    def stop(self) -> None:
+        """Asks the run to end: no new work; the update in flight finishes and a checkpoint is written."""
+        self.stopping = True
+        self.watchers.note("stopping: finishing the update and writing a checkpoint; Ctrl-C again ends at once")
+
+    def tick(self, progress: Progress) -> None:
         """Meets new workers, shows and publishes the status, carries out what was asked for, and scales. Raises RunFailed."""
+        pools = self.executor.status()
         self.greet()
-        status = self.status(progress, pools, stopping)
+        status = self.status(progress, pools)
         self.watchers.status(status)
         for command in self.executor.exchange(status):
             self.executor.answer(command.id, self.obey(command))
         now = time.monotonic()
         if self._autoscaler and now >= self._advise_at:
             self._advise_at = now + AUTOSCALE_EVERY_S
-            for pool, size in self._autoscaler.advise(now, self._loads(progress, pools, deadlines)).items():
+            for pool, size in self._autoscaler.advise(now, self._loads(progress, pools)).items():
                 self.scale(pool, size, by="autoscaler")
 
     def greet(self) -> None:
@@ -83,37 +74,22 @@ class Control:
             raise RunFailed(self.roster.problem)
         self.watchers.note(f"warning: {self.roster.problem}")
 
-    def status(self, progress: Progress, pools: Mapping[str, PoolStatus], stopping: bool) -> dict[str, Any]:
+    def status(self, progress: Progress, pools: Mapping[str, PoolStatus]) -> dict[str, Any]:
         """The run as it is now: for `python -m cluster status`, and for who watches it."""
-        log = self.log
-        last = log.last or StepRecord(step=0)
+        health, busy = self.tickets.health, self.work.busy_share()
         return {
-            "run": self.recipe.run.name or self.folder.path.name,
-            "state": "stopping" if stopping else "running",
+            "run": self.name,
+            "state": "stopping" if self.stopping else "running",
             "time": time.time(),
-            "step": log.step,
-            "steps": self.recipe.loop.steps,
+            **self.work.status(progress),
             "policy_version": progress.version,
-            "images_per_s": last.images_per_s,
-            "reward_mean": last.reward_mean,
-            "seconds": log.seconds(),
-            "images": log.images,
-            "quarantined": log.quarantined,
-            "retries": dict(log.retries),
-            "policy_restarts": log.policy_restarts,
+            "retries": dict(health.retries),
+            "policy_restarts": health.gang_losses,
             "groups_in_flight": progress.groups_in_flight,
             "bytes_in_flight": progress.bytes_in_flight,
             "admission_paused": progress.admission_paused,
-            "stages": {
-                "draw": {"waiting": progress.waiting_to_draw, "in_flight": progress.drawing},
-                "score": {"waiting": progress.waiting_to_score, "in_flight": progress.scoring},
-                "update": {"in_flight": int(progress.training)},
-            },
-            "checkpoint": {"age_s": log.checkpoint_age(), **log.checkpoint},
-            "evaluating": dict(zip(("step", "settled", "groups"), progress.evaluating, strict=True))
-            if progress.evaluating
-            else None,
-            "pools": {name: self._shown(name, status, last.busy.get(name, 0.0)) for name, status in pools.items()},
+            "checkpoint": {"age_s": health.checkpoint_age(), **health.checkpoint},
+            "pools": {name: self._shown(name, status, busy.get(name, 0.0)) for name, status in pools.items()},
         }
 
     def obey(self, command: Command) -> str:
@@ -126,8 +102,8 @@ class Control:
     def scale(self, pool: str, size: int, by: str) -> str:
         """Gives a pool another size, within its limits and the cluster's; says what came of it."""
         try:
-            if pool not in self._pools:
-                raise ValueError(f"{pool} is no pool that scales; {' and '.join(self._pools)} are")
+            if pool not in self.work.elastic:
+                raise ValueError(f"{pool} is no pool that scales; {' and '.join(self.work.elastic)} are")
             before = self.executor.status()[pool].wanted
             if size == before:
                 return f"{pool} has {size} workers already"
@@ -140,7 +116,7 @@ class Control:
         return f"{pool}: {before} -> {size} workers"
 
     def _shown(self, name: str, status: PoolStatus, busy_share: float) -> dict[str, Any]:
-        limits = self._pools.get(name)
+        limits = self.work.elastic.get(name)
         return {
             "wanted": status.wanted,
             "ready": status.ready,
@@ -155,11 +131,21 @@ class Control:
             "elastic": limits is not None,
         }
 
-    def _loads(self, progress: Progress, pools: Mapping[str, PoolStatus], deadlines: Deadlines) -> dict[str, Load]:
-        waiting = {"rollout": progress.waiting_to_draw, "reward": progress.waiting_to_score}
+    def _loads(self, progress: Progress, pools: Mapping[str, PoolStatus]) -> dict[str, Load]:
         return {
             name: Load(
-                waiting[name], pools[name].busy, pools[name].ready, pools[name].wanted, deadlines.mean(TASK_KINDS[name])
+                progress.waiting[name],
+                pools[name].busy,
+                pools[name].ready,
+                pools[name].wanted,
+                self.tickets.mean_seconds(name),
             )
-            for name in self._pools
+            for name in self.work.elastic
         }
+
+
+def _autoscaler(work: Work, settings: Autoscale) -> Autoscaler:
+    """Of the pools that may be scaled."""
+    limits = {name: Limits(pool.min, pool.max) for name, pool in work.elastic.items()}
+    seconds = settings.model_dump(include={"queue_s", "grow_after_s", "shrink_after_s"})
+    return Autoscaler(limits, AutoscaleSettings(**seconds))

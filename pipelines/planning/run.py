@@ -16,7 +16,6 @@ from actors.messages import Prompt
 from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import Outcome, PoolSpec
 from pipelines.data.prompts import PromptList, PromptOrder
-from pipelines.engine.driver import Driver
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.gpus import DRIVER_S
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
@@ -27,6 +26,7 @@ from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.records import StepRecord
 from pipelines.training.heldout_plan import HeldoutPlan
+from pipelines.training.work import driver_of
 
 STEADY = 8  # steps that are measured, between those that fill the pipeline and those that drain it
 WAITING = "waiting"
@@ -161,5 +161,5 @@ def drive(recipe: Recipe, executor: Meter) -> list[StepRecord]:
     with TemporaryDirectory() as temporary:
         folder = RunFolder.create(Path(temporary) / "run", dump_recipe(recipe))
         watchers = Watchers()
-        Driver(recipe, order, heldout, executor, folder, watchers, f"{temporary}/checkpoints").run(None)
+        driver_of(recipe, order, heldout, executor, folder, watchers, f"{temporary}/checkpoints").run(None)
         return folder.read_metrics()

@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 from keyword import iskeyword
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -120,10 +120,10 @@ class Failure(Event):
     """A task failed; it is tried again, unless a `quarantine` of its group follows."""
 
     task: str
-    """What was asked: draw, or score."""
+    """What was called of it: draw, score, ..."""
     worker: str
     """Of whom."""
-    purpose: Literal["train", "heldout"]
+    purpose: str
     """What the group is for."""
     step: int
     """The group's step; of a held-out one the policy version that is evaluated."""
@@ -142,7 +142,7 @@ class Failure(Event):
 class Quarantine(Event):
     """A group was given up: nothing is trained on it, and it has no reward. What stands here draws and scores it by hand."""
 
-    purpose: Literal["train", "heldout"]
+    purpose: str
     """What the group is for."""
     step: int
     """Its step; of a held-out one the policy version that is evaluated."""

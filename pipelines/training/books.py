@@ -1,11 +1,10 @@
-"""What a run writes down of what happens to it, and says aloud: failed tasks, groups left out, evaluations, steps and their warnings."""
+"""What a run writes down of what happens to it, and says aloud: groups left out, evaluations, steps and their warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from cluster.tasks import Failure
-from pipelines.engine.messages import Quarantined, Unit
+from pipelines.engine.messages import Quarantined
 from pipelines.monitoring.signs import SIGNS
 from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.training import Recipe
@@ -26,16 +25,11 @@ class Books:
         self.recipe, self.heldout, self.folder, self.log, self.watchers = recipe, heldout, folder, log, watchers
         self.signs = [sign() for sign in SIGNS]
 
-    def failure(self, task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> None:
-        """A draw or a score failed."""
-        self.log.failed(failure)
-        self.folder.event(failure_event(task, batch, worker, failure))
-
     def quarantine(self, group: Group, decision: Quarantined) -> None:
         """A group is left out."""
         self.log.quarantined += 1
         self.folder.event(quarantine_event(self.recipe, self.heldout, group, decision))
-        name = f"group {decision.group} of step {decision.step} ({group.prompt.caption[:60]})"
+        name = f"group {decision.key.group} of step {decision.key.step} ({group.prompt.caption[:60]})"
         self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
     def evaluation(self, records: Iterable[HeldoutRecord]) -> None:
@@ -54,28 +48,12 @@ class Books:
                 self.watchers.note(f"warning: {warning}")
 
 
-def failure_event(task: str, batch: Sequence[Unit], worker: str, failure: Failure) -> events.Failure:
-    """Which task failed on which worker, and why."""
-    unit = batch[0]
-    return events.Failure(
-        task=task,
-        worker=worker,
-        purpose=unit.purpose,
-        step=unit.step,
-        group=unit.group,
-        chunk=unit.chunk,
-        together=[each.group for each in batch],
-        cause=failure.cause,
-        message=failure.message,
-    )
-
-
 def quarantine_event(recipe: Recipe, heldout: HeldoutPlan, group: Group, decision: Quarantined) -> events.Quarantine:
     """All that is needed to draw and score the group by hand, and why the run could not."""
     return events.Quarantine(
-        purpose=decision.purpose,
-        step=decision.step,
-        group=decision.group,
+        purpose=decision.key.stream,
+        step=decision.key.step,
+        group=decision.key.group,
         cause=decision.cause,
         message=decision.message,
         tries=decision.tries,

@@ -84,7 +84,7 @@ def loop_plan(
 
 def open_group(unit: Unit, version: int, order: PromptOrder, heldout: HeldoutPlan) -> Group:
     """Which prompt a group is of."""
-    if unit.purpose == "heldout":
+    if unit.stream == "heldout":
         return Group(unit.key, heldout.groups(unit.step)[unit.group].prompt, version)
     prompt, epoch = order.prompt(unit.step, unit.group)
     return Group(unit.key, prompt, version, epoch)
@@ -97,7 +97,7 @@ def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, .
 
 def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
     """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
-    training = group.key.purpose == "train"
+    training = group.key.stream == "train"
     purpose, shared = ("noise", recipe.rollout.noise == "group") if training else ("heldout", False)
     return tuple(
         seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
@@ -106,7 +106,7 @@ def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]
 
 def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
     """The numbers of a group's samples, of all its chunks."""
-    if group.key.purpose == "train":
+    if group.key.stream == "train":
         return range(recipe.rollout.group_size)
     first = heldout.groups(group.key.step)[group.key.group].first_sample
     return range(first, first + recipe.heldout.images_of_group)
@@ -117,14 +117,14 @@ def draw_request(
 ) -> DrawRequest:
     """Everything that decides the bytes of a batch of chunks, which are of one step and one policy version."""
     unit, group = batch[0]
-    training = unit.purpose == "train"
+    training = unit.stream == "train"
     if training:
         num_steps, guidance_scale = recipe.rollout.steps, recipe.rollout.guidance_scale
     else:
         num_steps = recipe.heldout.steps
         guidance_scale = heldout.groups(unit.step)[unit.group].guidance_scale
     return DrawRequest(
-        purpose=unit.purpose,
+        purpose=unit.stream,
         step=unit.step,
         parts=tuple(_part(recipe, heldout, unit, group) for unit, group in batch),
         policy_version=group.version,
@@ -139,7 +139,7 @@ def draw_request(
 
 def _part(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
     samples = group_samples(recipe, heldout, group)
-    if unit.purpose == "train":
+    if unit.stream == "train":
         samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
     return DrawPart(
         group=unit.group,

@@ -46,7 +46,7 @@ class ShardWriter:
     def wants(self, unit: Unit) -> bool:
         """Whether the images of a chunk are kept until it is trained. In ready order it is not known yet in which step that is."""
         every = self.recipe.samples.every
-        if unit.purpose != "train" or not every:
+        if unit.stream != "train" or not every:
             return False
         return self.recipe.loop.order == "ready" or unit.step % every == 0
 

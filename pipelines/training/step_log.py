@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from actors.messages import DrawReport, Scores
-from cluster.tasks import Failure, PoolStatus
-from pipelines.engine.digest import FIRST
+from cluster.tasks import PoolStatus
 from pipelines.engine.messages import GroupKey, Progress, Train, Unit
-from pipelines.engine.recovery import Start
+from pipelines.engine.tickets import Health
 from pipelines.run_folder.records import StepRecord
 
 TIMELINE_CHUNKS = 48  # of a step, the first ones
@@ -23,24 +22,18 @@ POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
 class StepLog:
     """Gathers figures between the end of one step and the end of the next.
 
-    `images` counts the images trained on since the run's first start, `seconds()` the time of all its starts. `retries`
-    counts failed tasks by cause since this start, those of the policy included; `policy_restarts` is how often it was lost.
+    `images` counts the images trained on since the run's first start, `seconds()` the time of all its starts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, health: Health) -> None:
+        self.health = health
         self.step = 0
-        self.digest = FIRST
-        self.digest_since = 0
-        self.changes: tuple[dict[str, Any], ...] = ()  # of the recipe, by resumes
         self.images = 0
         self.quarantined = 0
-        self.retries: Counter[str] = Counter()
-        self.policy_restarts = 0
         self.last: StepRecord | None = None
-        self.checkpoint: dict[str, float] = {}  # the last one of this start, by the names of the status
         self._earlier_seconds: float | None = None
         self._began = self._step_began = self._update_began = time.monotonic()
-        self._paused_s = 0.0
+        self._paused_before = 0.0
         self._load_seconds = 0.0  # the longest that a worker took to load an adapter
         self._stage_seconds: dict[str, float] = defaultdict(float)
         self._tasks: Counter[str] = Counter()
@@ -52,16 +45,17 @@ class StepLog:
         self._drawn_at: dict[Unit, float] = {}  # training chunks that wait for a score
         self._scored_at: dict[GroupKey, float] = {}  # training groups: when their last chunk so far was scored
         self._queue_seconds: dict[str, list[float]] = defaultdict(list)
-        self._checkpoint_at = self._began
         self._spans: dict[Unit, dict[str, tuple[float, float]]] = {}  # of training chunks: stage -> begin and end
 
-    def take_up(self, start: Start) -> None:
-        """Goes on from a start. The clock of this process and its retries go on; a later start of it takes no time back."""
-        self.step, self.digest, self.digest_since = start.step, start.digest, start.digest_since
-        self.changes = start.changes
-        self.images, self.quarantined = start.images, start.quarantined
+    def start_from(self, step: int, images: int, quarantined: int, seconds: float) -> None:
+        """Goes on from these counts. The clock of this process goes on; a later start of it takes no time back."""
+        self.step, self.images, self.quarantined = step, images, quarantined
         if self._earlier_seconds is None:
-            self._earlier_seconds = start.seconds
+            self._earlier_seconds = seconds
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Goes on with nothing in flight."""
         self._drawn_at.clear()
         self._scored_at.clear()
         self._spans.clear()
@@ -71,44 +65,15 @@ class StepLog:
         """Time spent on the run, earlier starts included."""
         return (self._earlier_seconds or 0.0) + time.monotonic() - self._began
 
-    def counters(self) -> dict[str, Any]:
-        """How far the run is, by the names of a checkpoint's manifest."""
-        return {
-            "step": self.step,
-            "digest": self.digest,
-            "digest_since": self.digest_since,
-            "changes": self.changes,
-            "images": self.images,
-            "seconds": self.seconds(),
-            "quarantined": self.quarantined,
-        }
-
-    def failed(self, failure: Failure) -> None:
-        """A task failed."""
-        self.retries[failure.cause] += 1
-
-    def checkpointed(self, step: int, figures: Mapping[str, float]) -> None:
-        """A checkpoint of this step is whole."""
-        self._checkpoint_at = time.monotonic()
-        self.checkpoint |= {"step": step, "write_s": figures["seconds"], "bytes": figures["bytes"]}
-
-    def checkpoint_age(self) -> float:
-        """Seconds since the last whole checkpoint, or since this start."""
-        return time.monotonic() - self._checkpoint_at
-
-    def paused(self, seconds: float) -> None:
-        """Admission was paused for so long."""
-        self._paused_s += seconds
-
     def drawn(self, reports: Mapping[Unit, DrawReport], seconds: float) -> None:
         """Chunks were drawn together in `seconds` as seen by the driver."""
         self._count("draw", seconds)
-        if any(unit.purpose == "train" for unit in reports):
+        if any(unit.stream == "train" for unit in reports):
             self._train_seconds["draw"].append(seconds)
         now = time.monotonic()
         for unit, report in reports.items():
             self._load_seconds = max(self._load_seconds, report.load_seconds)
-            if unit.purpose == "train":
+            if unit.stream == "train":
                 self._drawn_at[unit] = now
                 self._spans[unit] = {"draw": (now - seconds, now)}
                 self._adapters[report.policy_version] = report.adapter_effect, report.adapter_share
@@ -118,7 +83,7 @@ class StepLog:
     def scored(self, unit: Unit, scores: Scores, seconds: float) -> None:
         """A chunk was scored."""
         self._count("score", seconds)
-        if unit.purpose == "train":
+        if unit.stream == "train":
             self._train_seconds["score"].append(seconds)
             now = time.monotonic()
             self._spans[unit]["score"] = (now - seconds, now)
@@ -165,7 +130,6 @@ class StepLog:
         progress: Progress,
     ) -> StepRecord:
         """The record of the step that was trained; counting begins anew."""
-        self.digest = digest
         self.step = self._record["step"]
         now = time.monotonic()
         wall = now - self._step_began
@@ -191,10 +155,10 @@ class StepLog:
             "cut_captions": len(self._cut_captions),
             "adapter_effect": effect,
             "adapter_share": share,
-            "paused_s": self._paused_s,
+            "paused_s": self.health.paused_s - self._paused_before,
             "quarantined": self.quarantined,
-            "retries": dict(self.retries),
-            "policy_restarts": self.policy_restarts,
+            "retries": dict(self.health.retries),
+            "policy_restarts": self.health.gang_losses,
             "digest": digest,
         }
         spans = {unit: self._spans.pop(unit) for unit in list(self._spans) if unit.step <= self.step}
@@ -224,7 +188,7 @@ class StepLog:
 
     def _begin_gathering(self, now: float) -> None:
         self._step_began = now
-        self._paused_s = self._load_seconds = 0.0
+        self._paused_before, self._load_seconds = self.health.paused_s, 0.0
         gathered = (
             self._stage_seconds,
             self._tasks,

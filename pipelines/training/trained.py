@@ -11,7 +11,7 @@ from actors.diffusion.adapter_file import WEIGHTS
 from actors.paths import located
 from cluster.storage import documents, files
 from cluster.storage.documents import DamagedError, Storage
-from pipelines.engine.checkpoint import RECIPE, Manifest, place_of, step_of
+from pipelines.engine.checkpoint import RECIPE, Manifest, place_of, read_manifest, step_of
 from pipelines.evaluation.comparison import best
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import parse_recipe
@@ -69,9 +69,9 @@ def open_trained(place: str, which: str, folder: Path) -> Trained:
     with given_by_user(place, "RUN"):
         chosen = place if documents.has_manifest(place) else _of_run(place, which, folder)
         try:
-            manifest = Manifest(**documents.read_manifest(chosen))
+            manifest = read_manifest(chosen)
             _, files = Storage().read(chosen, [RECIPE, ADAPTER])
-        except (DamagedError, FileNotFoundError, KeyError, TypeError) as error:
+        except (DamagedError, FileNotFoundError, KeyError) as error:
             raise UserError(f"{chosen} is no whole checkpoint: {error}. Name another one with --checkpoint") from error
     recipe_toml = files[RECIPE].tobytes().decode()
     adapter = folder / WEIGHTS

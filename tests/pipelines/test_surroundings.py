@@ -36,15 +36,15 @@ def test_an_odd_folder_and_odd_words_are_like_any_other(
     said = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding="ascii"))
     folder = tmp_path / "exp::1" / "'ä\" [" / "b]; x $HOME"
-    exported = Driver.exported
+    step_over = Driver.step_over
 
-    def exported_then_stopped(driver, step, outcome):
-        exported(driver, step, outcome)
-        if step == 1:
-            driver.stop()
+    def over_then_stopped(driver, train):
+        step_over(driver, train)
+        if train.step == 1:
+            driver.control.stop()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Driver, "exported", exported_then_stopped)
+        patch.setattr(Driver, "step_over", over_then_stopped)
         settings = ["--set", odd_categories, "--set", "loop.steps=2", *SHORT]
         assert main([str(tiny_world), "--out", str(folder), *settings]) == 130
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000001"]

@@ -19,6 +19,7 @@ from pipelines.recipe.load import dump_recipe, parse_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
 from pipelines.training.heldout_plan import HeldoutPlan
+from pipelines.training.work import TrainWork, driver_of
 
 
 class LoadablePolicy(SleepingPolicy):
@@ -80,10 +81,10 @@ def virtual_pools(*more: PoolSpec) -> list[PoolSpec]:
     ]
 
 
-def virtual_driver(recipe: Recipe, executor: Executor, folder: Path, **options: Any) -> Driver:
+def virtual_driver(recipe: Recipe, executor: Executor, folder: Path, **options: Any) -> Driver[TrainWork]:
     """The driver of such a run in `folder`, new or begun, with its checkpoints beside the run folder."""
     out = folder / "run"
     run = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
     order = PromptOrder(PromptList([Prompt("p", "a prompt")]), seed=0, prompts_per_step=1, mix={})
     heldout = HeldoutPlan((), recipe.heldout, recipe.loop.steps)
-    return Driver(recipe, order, heldout, executor, run, Watchers(), str(folder / "checkpoints"), **options)
+    return driver_of(recipe, order, heldout, executor, run, Watchers(), str(folder / "checkpoints"), **options)

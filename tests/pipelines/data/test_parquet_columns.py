@@ -14,9 +14,9 @@ from actors.messages import Prompt
 from pipelines.data import parquet_prompts, prompt_files
 from pipelines.data.parquet_prompts import ParquetPrompts
 from pipelines.data.prompts import PromptOrder, load_prompt_sets, load_prompts
-from pipelines.engine.checkpoint import sha256_of
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.tables import Data
+from pipelines.training.beginning import sha256_of
 
 ROWS = 300
 

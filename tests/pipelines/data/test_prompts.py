@@ -9,9 +9,9 @@ import pytest
 from actors.messages import Prompt
 from actors.seeds import seed_of
 from pipelines.data.prompts import PromptList, PromptOrder, load_prompt_sets, load_prompts
-from pipelines.engine.checkpoint import sha256_of
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.tables import Data
+from pipelines.training.beginning import sha256_of
 
 
 def write(path, *lines):

@@ -24,13 +24,13 @@ from cluster.storage import files
 from pipelines.data import parquet_prompts, prompt_files
 from pipelines.data.parquet_prompts import ParquetPrompts
 from pipelines.data.prompts import PromptOrder, load_prompt_sets, load_prompts
-from pipelines.engine.checkpoint import sha256_of
 from pipelines.preflight.checks import sample_prompts
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.tables import Data
 from pipelines.train import main
 from pipelines.training import pools
+from pipelines.training.beginning import sha256_of
 from tests.support.flaky_s3 import FlakyS3
 
 ROWS, FILES, PER_STEP = 400, 3, 8

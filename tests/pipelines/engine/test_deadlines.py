@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.engine.deadlines import RECENT, Deadlines
+from pipelines.engine.tickets import RECENT, Deadlines
 
 
 def test_before_anything_is_measured_the_first_guess_holds() -> None:

@@ -11,21 +11,18 @@ from typing import Literal
 
 import pytest
 
-from pipelines.engine.loop import (
-    REWARD,
-    ROLLOUT,
+from pipelines.engine.loop import REWARD, ROLLOUT, Loop
+from pipelines.engine.messages import (
     Abort,
-    Draw,
-    Drawn,
-    Evaluated,
+    Ask,
+    Done,
     Failed,
     GroupKey,
-    Loop,
     LoopPlan,
     Quarantined,
     Released,
-    Score,
-    Scored,
+    Settled,
+    Swept,
     Train,
     Trained,
     Unit,
@@ -66,9 +63,10 @@ class Simulation:
             REWARD: [f"reward-{i}" for i in range(world.rewards)],
         }
         self.trains: list[Train] = []
-        self.draws: list[Draw] = []
+        self.draws: list[Ask] = []
         self.evaluated: list[int] = []
         self.quarantined: list[Quarantined] = []
+        self.settled: Counter[GroupKey] = Counter()
         self.released: Counter[GroupKey] = Counter()
         self.aborted: str | None = None
         self.opened: set[GroupKey] = set()
@@ -83,7 +81,7 @@ class Simulation:
             if worker:
                 self.idle[pool].append(worker)
             for each in event:
-                if isinstance(each, Drawn):
+                if isinstance(each, Done) and each.pool == ROLLOUT:
                     self.held[each.unit] = each.num_bytes
                 self.loop.handle(each)
             self._obey()
@@ -92,33 +90,36 @@ class Simulation:
     def _obey(self) -> None:
         for decision in self.loop.decide({pool: len(workers) for pool, workers in self.idle.items()}):
             match decision:
-                case Draw(batch, wanted, version):
+                case Ask("rollout", batch, wanted, version):
                     assert version <= self.loop.version, "drawn by a version that does not exist"
                     assert wanted
                     assert set(wanted) <= set(batch)
                     self.draws.append(decision)
                     self.opened |= {unit.key for unit in wanted}
                     poisoned = any(unit.key in self.world.undrawable for unit in batch)
-                    self._begin(ROLLOUT, decision.avoid, [Drawn(unit, CHUNK_BYTES) for unit in wanted], poisoned)
-                case Score(unit):
+                    self._begin(
+                        ROLLOUT, decision.avoid, [Done(unit, ROLLOUT, CHUNK_BYTES) for unit in wanted], poisoned
+                    )
+                case Ask(pool="reward", unit=unit):
                     assert unit in self.held, "scored before it was drawn"
-                    self._begin(REWARD, decision.avoid, [Scored(unit)], unit.key in self.world.poison)
+                    self._begin(REWARD, decision.avoid, [Done(unit, REWARD)], unit.key in self.world.poison)
                 case Train(step):
                     self.trains.append(decision)
                     self._schedule(1.0, "policy", "", [Trained(step)])
-                case Evaluated(version):
+                case Swept(version=version):
                     self.evaluated.append(version)
                 case Quarantined():
                     self.quarantined.append(decision)
-                case Released(purpose, step, group):
-                    key = GroupKey(purpose, step, group)
+                case Settled(key):
+                    self.settled[key] += 1
+                case Released(key):
                     self.released[key] += 1
                     self.held = {unit: size for unit, size in self.held.items() if unit.key != key}
                 case Abort(reason):
                     self.aborted = reason
         self.peak_bytes = max(self.peak_bytes, sum(self.held.values()))
 
-    def _begin(self, pool: str, avoid: frozenset[str], success: Sequence[Drawn | Scored], poisoned: bool) -> None:
+    def _begin(self, pool: str, avoid: frozenset[str], success: Sequence[Done], poisoned: bool) -> None:
         world = self.world
         workers = self.idle[pool]
         others = [worker for worker in workers if worker not in avoid]
@@ -131,7 +132,7 @@ class Simulation:
         if cause == "object_lost":
             for event in success:
                 self.held.pop(event.unit, None)
-        failed = [Failed(event.unit, worker, cause, f"{cause} by chance") for event in success] if cause else []
+        failed = [Failed(event.unit, pool, worker, cause, f"{cause} by chance") for event in success] if cause else []
         self._schedule(1.0, pool, worker, failed or success)
 
     def _schedule(self, seconds: float, pool: str, worker: str, events: Sequence[object]) -> None:
@@ -195,15 +196,16 @@ def check_end(run: Simulation) -> None:
     assert [train.step for train in run.trains] == list(range(1, run.plan.steps + 1))
     assert sorted(run.evaluated) == sorted(version for version in run.plan.evaluations if version <= run.plan.steps)
     trained = {key for train in run.trains for key in train.groups}
-    given_up = {GroupKey(it.purpose, it.step, it.group) for it in run.quarantined}
+    given_up = {it.key for it in run.quarantined}
     assert not trained & given_up
     # the last chunks of a quarantined group may still be under way when the run is over
     assert all(run.released[key] == 1 for key in run.opened - given_up)
     assert all(num == 1 for num in run.released.values())
+    assert run.settled == Counter(run.opened - given_up)
     assert set(run.released) <= run.opened
     if not given_up:
         assert (progress.groups_in_flight, progress.bytes_in_flight, run.held) == (0, 0, {})
-    assert progress.waiting_to_draw == progress.waiting_to_score == 0
+    assert set(progress.waiting.values()) == {0}
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -214,7 +216,7 @@ def test_strict_order_trains_what_is_planned_whatever_the_timing_and_the_faults(
     assert run.trains == planned(plan)
     for draw in run.draws:
         unit = draw.batch[0]
-        assert draw.version == (unit.step if unit.purpose == "heldout" else max(0, unit.step - 1 - plan.staleness))
+        assert draw.version == (unit.step if unit.stream == "heldout" else max(0, unit.step - 1 - plan.staleness))
 
 
 def run_that_leaves_out(fault: Literal["poison", "undrawable"], plan: LoopPlan, seed: int) -> Simulation:
@@ -223,7 +225,7 @@ def run_that_leaves_out(fault: Literal["poison", "undrawable"], plan: LoopPlan, 
     run = Simulation(plan, random_world(seed, **{fault: faulty})).run()
     check_end(run)
     assert run.trains == planned(plan, faulty)
-    assert {GroupKey(it.purpose, it.step, it.group) for it in run.quarantined} == faulty & run.opened
+    assert {it.key for it in run.quarantined} == faulty & run.opened
     return run
 
 
@@ -241,7 +243,7 @@ def test_which_groups_share_a_draw_is_decided_by_the_plan_alone(seed: int) -> No
     check_end(run)
     size = plan.groups_per_task
     for draw in run.draws:
-        if draw.batch[0].purpose == "train":
+        if draw.batch[0].stream == "train":
             first, last = draw.batch[0].group, min(draw.batch[0].group + size, plan.groups_per_step)
             assert first % size == 0
             assert [(unit.step, unit.group) for unit in draw.batch] == [
@@ -265,7 +267,7 @@ def test_ready_order_keeps_the_bound_and_drops_nothing(seed: int) -> None:
     run = Simulation(plan, world).run()
     check_end(run)
     trained = [key for train in run.trains for key in train.groups]
-    given_up = [GroupKey(it.purpose, it.step, it.group) for it in run.quarantined if it.purpose == "train"]
+    given_up = [it.key for it in run.quarantined if it.key.stream == "train"]
     stream = [GroupKey("train", step + 1, group) for step in range(plan.steps) for group in range(plan.groups_per_step)]
     assert sorted(trained + given_up, key=lambda key: (key.step, key.group)) == stream
     versions = {unit.key: set() for draw in run.draws for unit in draw.batch}
@@ -344,14 +346,18 @@ def of_kind(decisions: list, kind: type) -> list:
     return [decision for decision in decisions if isinstance(decision, kind)]
 
 
+def draws_of(decisions: list) -> list[Ask]:
+    return [ask for ask in of_kind(decisions, Ask) if ask.pool == ROLLOUT]
+
+
 def draw_and_score(loop: Loop, *units: Unit) -> list:
     """Report the units as drawn and scored; the decisions that followed."""
     decisions = []
     for unit in units:
-        loop.handle(Drawn(unit, CHUNK_BYTES))
+        loop.handle(Done(unit, ROLLOUT, CHUNK_BYTES))
     decisions += loop.decide(MANY)
     for unit in units:
-        loop.handle(Scored(unit))
+        loop.handle(Done(unit, REWARD))
     return decisions + loop.decide(MANY)
 
 
@@ -371,7 +377,7 @@ def test_strict_order_draws_ahead_by_the_staleness_and_no_further() -> None:
     assert [(draw.batch[0].step, draw.version) for draw in draws] == [(1, 0), (1, 0), (2, 0), (2, 0)]
     assert of_kind(draw_and_score(loop, *train_units(1, 2)), Train)[0].step == 1
     loop.handle(Trained(1))
-    assert [(draw.batch[0].step, draw.version) for draw in of_kind(loop.decide(MANY), Draw)] == [(3, 1), (3, 1)]
+    assert [(draw.batch[0].step, draw.version) for draw in draws_of(loop.decide(MANY))] == [(3, 1), (3, 1)]
 
 
 def test_a_step_is_trained_in_order_of_group_index_not_of_completion() -> None:
@@ -395,7 +401,7 @@ def test_ready_order_trains_what_is_complete_but_waits_for_what_would_get_too_st
     units = [draw.batch[0] for draw in loop.decide(MANY)]  # four groups of version 0; 0 and 1 are slow
     assert draw_and_score(loop, *units[2:])[-1] == Train(1, (units[2].key, units[3].key), (0, 0))
     loop.handle(Trained(1))
-    newer = [draw.batch[0] for draw in of_kind(loop.decide(MANY), Draw)]
+    newer = [draw.batch[0] for draw in draws_of(loop.decide(MANY))]
     # two groups of version 1 are complete, but at step 3 the slow ones would be too stale: step 2 needs both of them
     assert of_kind(draw_and_score(loop, *newer), Train) == []
     assert of_kind(draw_and_score(loop, units[1]), Train) == []
@@ -410,7 +416,7 @@ def test_ready_order_waits_early_enough_that_stale_groups_never_exceed_a_step() 
     units = [draw.batch[0] for draw in loop.decide(MANY)]
     assert draw_and_score(loop, units[2])[-1] == Train(1, (units[2].key,), (0,))
     loop.handle(Trained(1))
-    newer = of_kind(loop.decide(MANY), Draw)[0].batch[0]
+    newer = draws_of(loop.decide(MANY))[0].batch[0]
     assert of_kind(draw_and_score(loop, newer), Train) == [], "two of version 0 remain for steps 2 and 3"
     assert of_kind(draw_and_score(loop, units[1]), Train) == [Train(2, (units[1].key,), (0,))]
 
@@ -418,21 +424,21 @@ def test_ready_order_waits_early_enough_that_stale_groups_never_exceed_a_step() 
 def test_a_unit_that_failed_is_tried_again_elsewhere_before_newer_work() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=3))
     unit = loop.decide({ROLLOUT: 1})[0].batch[0]
-    loop.handle(Failed(unit, "rollout-7", LOST, "it died"))
-    assert loop.decide({ROLLOUT: 1}) == [Draw((unit,), (unit,), 0, frozenset({"rollout-7"}))]
-    loop.handle(Drawn(unit, CHUNK_BYTES))
+    loop.handle(Failed(unit, ROLLOUT, "rollout-7", LOST, "it died"))
+    assert loop.decide({ROLLOUT: 1}) == [Ask(ROLLOUT, (unit,), (unit,), 0, frozenset({"rollout-7"}))]
+    loop.handle(Done(unit, ROLLOUT, CHUNK_BYTES))
     loop.decide(MANY)
-    loop.handle(Failed(unit, "reward-1", "deadline", "it hung"))
-    assert loop.decide(MANY) == [Score(unit, frozenset({"rollout-7", "reward-1"}))]
+    loop.handle(Failed(unit, REWARD, "reward-1", "deadline", "it hung"))
+    assert loop.decide(MANY) == [Ask(REWARD, (unit,), (unit,), 0, frozenset({"rollout-7", "reward-1"}))]
 
 
 def test_a_lost_payload_is_drawn_again_by_the_same_version_and_no_worker_is_blamed() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1))
     unit = loop.decide(MANY)[0].batch[0]
-    loop.handle(Drawn(unit, CHUNK_BYTES))
-    assert loop.decide(MANY) == [Score(unit)]
-    loop.handle(Failed(unit, "reward-0", "object_lost", "its node died"))
-    assert loop.decide(MANY) == [Draw((unit,), (unit,), 0)]
+    loop.handle(Done(unit, ROLLOUT, CHUNK_BYTES))
+    assert loop.decide(MANY) == [Ask(REWARD, (unit,), (unit,), 0)]
+    loop.handle(Failed(unit, REWARD, "reward-0", "object_lost", "its node died"))
+    assert loop.decide(MANY) == [Ask(ROLLOUT, (unit,), (unit,), 0)]
 
 
 def test_a_chunk_is_drawn_again_in_its_batch_and_of_that_only_what_is_missing_is_taken() -> None:
@@ -440,11 +446,11 @@ def test_a_chunk_is_drawn_again_in_its_batch_and_of_that_only_what_is_missing_is
     first, second = loop.decide(MANY)
     assert [draw.batch for draw in (first, second)] == [tuple(train_units(1, 2)), tuple(train_units(1, 4)[2:])]
     for unit in first.batch:
-        loop.handle(Drawn(unit, CHUNK_BYTES))
+        loop.handle(Done(unit, ROLLOUT, CHUNK_BYTES))
     loop.decide(MANY)
-    loop.handle(Failed(first.batch[0], "reward-0", "raised", "the reward is NaN", retry=False))
-    loop.handle(Failed(first.batch[1], "reward-1", "object_lost", "its node died"))
-    assert of_kind(loop.decide(MANY), Draw) == [Draw(first.batch, first.batch[1:], 0)]
+    loop.handle(Failed(first.batch[0], REWARD, "reward-0", "raised", "the reward is NaN", retry=False))
+    loop.handle(Failed(first.batch[1], REWARD, "reward-1", "object_lost", "its node died"))
+    assert draws_of(loop.decide(MANY)) == [Ask(ROLLOUT, first.batch, first.batch[1:], 0)]
 
 
 @pytest.mark.parametrize(("cause", "tries"), [("raised", 3), (LOST, 5), ("deadline", 5), ("object_lost", 5)])
@@ -454,41 +460,44 @@ def test_a_group_is_quarantined_after_its_retries(cause: str, tries: int) -> Non
     loop.decide(MANY)
     for attempt in range(tries):
         assert not of_kind(loop.decide(MANY), Quarantined)
-        loop.handle(Failed(unit, f"rollout-{attempt}", cause, "no luck"))
-    assert loop.decide(MANY) == [Quarantined("train", 1, 0, cause, "no luck", tries), Released("train", 1, 0)]
+        loop.handle(Failed(unit, ROLLOUT, f"rollout-{attempt}", cause, "no luck"))
+    assert loop.decide(MANY) == [
+        Quarantined(GroupKey("train", 1, 0), cause, "no luck", tries),
+        Released(GroupKey("train", 1, 0)),
+    ]
     assert of_kind(draw_and_score(loop, other), Train) == [Train(1, (other.key,), (0,))]
 
 
 def test_a_failure_that_must_not_be_retried_quarantines_at_once() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1))
     unit = loop.decide(MANY)[0].batch[0]
-    loop.handle(Drawn(unit, CHUNK_BYTES))
+    loop.handle(Done(unit, ROLLOUT, CHUNK_BYTES))
     loop.decide(MANY)
-    loop.handle(Failed(unit, "reward-0", "raised", "the reward is NaN", retry=False))
-    assert Quarantined("train", 1, 0, "raised", "the reward is NaN", 1) in loop.decide(MANY)
+    loop.handle(Failed(unit, REWARD, "reward-0", "raised", "the reward is NaN", retry=False))
+    assert Quarantined(GroupKey("train", 1, 0), "raised", "the reward is NaN", 1) in loop.decide(MANY)
 
 
 def test_chunks_of_a_quarantined_group_are_dropped_and_it_is_released_when_the_last_has_come_back() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1, chunks_per_group=4))
     first, second, third, _ = (draw.batch[0] for draw in loop.decide({ROLLOUT: 3}) + loop.decide({ROLLOUT: 1}))
-    loop.handle(Drawn(second, CHUNK_BYTES))  # it waits to be scored, and never is
-    loop.handle(Failed(first, "rollout-0", "raised", "bad prompt", retry=False))
+    loop.handle(Done(second, ROLLOUT, CHUNK_BYTES))  # it waits to be scored, and never is
+    loop.handle(Failed(first, ROLLOUT, "rollout-0", "raised", "bad prompt", retry=False))
     decisions = loop.decide(MANY)
     assert of_kind(decisions, Released) == []
-    assert of_kind(decisions, Score) == []
-    loop.handle(Drawn(third, CHUNK_BYTES))
+    assert of_kind(decisions, Ask) == []
+    loop.handle(Done(third, ROLLOUT, CHUNK_BYTES))
     assert loop.decide(MANY) == []
-    loop.handle(Failed(_, "rollout-1", LOST, "it died"))
-    assert loop.decide(MANY) == [Released("train", 1, 0)]
+    loop.handle(Failed(_, ROLLOUT, "rollout-1", LOST, "it died"))
+    assert loop.decide(MANY) == [Released(GroupKey("train", 1, 0))]
     assert loop.progress().bytes_in_flight == 0
 
 
 def test_a_step_whose_groups_are_all_quarantined_still_trains() -> None:
     loop = Loop(LoopPlan(steps=2, groups_per_step=1))
-    loop.handle(Failed(loop.decide(MANY)[0].batch[0], "rollout-0", "raised", "bad prompt", retry=False))
+    loop.handle(Failed(loop.decide(MANY)[0].batch[0], ROLLOUT, "rollout-0", "raised", "bad prompt", retry=False))
     assert of_kind(loop.decide(MANY), Train) == [Train(1, (), ())]
     loop.handle(Trained(1))
-    assert [draw.batch[0].step for draw in of_kind(loop.decide(MANY), Draw)] == [2]
+    assert [draw.batch[0].step for draw in draws_of(loop.decide(MANY))] == [2]
 
 
 def test_too_many_quarantined_groups_in_a_row_end_the_run_and_a_good_one_between_them_does_not() -> None:
@@ -499,7 +508,7 @@ def test_too_many_quarantined_groups_in_a_row_end_the_run_and_a_good_one_between
             if unit.group == good:
                 draw_and_score(loop, unit)
             else:
-                loop.handle(Failed(unit, "rollout-0", "raised", "bad prompt", retry=False))
+                loop.handle(Failed(unit, ROLLOUT, "rollout-0", "raised", "bad prompt", retry=False))
         return loop.decide(MANY)
 
     assert of_kind(run(good=1), Abort) == []
@@ -513,9 +522,9 @@ def test_after_an_abort_nothing_more_is_asked() -> None:
     loop = Loop(LoopPlan(steps=2, groups_per_step=2, max_failures_in_row=1))
     units = [draw.batch[0] for draw in loop.decide(MANY)]
     for unit in units:
-        loop.handle(Failed(unit, "rollout-0", "raised", "bad prompt", retry=False))
+        loop.handle(Failed(unit, ROLLOUT, "rollout-0", "raised", "bad prompt", retry=False))
     assert len(of_kind(loop.decide(MANY), Abort)) == 1
-    loop.handle(Drawn(units[0], CHUNK_BYTES))
+    loop.handle(Done(units[0], ROLLOUT, CHUNK_BYTES))
     assert loop.decide(MANY) == []
     assert not loop.done
 
@@ -523,9 +532,9 @@ def test_after_an_abort_nothing_more_is_asked() -> None:
 def test_heldout_groups_go_before_training_groups_and_failures_of_theirs_do_not_end_the_run() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1, evaluations={0: (1, 1)}, max_failures_in_row=0))
     draws = loop.decide(MANY)
-    assert [(draw.batch[0].purpose, draw.version) for draw in draws] == [("heldout", 0), ("heldout", 0), ("train", 0)]
-    loop.handle(Failed(draws[0].batch[0], "rollout-0", "raised", "bad prompt", retry=False))
-    assert Evaluated(0) in draw_and_score(loop, draws[1].batch[0])
+    assert [(draw.batch[0].stream, draw.version) for draw in draws] == [("heldout", 0), ("heldout", 0), ("train", 0)]
+    loop.handle(Failed(draws[0].batch[0], ROLLOUT, "rollout-0", "raised", "bad prompt", retry=False))
+    assert Swept("heldout", 0) in draw_and_score(loop, draws[1].batch[0])
     assert of_kind(draw_and_score(loop, draws[2].batch[0]), Abort) == []
 
 
@@ -533,10 +542,10 @@ def test_the_run_is_done_when_the_last_evaluation_is() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1, evaluations={1: (1,)}))
     draw_and_score(loop, loop.decide(MANY)[0].batch[0])
     loop.handle(Trained(1))
-    heldout = of_kind(loop.decide(MANY), Draw)[0].batch[0]
+    heldout = draws_of(loop.decide(MANY))[0].batch[0]
     assert heldout == Unit("heldout", 1, 0, 0)
     assert not loop.done
-    assert Evaluated(1) in draw_and_score(loop, heldout)
+    assert Swept("heldout", 1) in draw_and_score(loop, heldout)
     assert loop.done
 
 
@@ -546,7 +555,7 @@ def test_admission_holds_back_later_steps_but_never_the_oldest() -> None:
     assert loop.progress().admission_paused
     draw_and_score(loop, *train_units(1, 2))
     loop.handle(Trained(1))
-    assert [draw.batch[0].step for draw in of_kind(loop.decide(MANY), Draw)] == [2, 2]
+    assert [draw.batch[0].step for draw in draws_of(loop.decide(MANY))] == [2, 2]
 
 
 def test_versions_are_needed_as_long_as_a_group_may_be_drawn_again() -> None:
@@ -580,19 +589,19 @@ def test_a_version_is_needed_until_its_evaluation_is_over_begun_or_not() -> None
 
 def test_progress_counts_what_waits_and_what_is_under_way() -> None:
     loop = Loop(LoopPlan(steps=2, groups_per_step=3, chunks_per_group=2, evaluations={0: (1,)}))
-    assert loop.progress().waiting_to_draw == 7
+    assert loop.progress().waiting[ROLLOUT] == 7
     loop.decide({ROLLOUT: 3})
-    loop.handle(Drawn(Unit("heldout", 0, 0, 0), CHUNK_BYTES))
+    loop.handle(Done(Unit("heldout", 0, 0, 0), ROLLOUT, CHUNK_BYTES))
     progress = loop.progress()
-    assert (progress.waiting_to_draw, progress.drawing, progress.waiting_to_score, progress.scoring) == (4, 2, 1, 0)
+    assert (progress.waiting, progress.busy) == ({ROLLOUT: 4, REWARD: 1}, {ROLLOUT: 2, REWARD: 0})
     loop.decide({REWARD: 1})
-    assert loop.progress().scoring == 1
+    assert loop.progress().busy[REWARD] == 1
 
 
 def test_an_event_that_answers_no_decision_is_an_error_of_the_driver() -> None:
     loop = Loop(LoopPlan(steps=1, groups_per_step=1))
     unit = loop.decide(MANY)[0].batch[0]
     with pytest.raises(AssertionError, match="nothing was asked of it"):
-        loop.handle(Scored(unit))
+        loop.handle(Done(unit, REWARD))
     with pytest.raises(AssertionError, match="not in training"):
         loop.handle(Trained(1))

@@ -31,7 +31,6 @@ def test_a_new_step_begins_the_count_anew_and_a_replayed_one_does_not() -> None:
     losses.add("update", 10, LOST)
     with pytest.raises(RunFailed):
         losses.add("update", 10, LOST)
-    assert losses.total == 21
 
 
 def test_what_raises_at_the_same_step_twice_ends_the_run() -> None:

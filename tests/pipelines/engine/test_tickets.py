@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.executors.local import LocalExecutor
-from cluster.tasks import Failure, Outcome, PoolSpec
+from cluster.tasks import Outcome, PoolSpec
 from pipelines.engine.tickets import CallFailed, Tickets
 from pipelines.recipe.tables import Cluster
 from tests.support.outbox import Outbox, comes_back
@@ -29,13 +29,8 @@ def outbox() -> Outbox:
 
 
 @pytest.fixture
-def lost() -> list[Failure]:
-    return []
-
-
-@pytest.fixture
-def tickets(outbox: Outbox, lost: list[Failure]) -> Tickets:
-    return Tickets(outbox, LIMITS, lost.append)
+def tickets(outbox: Outbox) -> Tickets:
+    return Tickets(outbox, LIMITS)
 
 
 @pytest.fixture
@@ -61,7 +56,7 @@ def test_what_was_asked_for_in_an_earlier_era_does_not_count_but_for_what_surviv
 
 @pytest.mark.parametrize("cause", ["worker_lost", "deadline"])
 def test_a_call_whose_worker_was_lost_is_made_again_so_often_as_was_said(
-    tickets: Tickets, outbox: Outbox, lost: list[Failure], cause
+    tickets: Tickets, outbox: Outbox, cause
 ) -> None:
     took: list[Outcome] = []
     tickets.call("pool", Worker.add, (1, 2), took.append, retries=2)
@@ -70,7 +65,7 @@ def test_a_call_whose_worker_was_lost_is_made_again_so_often_as_was_said(
         assert (outbox.sent[number].method, outbox.sent[number].args) == ("add", (1, 2))
         comes_back(tickets, outbox.sent[number], cause=cause)
     assert [outcome.failure.cause for outcome in took] == [cause]
-    assert [failure.cause for failure in lost] == [cause] * 2, "the last one is told by who asked"
+    assert tickets.health.retries == {cause: 2}, "the last one is told by who asked"
     assert len(outbox.sent) == 3
 
 
@@ -110,6 +105,7 @@ def test_deadlines_follow_what_calls_of_the_kind_took(tickets: Tickets, outbox: 
     tickets.call("pool", Worker.add, (1, 2), lambda outcome: None, purpose="heldout")
     assert [task.deadline_s for task in outbox.sent] == [100.0, 100.0, 2.0, 100.0]
     assert tickets.deadlines.mean("add train") == pytest.approx(0.1)
+    assert tickets.mean_seconds("pool") == pytest.approx(0.1)
 
 
 def test_what_comes_back_while_a_call_is_waited_for_goes_to_who_asked(at_work: Tickets) -> None:

@@ -159,14 +159,14 @@ def test_a_run_at_a_url_ends_with_the_digest_of_one_on_disk(tiny_world, tmp_path
 def test_a_run_at_a_url_goes_on_from_there(tiny_world, tmp_path, url, monkeypatch):
     short = ["--set", "loop.steps=4", "--set", "heldout.every=100"]
     assert train(tiny_world, str(tmp_path / "run"), *short) == 0
-    exported = Driver.exported
+    step_over = Driver.step_over
 
-    def exported_then_stopped(driver, step, outcome):
-        exported(driver, step, outcome)
-        if step == 2:
-            driver.stop()
+    def over_then_stopped(driver, train):
+        step_over(driver, train)
+        if train.step == 2:
+            driver.control.stop()
 
-    monkeypatch.setattr(Driver, "exported", exported_then_stopped)
+    monkeypatch.setattr(Driver, "step_over", over_then_stopped)
     assert train(tiny_world, url, *short) == 130
     monkeypatch.undo()
     assert json.loads(read(f"{url}/status.json"))["status"] == "stopped"

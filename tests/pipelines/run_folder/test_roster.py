@@ -15,10 +15,10 @@ from cluster.tasks import Introduction
 from pipelines.engine.steering import Control
 from pipelines.recipe.errors import RunFailed
 from pipelines.recipe.load import dump_recipe, load_recipe
+from pipelines.recipe.tables import Autoscale
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.roster import Roster
-from pipelines.training.step_log import StepLog
 from tests.support.runs import main_with
 
 ACTORS = {"rollout-0": "rollout", "reward-0": "reward", "policy-0": "policy"}
@@ -61,9 +61,9 @@ def test_a_worker_that_joins_with_another_gpu_ends_a_run_that_must_be_repeatable
     recipe = load_recipe(tiny_world, [f'loop.order="{order}"'])
     folder = RunFolder.create(tmp_path / order, dump_recipe(recipe))
     joined, notes = [[on("H100", 0)], [on("A100", 1)], [on("A100", 2)]], []
-    executor = SimpleNamespace(introductions=lambda: joined.pop(0))
+    tickets = SimpleNamespace(executor=SimpleNamespace(introductions=lambda: joined.pop(0)))
     watchers = SimpleNamespace(note=notes.append)
-    control = Control(recipe, executor, folder, StepLog(), watchers, Roster(recipe), lambda: None)
+    control = Control("run", SimpleNamespace(elastic={}), tickets, folder, watchers, Roster(recipe), Autoscale())
     control.greet()
     with pytest.raises(RunFailed, match="1 x H100, 1 x A100") if order == "strict" else nullcontext():
         control.greet()

@@ -7,21 +7,22 @@ import pytest
 
 from actors.messages import DrawReport
 from cluster.tasks import PoolStatus
-from pipelines.engine.messages import Progress, Purpose, Train, Unit
+from pipelines.engine.messages import Progress, Train, Unit
+from pipelines.engine.tickets import Health
 from pipelines.training.step_log import StepLog
 
 POOLS = {name: PoolStatus(wanted=1, ready=1, busy=0, restarts=0) for name in ("rollout", "reward", "policy")}
-IDLE = Progress(0, 0, 0, 0, 0, False, 0, 0, False, 0)
+IDLE = Progress(0, {}, {}, False, 0, 0, False, 0)
 
 
 @pytest.fixture
 def log() -> StepLog:
-    return StepLog()
+    return StepLog(Health())
 
 
-def draw(log: StepLog, purpose: Purpose, load_seconds: float) -> None:
+def draw(log: StepLog, stream: str, load_seconds: float) -> None:
     report = DrawReport("a circle", False, 0, "sha", 0, 1.0, load_seconds=load_seconds)
-    log.drawn({Unit(purpose, 1, 0, 0): report}, seconds=1.5)
+    log.drawn({Unit(stream, 1, 0, 0): report}, seconds=1.5)
 
 
 def end(log: StepLog) -> dict:
