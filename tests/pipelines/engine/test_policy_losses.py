@@ -54,4 +54,4 @@ def test_images_that_are_packed_while_the_policy_is_restored_are_kept(tmp_path: 
     assert {line.fields["step"] for line in driver.folder.read_events() if line.kind == "samples"} == set(
         range(1, STEPS + 1)
     )
-    assert [record["step"] for record in driver.folder.read_metrics()] == list(range(1, STEPS + 1))
+    assert [record.step for record in driver.folder.read_metrics()] == list(range(1, STEPS + 1))
