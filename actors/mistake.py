@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 UNUSABLE = (
     ValueError,
     TypeError,
@@ -11,4 +13,6 @@ UNUSABLE = (
 
 
 class Mistake(ValueError):
-    """What was given cannot be used. Its text says what was given, what is allowed and what to do. A program exits with 2."""
+    """What was given cannot be used. Its text says what was given, what is allowed and what to do."""
+
+    exit_code: ClassVar[int] = 2  # of a program that ends by it (docs/decisions/0026)

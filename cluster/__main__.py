@@ -21,22 +21,24 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster import speaking
-from cluster.control.client import Run, RunEnded, RunGone, UserError, find_run
+from cluster.control.client import Run, RunEnded, find_run
 from cluster.control.status_table import show
-from cluster.speaking import fail
+from cluster.errors import UserError
+from cluster.speaking import MISTAKE, fail
 from cluster.tasks import STARTING
+from cluster.workers.ray_errors import in_its_words
 
 LOOK_EVERY_S = 1.0
 
 
 @speaking.program
-@speaking.exit_codes(mistake=(UserError,), failure=(RunGone, ConnectionError, ray.exceptions.RayError))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
     try:
-        run = find_run(options.address, options.run)
-        return {"status": status, "scale": scale, "stop": stop}[options.command](run, options, speaking.console())
+        with in_its_words():
+            run = find_run(options.address, options.run)
+            return {"status": status, "scale": scale, "stop": stop}[options.command](run, options, speaking.console())
     finally:
         ray.shutdown()
 
@@ -100,7 +102,7 @@ def ask(run: Run, console: Console, *command: Any) -> int:
     with console.status(Text(f"waiting for {run.name}")):
         answer = run.ask(*command)
     if answer.startswith("refused"):
-        return fail("error", answer, 2)
+        return fail("error", answer, MISTAKE)
     speaking.say(console, answer)
     return 0
 

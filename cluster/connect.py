@@ -46,7 +46,7 @@ def connect(
     store's size, whether to start the dashboard, and where its token is kept (default: as long as this process lives). What
     the environment already sets is left as it is.
 
-    Raises CannotJoin, CannotStart, and PermissionError where the token could not be kept from others.
+    Raises CannotJoin, CannotStart, and UserError where the token could not be kept from others.
     """
     if ray.is_initialized():
         return ""

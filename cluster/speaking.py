@@ -19,9 +19,9 @@ from rich.text import Text
 from cluster.stops import STOPPED, stops
 
 STANDARD_FILES = (0, 1, 2)
+FAILED, MISTAKE = 1, 2
 
 Main = Callable[[Sequence[str] | None], int]
-Errors = tuple[type[Exception], ...]
 
 
 class Outlet:
@@ -71,7 +71,8 @@ class Outlet:
 def program(main: Main) -> Callable[..., int]:
     """Decorates a program's `main(arguments)`: while it runs, standard output and standard error are outlets.
 
-    It ends with exit code 130 when it is asked to stop and does not hear of it by itself.
+    It ends with exit code 130 when it is asked to stop and does not hear of it by itself; by an error that says all in its own
+    words, with that error's code (docs/decisions/0026). Any other error is a fault of the program, with its traceback.
     """
 
     @wraps(main)
@@ -81,26 +82,20 @@ def program(main: Main) -> Callable[..., int]:
                 return main(arguments)
             except KeyboardInterrupt:
                 return STOPPED
+            except Exception as error:
+                if (code := exit_code_of(error)) is None:
+                    raise
+                return fail({MISTAKE: "error", FAILED: "failed"}[code], error, code)
 
     return run
 
 
-def exit_codes(mistake: Errors, failure: Errors) -> Callable[[Main], Main]:
-    """Decorates such a `main` as well: these errors are told in their own words, with exit code 2 and 1; others are a program's faults."""
+def exit_code_of(error: Exception) -> int | None:
+    """MISTAKE for a user's, FAILED for what did not come about; None for a fault of the program.
 
-    def decorate(main: Main) -> Main:
-        @wraps(main)
-        def run(arguments: Sequence[str] | None = None) -> int:
-            try:
-                return main(arguments)
-            except mistake as error:
-                return fail("error", error, 2)
-            except failure as error:
-                return fail("failed", error, 1)
-
-        return run
-
-    return decorate
+    The classes say it themselves, by `exit_code`. What the system refuses, such as a full disk, is no fault of the program.
+    """
+    return getattr(error, "exit_code", FAILED if isinstance(error, OSError) else None)
 
 
 @contextmanager

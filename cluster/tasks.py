@@ -11,17 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from cluster.errors import ClusterError, UserError
+
 Handle = Any  # an opaque name of a payload; what it is depends on the executor
 Cause = Literal["worker_lost", "deadline", "raised", "object_lost", "mistake"]
 STARTING = "starting"  # the state in the status of a run that has no workers yet, only words for what it waits for
 
 
-class WorkerStartError(RuntimeError):
+class WorkerStartError(ClusterError):
     """Workers of a pool do not start. The message holds the worker's own error."""
 
 
 class WorkerMistakeError(WorkerStartError):
     """A worker says that what it was given cannot be used (`PoolSpec.mistakes`). The message is its own sentence, and nothing else."""
+
+    exit_code = UserError.exit_code
 
 
 class PayloadLostError(RuntimeError):

@@ -23,7 +23,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from actors.mistake import Mistake
 from actors.models.path import PIPELINE_MARKER, check_model
 from actors.paths import located
 from actors.process import Process, prepare
@@ -44,7 +43,6 @@ Sheet = tuple[str, str, tuple[int, ...], np.ndarray]  # who drew, the prompt, th
 
 
 @speaking.program
-@speaking.exit_codes(mistake=(UserError, Mistake), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)

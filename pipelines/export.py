@@ -17,7 +17,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.mistake import Mistake
 from actors.models.path import PIPELINE_MARKER, check_model
 from actors.process import Process, prepare
 from cluster import speaking
@@ -29,7 +28,6 @@ CARD = "README.md"
 
 
 @speaking.program
-@speaking.exit_codes(mistake=(UserError, Mistake), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     return export(make_parser().parse_args(arguments), speaking.console())

@@ -20,7 +20,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from actors.mistake import Mistake
 from cluster import speaking
 from pipelines.planning.gpus import DRIVER_S, gpu_named
 from pipelines.planning.measured import Measured, read_run
@@ -54,7 +53,6 @@ POOLS = ("rollout", "reward", "policy", "driver")
 
 
 @speaking.program
-@speaking.exit_codes(mistake=(UserError,), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
@@ -88,15 +86,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Prints what was asked for; returns it as plain figures. Raises UserError."""
+    """Prints what was asked for; returns it as plain figures. Raises UserError or Mistake."""
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
     models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
-    try:
-        found = obstacles(recipe, models)
-    except Mistake as error:  # a config without a field that is asked for
-        raise UserError(str(error)) from None
-    if found:
+    if found := obstacles(recipe, models):
         raise UserError("\n".join(found))
     if options.gpus:
         check_gpus(recipe, options.gpus, options.gpus_per_node)

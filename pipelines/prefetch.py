@@ -19,6 +19,7 @@ from rich.console import Console
 from actors.models.hub import OnDisk, bring_here
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 from cluster import speaking
+from cluster.speaking import FAILED, MISTAKE
 from pipelines.preflight.memory.estimate import GIB
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
@@ -32,13 +33,10 @@ QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # on nodes: bars of many processe
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    try:
-        recipe, console = load_recipe(options.recipe, options.set), speaking.console()
-        if os.environ.get("RAY_ADDRESS", "").strip() in ("", "local"):
-            return fetch_here(recipe, console)
-        return fetch_on_nodes(recipe, console)
-    except UserError as error:
-        return speaking.fail("error", error, 2)
+    recipe, console = load_recipe(options.recipe, options.set), speaking.console()
+    if os.environ.get("RAY_ADDRESS", "").strip() in ("", "local"):
+        return fetch_here(recipe, console)
+    return fetch_on_nodes(recipe, console)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -67,16 +65,12 @@ def fetch_here(recipe: Recipe, console: Console) -> int:
 
 
 def fetch_on_nodes(recipe: Recipe, console: Console) -> int:
-    """Each node's models to that node, all nodes at once. Raises UserError where no cluster can be joined, or no node is for a worker."""
+    """Each node's models to that node, all nodes at once. Raises CannotJoin, or UserError where no node is for a worker."""
     from cluster.connect import connect
-    from cluster.joining.address import CannotJoin
     from cluster.workers.on_nodes import call_on, homes
     from pipelines.training.pools import pool_specs
 
-    try:
-        speaking.say(console, connect())
-    except CannotJoin as error:
-        raise UserError(str(error)) from error
+    speaking.say(console, connect())
     nodes = homes([spec for spec in pool_specs(recipe) if not spec.beside_driver])
     if not nodes:
         raise UserError("no node of the cluster can hold a worker of this recipe: `python -m pipelines.train` says why")
@@ -85,7 +79,7 @@ def fetch_on_nodes(recipe: Recipe, console: Console) -> int:
     for home, found, failure in calls:
         where = f"node {home.address}: "
         if failure:
-            kind, code = ("error", 2) if failure.cause == "mistake" else ("failed", 1)
+            kind, code = ("error", MISTAKE) if failure.cause == "mistake" else ("failed", FAILED)
             codes.append(speaking.fail(kind, where + failure.message, code))
         else:
             tell(console, found, where)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from cluster import speaking
-from pipelines.recipe.errors import UserError
 from pipelines.reporting.page import write_report
 from pipelines.run_folder.location import RunLocation
 
@@ -22,7 +21,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @speaking.program
-@speaking.exit_codes(mistake=(UserError,), failure=(OSError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run folder and print its path; 2 for a user's mistake."""
     with RunLocation(make_parser().parse_args(arguments).run, "RUN") as place:

@@ -21,17 +21,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus
 
 from cluster import speaking
 from cluster.stops import STOPPED
+from cluster.workers.ray_errors import in_its_words
 from pipelines.preflight.checks import sample_prompts
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from pipelines.run_folder.provenance import git_revision
-from pipelines.submitting.job_server import STOP_S, ClusterLost, Jobs, Refused, reach
+from pipelines.submitting.job_server import STOP_S, ClusterLost, Jobs, reach
 from pipelines.submitting.package import (
     check_out,
     check_paths,
@@ -63,11 +63,10 @@ class Order:
 
 
 @speaking.program
-@speaking.exit_codes(mistake=(UserError,), failure=(ClusterLost, Refused, RayError, OSError))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="echoray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="echoray-") as folder, in_its_words():
         return submit(options, Path(folder) / "working_dir.zip")
 
 

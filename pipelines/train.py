@@ -20,9 +20,7 @@ from functools import partial
 from rich.console import Console
 
 from cluster import speaking
-from cluster.placement.fit import PlacementError
 from cluster.stops import STOPPED, nothing, stops
-from cluster.tasks import WorkerMistakeError, WorkerStartError
 from pipelines.engine.checkpoint import Found
 from pipelines.engine.driver import Driver
 from pipelines.engine.recovery import report_damage
@@ -51,10 +49,6 @@ def program(pools: MakePools) -> Callable[..., int]:
     """The main job with workers of these pools: a function of the words of the command line that returns the exit code."""
 
     @speaking.program
-    @speaking.exit_codes(
-        mistake=(UserError, PlacementError, WorkerMistakeError),
-        failure=(WorkerStartError, RunFailed, PlaceTaken, OSError),  # OSError: a full disk under the run folder
-    )
     def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:] if arguments is None else arguments
         options = parse_train(arguments)

@@ -12,6 +12,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from cluster.connect import visit
 from cluster.control.controller import NAMESPACE, PREFIX, actor_name, run_of
+from cluster.errors import ClusterError, UserError
 from cluster.joining.address import CannotJoin, answers
 from cluster.joining.here import clusters_here
 
@@ -20,11 +21,7 @@ ANSWER_S = 120.0
 HERE = ("", "auto", "local")  # what Ray takes for an address and is none
 
 
-class UserError(Exception):
-    """What was asked for cannot be done; the text says what can."""
-
-
-class RunGone(Exception):
+class RunGone(ClusterError):
     """The run is not to be reached."""
 
 

@@ -9,10 +9,12 @@ import grpc
 import ray
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
+from cluster.errors import UserError
+
 ASK_S = 5.0
 
 
-class CannotJoin(Exception):
+class CannotJoin(UserError):
     """No cluster can be joined at an address; the text names it, where it came from, and says what to check."""
 
 

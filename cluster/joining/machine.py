@@ -8,6 +8,8 @@ import resource
 from ray._common.utils import get_default_system_temp_dir
 from ray._private.utils import estimate_available_memory, resolve_object_store_memory
 
+from cluster.errors import UserError
+
 SHM = "/dev/shm"
 LEAST_STORE_BYTES = 128 * 2**20  # Docker's containers get 64 MiB unless they ask, and Ray would then use the disk
 USABLE = 0.95  # of what is free there now, as Ray reckons
@@ -18,7 +20,7 @@ SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET = "ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 
 
-class CannotStart(Exception):
+class CannotStart(UserError):
     """No Ray can be started on this machine; the text says what is needed and what to set."""
 
 

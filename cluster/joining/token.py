@@ -7,6 +7,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from cluster.errors import UserError
+
 FILE_NAME = "ray_token"  # in the run folder
 MODE, VALUE, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 VARIABLES = (MODE, VALUE, PATH)  # how Ray is told, and how it tells the processes that it starts
@@ -16,7 +18,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def keep_token(path: Path) -> None:
     """Leave a token in `path`: the one that is there, or a new one if there is none or others could have read it.
 
-    Raises PermissionError on a disk that does not keep files to their owner.
+    Raises UserError on a disk that does not keep files to their owner.
     """
     if _is_private(path):
         return
@@ -26,7 +28,7 @@ def keep_token(path: Path) -> None:
         file.write(secrets.token_hex(32))
     if not _is_private(path):
         path.unlink()
-        raise PermissionError(
+        raise UserError(
             f"{path} would hold the token of this run's Ray, but its disk does not keep a file to its owner: "
             f"give a folder on another disk, or a token of your own in {PATH} (a file)"
         )

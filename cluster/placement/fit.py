@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cluster.errors import UserError
 from cluster.placement.labels import check_selector, listed, matches
 from cluster.placement.packing import UNIT, Amounts, Load, Room, can_be_packed, left_after
 from cluster.tasks import PoolSpec
 
 
-class PlacementError(ValueError):
+class PlacementError(UserError):
     """More is asked of the cluster than it has."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -11,16 +13,27 @@ from ray.exceptions import (
     ObjectLostError,
     OutOfMemoryError,
     RayActorError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
 
+from cluster.errors import ClusterError
 from cluster.tasks import Failure, WorkerMistakeError, WorkerStartError
 from cluster.workers.tracebacks import gpu_is_lost
 
 MESSAGE_CHARS = 4000
 FETCH_S = 60.0  # a first return value is small and exists already: if it does not come, its node is gone
 _WORKER_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+
+
+@contextmanager
+def in_its_words() -> Iterator[None]:
+    """What Ray raises within ends the program in Ray's words: raises ClusterError."""
+    try:
+        yield
+    except RayError as error:
+        raise ClusterError(str(error)) from error
 
 
 def result_of(ref: ray.ObjectRef, mistakes: tuple[type[Exception], ...] = ()) -> tuple[Any, Failure | None]:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
 from actors.messages import Prompt
-from actors.mistake import Mistake
 from actors.models.folder import check_pipeline, check_vlm
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER, check_model
 from pipelines.data.captions import check_captions
@@ -78,14 +77,14 @@ def sample_prompts(recipe: Recipe) -> Sequence[Prompt]:
 
 
 def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
-    """Raises UserError for what the config files of local models say that no worker could start with."""
+    """Raises UserError for what the config files of local models say that no worker could start with.
+
+    Raises Mistake for a config without a field that is asked for.
+    """
     found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
     if all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
         # a model of the hub is read by the workers, which tell the same when they start
-        try:
-            found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
-        except Mistake as error:  # a config without a field that is asked for
-            raise UserError(str(error)) from None
+        found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
     if found:
         raise UserError("\n".join(found))
 

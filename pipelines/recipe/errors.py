@@ -1,11 +1,21 @@
-"""How a program ends that cannot do what it was asked: by a user's mistake, or by a run that failed."""
+"""Errors that end a program in their own words, without a traceback: `exit_code` says how (docs/decisions/0026)."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class UserError(ValueError):
-    """A mistake in what the user gave; its text says what was given, what is allowed and what to do. Exit code 2."""
+    """A mistake in what the user gave; its text says what was given, what is allowed and what to do."""
+
+    exit_code: ClassVar[int] = 2
 
 
-class RunFailed(RuntimeError):
-    """The run cannot go on; the text says why."""
+class Failed(RuntimeError):
+    """A program cannot go on, by nobody's mistake; the text says why."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RunFailed(Failed):
+    """The run cannot go on."""

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from cluster.storage import files
 from cluster.storage.conditional import remove_file, write_if
-from pipelines.recipe.errors import UserError
+from pipelines.recipe.errors import Failed, UserError
 
 FILE_NAME = ".lease.json"
 BEAT_S = 5.0
@@ -30,7 +30,7 @@ STALE_S = 30.0  # without a beat: its run is gone
 LOOK_S = 0.5
 
 
-class PlaceTaken(Exception):
+class PlaceTaken(Failed):
     """Another run has taken the place over. Nothing more may be written there; the text says who has it."""
 
 

@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from cluster.connect import set_defaults
-from pipelines.recipe.errors import UserError
+from pipelines.recipe.errors import Failed, UserError
 
 CONNECT_S, CALL_S = 5.0, 30.0
 LOOK_S = 30.0  # a log that is silent for so long may be one whose connection is gone
@@ -30,11 +30,11 @@ DROPPED = (OSError, RuntimeError, aiohttp.ClientError)
 T = TypeVar("T")
 
 
-class ClusterLost(Exception):
+class ClusterLost(Failed):
     """The job server has not answered for LOST_S."""
 
 
-class Refused(RuntimeError):
+class Refused(Failed):
     """The job server answered with an error."""
 
     def __init__(self, status: int, text: str) -> None:

@@ -23,7 +23,6 @@ from cluster.storage.documents import Storage
 from cluster.tasks import Executor, PoolSpec
 from pipelines.monitoring.start_line import Starting
 from pipelines.preflight.checks import init_adapter
-from pipelines.recipe.errors import UserError
 from pipelines.recipe.tables import Cluster, Pool, Run, Worker
 from pipelines.recipe.training import Recipe
 
@@ -80,7 +79,7 @@ def make_executor(
 ) -> Executor:
     """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has.
 
-    A Ray that is started for the run keeps its token in `folder`. Raises UserError where no Ray can be joined or started.
+    A Ray that is started for the run keeps its token in `folder`. Raises `cluster.errors.UserError` where no Ray can be joined or started.
     """
     if kind == "local":
         from cluster.executors.local import LocalExecutor
@@ -88,20 +87,15 @@ def make_executor(
         return LocalExecutor([in_one_process(spec) for spec in specs])
     from cluster.connect import connect
     from cluster.executors.on_ray import RayExecutor
-    from cluster.joining.address import CannotJoin
-    from cluster.joining.machine import CannotStart
     from cluster.placement.demand_table import show_demand
     from cluster.placement.nodes import nodes_here
 
     megabytes = limits.object_store_mb
-    try:
-        who = connect(
-            object_store_bytes=megabytes and megabytes * 2**20,
-            dashboard=limits.dashboard,
-            token_file=folder / TOKEN,
-        )
-    except (CannotJoin, CannotStart, PermissionError) as error:
-        raise UserError(str(error)) from error
+    who = connect(
+        object_store_bytes=megabytes and megabytes * 2**20,
+        dashboard=limits.dashboard,
+        token_file=folder / TOKEN,
+    )
     speaking.say(starting.console, who)
     starting.console.print(show_demand(specs, nodes_here()))
     return RayExecutor(

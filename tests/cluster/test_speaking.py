@@ -7,11 +7,23 @@ import subprocess
 import sys
 
 import pytest
+from ray.exceptions import RayError
 from rich.table import Table
 
-from cluster import speaking
+from actors.mistake import Mistake
+from cluster import errors, speaking
+from cluster.control.client import RunGone
+from cluster.joining.address import CannotJoin
+from cluster.joining.machine import CannotStart
+from cluster.placement.fit import PlacementError
 from cluster.speaking import Outlet
+from cluster.storage.files import StorageError
+from cluster.tasks import WorkerMistakeError, WorkerStartError
+from cluster.workers.ray_errors import in_its_words
 from pipelines.preflight.packages import ROOT
+from pipelines.recipe.errors import RunFailed, UserError
+from pipelines.run_folder.lease import PlaceTaken
+from pipelines.submitting.job_server import ClusterLost, Refused
 
 ODD = "size [/cm] :smile: [bold]läuf[/]"
 TALKS = """
@@ -84,23 +96,49 @@ def test_the_streams_are_given_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(KeyError("what was given"), "error"), (OSError("the disk is full"), "failed")]
+    ("error", "said", "code"),
+    [
+        (UserError("what was given"), "error", 2),
+        (Mistake("what was given"), "error", 2),
+        (errors.UserError("what was given"), "error", 2),
+        (CannotJoin("what was given"), "error", 2),
+        (CannotStart("what was given"), "error", 2),
+        (PlacementError("what was given"), "error", 2),
+        (WorkerMistakeError("what was given"), "error", 2),
+        (WorkerStartError("its own error"), "failed", 1),
+        (RunGone("the run has ended"), "failed", 1),
+        (RunFailed("why"), "failed", 1),
+        (PlaceTaken("who has it"), "failed", 1),
+        (ClusterLost("for how long"), "failed", 1),
+        (Refused(500, "its answer"), "failed", 1),
+        (OSError("the disk is full"), "failed", 1),
+        (StorageError("the bucket is gone"), "failed", 1),
+    ],
+    ids=lambda value: type(value).__module__ + "." + type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_errors_of_a_known_kind_are_told_in_a_sentence(
-    capsys: pytest.CaptureFixture[str], error: Exception, said: str
+def test_an_error_that_says_all_ends_any_program_in_a_sentence_by_its_own_exit_code(
+    capsys: pytest.CaptureFixture[str], error: Exception, said: str, code: int
 ) -> None:
     @speaking.program
-    @speaking.exit_codes(mistake=(LookupError,), failure=(OSError,))
     def main(arguments: object = None) -> int:
         raise error
 
-    assert main() == {"error": 2, "failed": 1}[said]
+    assert main() == code
     assert capsys.readouterr().err == f"{said} {error}\n"
+
+
+def test_what_ray_raises_is_told_in_rays_words(capsys: pytest.CaptureFixture[str]) -> None:
+    @speaking.program
+    def main(arguments: object = None) -> int:
+        with in_its_words():
+            raise RayError("no such node")
+
+    assert main() == 1
+    assert capsys.readouterr().err == "failed no such node\n"
 
 
 def test_an_error_of_another_kind_is_a_fault_of_the_program() -> None:
     @speaking.program
-    @speaking.exit_codes(mistake=(LookupError,), failure=(OSError,))
     def main(arguments: object = None) -> int:
         raise ZeroDivisionError
 

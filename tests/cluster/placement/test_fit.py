@@ -44,7 +44,6 @@ def test_the_error_names_what_each_pool_asks_what_there_is_and_what_to_do() -> N
     assert "GPU: asked 4 (rollout 2 x 1, policy 1 x 2), the cluster has 0" in message
     assert "Lower the size of a pool" in message
     assert "RAY_ADDRESS" in message
-    assert issubclass(PlacementError, ValueError)
 
 
 def test_a_resource_that_is_enough_is_not_mentioned() -> None:
