@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Literal, TypeVar
 
@@ -36,6 +37,13 @@ class Table(BaseModel):
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
 
+@dataclass(frozen=True)
+class Input:
+    """Marks a key that names what a run reads; `hub`: it may also be a hub's name."""
+
+    hub: bool = False
+
+
 def read_by(read: Callable[[str], str]) -> AfterValidator:
     """What `read` makes of a text; its ValueError becomes a message with the key and what was given."""
 
@@ -54,6 +62,9 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-MODEL = read_by(lambda text: located(home_resolved(text)))
-Model = Annotated[str, MODEL]
-"""A path, which leads from the current folder, else from the repository's root; or a hub's name."""
+
+_readable = read_by(lambda text: located(home_resolved(text)))
+File = Annotated[str, _readable, Input()]
+"""A path, which leads from the current folder, else from the repository's root."""
+Model = Annotated[str, _readable, Input(hub=True)]
+"""Such a path, or a hub's name."""

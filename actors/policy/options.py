@@ -9,7 +9,7 @@ from pydantic import Field
 
 from actors.diffusion.options import ImageModelOptions
 from actors.messages import DrawTrial
-from actors.options import Change, Count, Model, Positive
+from actors.options import Change, Count, File, Model, Positive
 from actors.policy.objectives.options import ObjectiveOptions
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -26,7 +26,7 @@ class LearnerOptions(ImageModelOptions):
     """Whether activations are computed again in the backward instead of kept: slower, in less memory."""
     max_sequence_length: Annotated[int, Field(ge=0)] = 256
     """Tokens of a caption that the text encoder with the longest reach is given."""
-    init_adapter: Annotated[Model, Change.BY_CONTENT] = ""
+    init_adapter: Annotated[File, Change.BY_CONTENT] = ""
     """A LoRA to begin from: a file, a folder, a checkpoint or a run; empty: a new one."""
     lora_rank: Count = 32
     """The rank of the LoRA's matrices."""

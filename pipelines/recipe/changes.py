@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from actors.options import MODEL, Change, Table
+from actors.options import Change, Table
 from actors.paths import portable
+from pipelines.recipe.keys import inputs, keys, marks
 
 Changes = dict[str, tuple[Any, Any]]  # key path -> (old value, new value); None: it has none
 
@@ -58,7 +59,7 @@ def marks_of(path: str, recipe: Table) -> set[Change]:
     for name in path.split("."):
         if not isinstance(here, Table) or name not in type(here).model_fields:
             break
-        found.update(mark for mark in type(here).model_fields[name].metadata if isinstance(mark, Change))
+        found.update(marks(type(here).model_fields[name], Change))
         here = getattr(here, name)
     return found
 
@@ -67,18 +68,11 @@ def _marked(changes: Changes, recipe: Table, marks: set[Change]) -> Changes:
     return {path: change for path, change in changes.items() if marks_of(path, recipe) & marks}
 
 
-def _leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value by its key path; models in the repository as they are named from its root."""
-    for name, field in type(table).model_fields.items():
-        value = getattr(table, name)
-        yield from _values(f"{prefix}{name}", portable(value) if MODEL in field.metadata else value)
-
-
-def _values(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Table):
-        yield from _leaves(value, f"{path}.")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _values(f"{path}.{key}", item)
-    elif value is not None:
-        yield path, value
+def _leaves(recipe: Table) -> Iterator[tuple[str, Any]]:
+    """Every value by its path, those of dictionaries too; what lies in the repository as it is named from its root."""
+    places = {path for path, _, _ in inputs(recipe)}
+    for key in keys(recipe):
+        if isinstance(key.value, dict):
+            yield from ((f"{key.path}.{name}", value) for name, value in key.value.items())
+        elif key.value is not None:
+            yield key.path, portable(key.value) if key.path in places else key.value

@@ -10,37 +10,40 @@ from typing import Any
 
 import tomli_w
 from pydantic import ValidationError
+from typing_extensions import TypeVar
 
+from actors.options import Table
 from actors.paths import located
 from cluster.storage.files import is_text
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.explain import explain, toml
 from pipelines.recipe.training import Recipe
 
+R = TypeVar("R", bound=Table, default=Recipe)
 PART = r"""\s*(?:"[^"]*"|'[^']*'|[^.="'\s][^.="']*)\s*"""  # of a key
 OVERRIDE = re.compile(rf"(?P<key>{PART}(?:\.{PART})*)=(?P<value>.*)", re.DOTALL)
 
 
-def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Reads a recipe and applies `key.sub=value` overrides (values in TOML; a bare word is a string). Raises UserError.
+def load_recipe(path: Path, overrides: Iterable[str] = (), kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
+    """Reads a recipe of this kind and applies `key.sub=value` overrides (values in TOML; a bare word is a string). Raises UserError.
 
-    The recipe's own path and those in it lead from the current folder, else from the repository's root.
+    The recipe's own path leads from the current folder, else from the repository's root.
     """
     path = Path(located(str(path)))
     tables = _read_toml(path)
     for override in overrides:
         apply_override(tables, override)
-    return parse_recipe(tables, source=str(path))
+    return parse_recipe(tables, str(path), kind)
 
 
-def parse_recipe(tables: dict[str, Any], source: str) -> Recipe:
-    """Checks the tables of a recipe. Raises UserError that lists every problem, each with the nearest valid key."""
+def parse_recipe(tables: dict[str, Any], source: str, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
+    """Checks the tables of a recipe of this kind. Raises UserError that lists every problem, each with the nearest valid key."""
     if beyond := [f"  {key}: the integer is beyond 64 bits" for key, value in _leaves("", tables) if _is_beyond(value)]:
         raise UserError(f"{source} cannot be run:\n" + "\n".join(beyond))
     try:
-        return Recipe.model_validate(_lists_to_tuples(tables))
+        return kind.model_validate(_lists_to_tuples(tables))
     except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in explain(error, Recipe))
+        problems = "\n".join(f"  {line}" for line in explain(error, kind))
         raise UserError(f"{source} cannot be run:\n{problems}") from error
 
 
@@ -63,7 +66,7 @@ def apply_override(tables: dict[str, Any], override: str) -> None:
     table[leaf] = _parse_value(found["value"].strip(), override)
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: Table) -> str:
     """The resolved recipe as TOML: every key that has a value, defaults included."""
     return tomli_w.dumps(recipe.model_dump(exclude_none=True))
 

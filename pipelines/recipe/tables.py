@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from actors.diffusion.options import ImageModelOptions
-from actors.options import Change, Count, Device, DType, Model, Table, read_by
+from actors.options import Change, Count, Device, DType, Input, Model, Table, read_by
 from actors.paths import home_resolved, located
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.objectives.registry import OBJECTIVES
@@ -19,14 +19,16 @@ from actors.policy.options import LearnerOptions
 from cluster.storage import files
 
 
-def _place(text: str) -> str:
+def _source(text: str) -> str:
     return files.resolved(located(home_resolved(text)))
 
 
-Place = Annotated[str, read_by(_place)]
+Source = Annotated[str, read_by(_source), Input()]
 """A path, which leads from the current folder, else from the repository's root; or a URL."""
-PlaceOrNone = Annotated[str, read_by(lambda text: text and _place(text))]
+SourceOrNone = Annotated[str, read_by(lambda text: text and _source(text))]
 """Such a place; or empty."""
+Place = Annotated[str, read_by(lambda text: text and files.resolved(home_resolved(text)))]
+"""A path or a URL that a run writes to; or empty."""
 Steps = Annotated[int, Field(ge=1, le=10**7)]
 Fraction = Annotated[float, Field(ge=0, le=1e6)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
@@ -84,16 +86,16 @@ class LoopTable(Table):
     """The newest ones."""
     keep_best: Annotated[bool, Change.FREE] = True
     """And the one with the best held-out figure."""
-    checkpoints: Annotated[PlaceOrNone, Change.FREE] = ""
+    checkpoints: Annotated[Place, Change.FREE] = ""
     """A folder or a URL such as s3://bucket/run; empty: checkpoints/ in the run folder."""
 
 
 class Data(Table):
     """The prompt sets (docs/data.md), and how many prompts of each category a step takes."""
 
-    train: Annotated[Place, Change.BY_CONTENT]
+    train: Annotated[Source, Change.BY_CONTENT]
     """A file or a folder of Parquet files, at a path or a URL."""
-    heldout: Annotated[PlaceOrNone | None, Change.BY_CONTENT, Change.EVALUATED] = None
+    heldout: Annotated[SourceOrNone | None, Input(), Change.BY_CONTENT, Change.EVALUATED] = None
     """The same, for evaluations."""
     caption: Annotated[str, Change.FREE] = ""
     """The field that holds the caption; empty: `caption`, or another common name."""
