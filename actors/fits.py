@@ -1,46 +1,63 @@
 """Whether the weights in local model folders fit their classes, asked in a process of its own, since the answer needs torch.
 
-    python -m actors.fits PIPELINE VLM
+    python -m actors.fits KIND FOLDER [KIND FOLDER ...]
 
-Prints a line of JSON: what does not fit in the pipeline and in the VLM, null where all fits or "-" was given. Only headers are read.
+Prints a line of JSON: what does not fit in each of the folders, null where all fits. Only headers are read.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.mistake import Mistake
+from actors.models.kinds import Kind
 
-NONE = "-"
+Folders = Sequence[tuple[Kind, Path]]
+Misfits = tuple[str | None, ...]
 
-Misfits = tuple[str | None, str | None]
 
-
-def misfits(pipeline: Path | None, vlm: Path | None) -> Misfits:
-    """What does not fit in folders that `check_pipeline` and `check_vlm` have passed."""
+def misfits(folders: Folders) -> Misfits:
+    """What does not fit in folders that the checks of their kinds (actors/models/folder.py) have passed; None where all does."""
     from actors.process import quiet
 
     quiet()
+    return tuple(_misfit(kind, folder) for kind, folder in folders)
+
+
+def _misfit(kind: Kind, folder: Path) -> str | None:
+    try:
+        WEIGHTS[kind](folder)
+    except Mistake as error:
+        return str(error)
+    return None
+
+
+def _pipeline(folder: Path) -> None:
     from actors.diffusion.family import family_class
-    from actors.models.weights import check_pipeline_weights, check_vlm_weights
+    from actors.models.weights import check_pipeline_weights
+
+    check_pipeline_weights(folder, family_class(folder).ignored_weights)
+
+
+def _vlm(folder: Path) -> None:
+    from actors.models.weights import check_vlm_weights
     from actors.vlm.family import vlm_class
 
-    found: list[str | None] = [None, None]
-    try:
-        if pipeline:
-            check_pipeline_weights(pipeline, family_class(pipeline).ignored_weights)
-    except Mistake as error:
-        found[0] = str(error)
-    try:
-        if vlm:
-            check_vlm_weights(vlm, vlm_class(vlm).ignored_weights)
-    except Mistake as error:
-        found[1] = str(error)
-    return found[0], found[1]
+    check_vlm_weights(folder, vlm_class(folder).ignored_weights)
 
+
+def _dual_encoder(folder: Path) -> None:
+    from actors.models.weights import check_dual_encoder_weights
+
+    check_dual_encoder_weights(folder)
+
+
+WEIGHTS: dict[Kind, Callable[[Path], None]] = {"pipeline": _pipeline, "vlm": _vlm, "dual_encoder": _dual_encoder}
 
 if __name__ == "__main__":
-    given = [None if argument == NONE else Path(argument) for argument in sys.argv[1:3]]
-    print(json.dumps(misfits(*given)))
+    words = iter(sys.argv[1:])
+    given: Folders = [(kind, Path(next(words))) for kind in words]  # type: ignore[misc]
+    print(json.dumps(misfits(given)))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 
-from actors.reward.promptecho import PromptEcho
+from actors.reward.promptecho import PromptEcho, PromptEchoOptions
 from actors.vlm.qwen_tower import quicken
 from pipelines.preflight.memory.architectures import load
 from toy.random_models.vlms import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer
@@ -40,7 +40,8 @@ def judge(name: str, device: torch.device, dtype: torch.dtype, tiny: bool, folde
     Qwen2VLImageProcessorPil(patch_size=patch, merge_size=merge, size=size).save_pretrained(folder)
     narrow: Any = make_vlm(narrow_vlm(config), torch.device("cpu"), torch.float32)
     narrow.save_pretrained(folder)
-    reward = PromptEcho(str(folder), device=device.type, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+    keys = {"model": str(folder), "device": device.type, "dtype": str(dtype).removeprefix("torch.")}
+    reward = PromptEchoOptions.model_validate(keys).load()
     if not tiny:
         vlm: Any = reward.vlm
         vlm.model = make_vlm(config, device, dtype)

@@ -9,9 +9,9 @@ from typing import Any
 
 from pipelines.planning.flops import draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY
-from pipelines.preflight.memory.estimate import Actor, Models, estimate
+from pipelines.preflight.memory.estimate import Actor, estimate
 from pipelines.preflight.memory.families import Shape, shape_of
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.models import Models, image_model, judge
 from pipelines.recipe.training import Recipe
 
 GIB = 2**30

@@ -63,7 +63,7 @@ def parts_of(reward: PromptEcho, images_KHWC: np.ndarray, caption: str, device: 
     alone: dict[str, Callable[[], Any]] = {
         "host_and_copies": lambda: vlm.batch(images_KHWC, QUERY, caption, False),
         "forward": lambda: vlm.states(batch),
-        "head": lambda: picked_log_probs(states_KTD.flatten(0, 1), ids, vlm.lm_head, reward.chunk_tokens),
+        "head": lambda: picked_log_probs(states_KTD.flatten(0, 1), ids, vlm.lm_head, reward.options.chunk_tokens),
     }
     return seconds | {name: see(call, device).seconds for name, call in alone.items()}
 

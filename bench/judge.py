@@ -20,7 +20,7 @@ from rich.table import Table
 from transformers import AutoImageProcessor, LlavaProcessor
 
 from actors.messages import Prompt
-from actors.reward.promptecho import QUERY, PromptEcho
+from actors.reward.promptecho import QUERY, PromptEcho, PromptEchoOptions
 from actors.vlm.qwen_tower import as_it_comes
 from bench.flops import vlm as vlm_flops
 from bench.full_size_judge import VLMS, judge
@@ -46,7 +46,8 @@ def load_judge(options: argparse.Namespace, device: torch.device, dtype: torch.d
     """The reward: a named architecture is made, in `folder` where it is written at all; anything else is loaded."""
     if options.model in VLMS:
         return judge(options.model, device, dtype, options.tiny, folder)
-    return PromptEcho(options.model, device=device.type, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+    keys = {"model": options.model, "device": device.type, "dtype": str(dtype).removeprefix("torch.")}
+    return PromptEchoOptions.model_validate(keys).load()
 
 
 class Obvious:

@@ -40,7 +40,7 @@ from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import clipped_objective
 from actors.policy.options import LearnerSettings
 from actors.process import Process, prepare
-from actors.reward.promptecho import PromptEcho
+from actors.reward.promptecho import QUERY
 from actors.rollout.generate import Generator
 from actors.rollout.options import GeneratorSettings
 from bench.hardware import machine, median_of_pairs, take_turns
@@ -62,7 +62,7 @@ class Ours:
         self.rollout, self.prompts = rollout, prompts
         on_cpu = ImageModelOptions(device="cpu", dtype="float32")
         self.generator = Generator(GeneratorSettings(policy.model, objective, on_cpu, policy.max_sequence_length))
-        self.judge = PromptEcho(recipe.reward.model, transform=recipe.reward.transform, device="cpu")
+        self.judge = recipe.reward.options.on("cpu").load()
         settings = LearnerSettings(
             policy, objective, rollout.steps, rollout.guidance_scale, rollout.height, rollout.width, seed=0,
             total_steps=1000,
@@ -152,9 +152,9 @@ class Plain:
         )
         self.trained = [weight for weight in self.transformer.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=policy.learning_rate, betas=policy.betas)
-        self.judge = LlavaForConditionalGeneration.from_pretrained(recipe.reward.model, dtype=torch.float32).eval()
-        self.processor = LlavaProcessor.from_pretrained(recipe.reward.model)
-        content = [{"type": "image"}, {"type": "text", "text": recipe.reward.query}]
+        self.judge = LlavaForConditionalGeneration.from_pretrained(recipe.reward.judge, dtype=torch.float32).eval()
+        self.processor = LlavaProcessor.from_pretrained(recipe.reward.judge)
+        content = [{"type": "image"}, {"type": "text", "text": QUERY}]
         self.chat = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )

@@ -31,8 +31,7 @@ from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import simulate
 from pipelines.planning.splits import scaled
 from pipelines.planning.times import Duration, Estimated, Times
-from pipelines.preflight.memory.estimate import Models
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 
@@ -119,7 +118,7 @@ def compared(what: str, recipe: Recipe, times: Times, images_per_s: float) -> di
 
 def models_of(recipe: Recipe) -> Models:
     """The models of a recipe."""
-    return Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    return models_to_estimate(recipe)
 
 
 def simulated_table(rows: list[dict[str, Any]]) -> Table:

@@ -33,7 +33,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt
 from actors.process import Process, prepare
-from actors.reward.promptecho import QUERY, PromptEcho
+from actors.reward.promptecho import QUERY, PromptEchoOptions
 from bench import judge
 from bench.command import fill_in, finish, surroundings
 from bench.hardware import MB, machine, peak_memory, take_turns
@@ -126,7 +126,7 @@ class Echo:
     """The group scorer."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        self.reward = PromptEcho(str(folder), device=device)  # type: ignore[arg-type]
+        self.reward = PromptEchoOptions(model=str(folder)).on(device).load()
 
     def score(self, images_KHWC: np.ndarray, caption: str) -> list[float]:
         """The rewards of the group."""

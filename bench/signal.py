@@ -36,7 +36,7 @@ from actors.policy.objectives.objective import load_objective
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.options import LearnerSettings
 from actors.process import Process, prepare
-from actors.reward.promptecho import PromptEcho
+from actors.reward.promptecho import PromptEchoOptions
 from actors.seeds import seed_of
 from bench.hardware import machine
 from pipelines.data.prompts import load_prompts
@@ -99,7 +99,7 @@ class World:
         self.decoder = load_family(
             policy.model, LoadOptions(cpu, torch.float32, decoder=True, max_sequence_length=policy.max_sequence_length)
         )
-        self.judge = PromptEcho(recipe.reward.model, transform="exp", device="cpu")
+        self.judge = PromptEchoOptions(model=str(recipe.reward.judge), transform="exp", device="cpu").load()
         self.prompts = load_prompts(recipe.data.train, "data.train")
 
     @torch.no_grad()

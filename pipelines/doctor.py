@@ -25,9 +25,9 @@ from cluster import speaking
 from pipelines.planning.sureness import split_warnings
 from pipelines.preflight import checks
 from pipelines.preflight.advice import first_change, least_need
-from pipelines.preflight.memory.estimate import GIB, USABLE, Actor, Estimate, Models, card_needed, estimate, fullest_gpu
+from pipelines.preflight.memory.estimate import GIB, USABLE, Actor, Estimate, card_needed, estimate, fullest_gpu
 from pipelines.preflight.memory.host import GPUS_OF_NODE, starting_at_once
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles, warnings
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return tell_mistakes(mistakes)
         if not checks.check_models(recipe):
             speaking.say(console, UNASKED, "warning", "yellow")
-        models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+        models = models_to_estimate(recipe)
         found = [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]
     except (UserError, Mistake) as error:  # Mistake: a config without a field that is asked for
         return tell_mistakes([*mistakes, str(error)])

@@ -38,8 +38,8 @@ from pipelines.planning.splits import (
 )
 from pipelines.planning.sureness import OFF, least_share
 from pipelines.planning.times import Estimated, Source
-from pipelines.preflight.memory.estimate import GIB, USABLE, Models
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.estimate import GIB, USABLE
+from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.preflight.verdicts import obstacles
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
@@ -89,7 +89,7 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Prints what was asked for; returns it as plain figures. Raises UserError or Mistake."""
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
-    models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    models = models_to_estimate(recipe)
     if found := obstacles(recipe, models):
         raise UserError("\n".join(found))
     if options.gpus:

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from actors.models.hub import OnDisk, bring_here
-from actors.models.path import PIPELINE_MARKER, VLM_MARKER
+from actors.models.kinds import Kind
 from cluster import speaking
 from cluster.speaking import FAILED, MISTAKE
+from pipelines.preflight import checks
 from pipelines.preflight.memory.estimate import GIB
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
@@ -49,10 +50,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def models_of(recipe: Recipe, pools: frozenset[str]) -> dict[str, str]:
-    """What workers of these pools read: model -> the file that marks its folder."""
-    image = {recipe.policy.model: PIPELINE_MARKER} if pools & {"policy", "rollout"} else {}
-    return image | ({recipe.reward.model: VLM_MARKER} if "reward" in pools else {})
+def models_of(recipe: Recipe, pools: frozenset[str]) -> dict[str, Kind]:
+    """What workers of these pools read: model -> the kind of its folder."""
+    readers = {"policy": {"policy", "rollout"}, "reward": {"reward"}}
+    return {
+        model: kind
+        for key, (model, kind) in checks.named_models(recipe).items()
+        if pools & readers[key.partition(".")[0]]
+    }
 
 
 def fetch_here(recipe: Recipe, console: Console) -> int:

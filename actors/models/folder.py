@@ -6,13 +6,13 @@ must be is asked in actors/models/weights.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.mistake import Mistake
 from actors.models.files import AGAIN, Fields, read_object, tensors_in, tensors_of
-from actors.models.kinds import NETWORKS, PARTS, VLMS
+from actors.models.kinds import DUAL_ENCODERS, NETWORKS, PARTS, VLMS, Kind
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 
 SCHEDULER = "FlowMatchEulerDiscreteScheduler"
@@ -75,13 +75,26 @@ def check_vlm(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         read_object(folder / "adapter_config.json")
         tensors_in(folder / "adapter_model.safetensors")
-    check_tokenizer(folder)
-    if not image_processor(folder):
-        raise Mistake(
-            f"{folder} says nothing of its image processor (preprocessor_config.json): download the whole model"
-        )
+    _check_readers(folder)
     if not _has_chat_template(folder):
         raise Mistake(f"{folder} has no chat template: put one in chat_template.jinja beside its tokenizer")
+
+
+def check_dual_encoder(folder: Path) -> None:
+    """Raises Mistake unless the folder holds a whole CLIP or SigLIP."""
+    kind = read_object(folder / VLM_MARKER)["model_type"]
+    if kind not in DUAL_ENCODERS:
+        raise Mistake(f"{folder} is a {kind}; models of the types {', '.join(DUAL_ENCODERS)} are wanted here")
+    check_model_part(folder)
+    _check_readers(folder)
+
+
+CHECKS: dict[Kind, Callable[[Path], None]] = {
+    "pipeline": check_pipeline,
+    "vlm": check_vlm,
+    "dual_encoder": check_dual_encoder,
+}
+"""By a folder's kind, what raises Mistake unless it is whole."""
 
 
 def image_processor(folder: Path) -> Mapping[str, Any]:
@@ -91,6 +104,15 @@ def image_processor(folder: Path) -> Mapping[str, Any]:
     nested = folder / "processor_config.json"
     found = read_object(nested).get("image_processor") if nested.is_file() else None
     return found if isinstance(found, Fields) else {}
+
+
+def _check_readers(folder: Path) -> None:
+    """Raises Mistake unless tokenizer and image processor are there."""
+    check_tokenizer(folder)
+    if not image_processor(folder):
+        raise Mistake(
+            f"{folder} says nothing of its image processor (preprocessor_config.json): download the whole model"
+        )
 
 
 def check_model_part(folder: Path) -> None:

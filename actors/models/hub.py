@@ -5,7 +5,6 @@ One download, one try: with HF_HUB_OFFLINE or without a connection it is what th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +18,13 @@ from huggingface_hub.errors import (
 )
 
 from actors.mistake import Mistake
-from actors.models.folder import check_pipeline, check_vlm, pipeline_parts
-from actors.models.path import PIPELINE_MARKER, VLM_MARKER, check_model
+from actors.models.folder import CHECKS, pipeline_parts
+from actors.models.kinds import Kind
+from actors.models.path import MARKERS, PIPELINE_MARKER, check_model
 
 READ = ("*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors", "diffusion_pytorch_model*.safetensors")
 """What is downloaded of a folder: no pickles, and nothing of other frameworks."""
 UNREAD = ("*.fp16.*", "*.fp16-*", "*.bf16.*", "*.bf16-*", "*.non_ema.*")
-
-
-CHECKS: dict[str, Callable[[Path], None]] = {PIPELINE_MARKER: check_pipeline, VLM_MARKER: check_vlm}
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,17 @@ class OnDisk:
     given: bool
 
 
-def bring_here(models: dict[str, str]) -> list[OnDisk]:
-    """Downloads models, name -> marker, and looks whether they are whole. Raises Mistake for the first that cannot be used.
+def bring_here(models: dict[str, Kind]) -> list[OnDisk]:
+    """Downloads models, name -> kind, and looks whether they are whole. Raises Mistake for the first that cannot be used.
 
     Loads no torch.
     """
     found = []
-    for model, marker in models.items():
-        folder = local_folder(model, marker)
-        CHECKS[marker](folder)
+    for model, kind in models.items():
+        folder = local_folder(model, MARKERS[kind])
+        CHECKS[kind](folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found.append(OnDisk(model, str(folder), size, given=(Path(model) / marker).is_file()))
+        found.append(OnDisk(model, str(folder), size, given=(Path(model) / MARKERS[kind]).is_file()))
     return found
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Kind = Literal["pipeline", "vlm", "dual_encoder"]
+"""Kinds of model folders: an image model's pipeline of diffusers; of transformers a vision-language model, and a CLIP or SigLIP."""
+
 FAMILIES: dict[str, str] = {
     "FluxPipeline": "actors.diffusion.families.flux:Flux",
     "QwenImagePipeline": "actors.diffusion.families.qwen_image:QwenImage",
@@ -37,3 +42,6 @@ VLMS: dict[str, str] = {
     "smolvlm": "actors.vlm.idefics3:Idefics3",
 }
 """Vision-language models, by the model_type of their config."""
+
+DUAL_ENCODERS: tuple[str, ...] = ("clip", "siglip")
+"""Models that embed images and texts, by the model_type of their config."""

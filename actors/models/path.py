@@ -6,10 +6,12 @@ import os
 import re
 from pathlib import Path
 
+from actors.models.kinds import Kind
 from actors.paths import ROOT
 
 VLM_MARKER = "config.json"  # what transformers' save_pretrained leaves in a model's folder
 PIPELINE_MARKER = "model_index.json"  # what diffusers' save_pretrained leaves in a pipeline's folder
+MARKERS: dict[Kind, str] = {"pipeline": PIPELINE_MARKER, "vlm": VLM_MARKER, "dual_encoder": VLM_MARKER}
 
 _WHAT_A_FOLDER_HOLDS = {
     VLM_MARKER: "a transformers model's folder holds config.json, model.safetensors and tokenizer.json",

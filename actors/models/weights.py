@@ -58,14 +58,22 @@ def check_pipeline_weights(folder: Path, ignored: Iterable[str]) -> None:
 
 def check_vlm_weights(folder: Path, ignored: Iterable[str]) -> None:
     """Raises Mistake unless the weights of a vision-language model fit, and those of an adapter that lies beside them."""
-    kinds = transformers.AutoModelForImageTextToText._model_mapping
-    try:
-        kind = kinds[type(transformers.AutoConfig.from_pretrained(folder))]
-    except Exception as error:
-        raise _no_config(folder, "vision-language model", error) from error
+    kind = _class_of(folder, transformers.AutoModelForImageTextToText, "vision-language model")
     model = check_part(folder, kind, ignored)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
+
+
+def check_dual_encoder_weights(folder: Path) -> None:
+    """Raises Mistake unless the weights of a CLIP or SigLIP fit."""
+    check_part(folder, _class_of(folder, transformers.AutoModel, "model with two encoders"), ())
+
+
+def _class_of(folder: Path, auto: Any, what: str) -> Any:
+    try:
+        return auto._model_mapping[type(transformers.AutoConfig.from_pretrained(folder))]
+    except Exception as error:
+        raise _no_config(folder, what, error) from error
 
 
 def check_part(folder: Path, kind: Any, ignored: Iterable[str]) -> nn.Module:

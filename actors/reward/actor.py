@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs
 from actors.mistake import Mistake
@@ -13,11 +13,14 @@ from actors.process import Process, leaves_room, prepare
 if TYPE_CHECKING:
     import numpy as np
 
+    from actors.reward.options import RewardOptions
+    from actors.reward.reward import ExplainingReward
+
 
 class RewardActor:
     """Scores the images of a prompt; for held-out prompts a checker looks at them as well, and its figures go apart.
 
-    `settings` is the recipe's [reward] table without the pool's keys. `checker` names a function "module:function" that is called with
+    `options` are the recipe's [reward] table without the pool's keys. `checker` names a function "module:function" that is called with
     (images_KHWC, {"id", "caption", "category", and the prompt's other fields}) and returns K floats by name. `trial` is tried before
     the first task. Raises Mistake for what can be neither loaded nor used.
     """
@@ -25,20 +28,19 @@ class RewardActor:
     def __init__(
         self,
         process: Process,
-        settings: dict[str, Any],
+        options: RewardOptions,
         checker: str | None = None,
         trial: ScoreTrial | None = None,
     ) -> None:
-        device = prepare(process, settings.get("device", "auto"))
-        from actors.reward.reward import load_reward
+        device = prepare(process, options.where)
         from actors.reward.trial import try_checker, try_reward
 
-        self.model = settings.get("model")
+        self.model = options.judge
         self.checker_name = checker
         self.checker = find_checker(checker) if checker else None
-        self.reward = load_reward({**settings, "device": device})
+        self.reward = options.on(device).load()
         if trial:
-            try_reward(self.reward, str(self.model), trial)
+            try_reward(self.reward, options.in_words(), trial)
             if self.checker:
                 try_checker(self.checker, str(checker), trial)
 
@@ -65,8 +67,8 @@ class RewardActor:
 
     @leaves_room
     def explain(self, prompt: Prompt, images_KHWC: np.ndarray) -> TokenLogProbs:
-        """See `Reward.explain`."""
-        return self.reward.explain(images_KHWC, prompt)
+        """See `ExplainingReward.explain`: only for rewards whose options say that they explain."""
+        return cast("ExplainingReward", self.reward).explain(images_KHWC, prompt)
 
     def info(self) -> dict[str, Any]:
         """Where and how this worker runs, and on what."""

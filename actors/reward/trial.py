@@ -17,16 +17,14 @@ Checker = Callable[[np.ndarray, dict], dict[str, list[float]]]
 CAPTION = "a red circle"
 
 
-def try_reward(reward: Reward, model: str, trial: ScoreTrial) -> None:
-    """Scores a grey image. Raises Mistake if the judge cannot, or gives no number."""
+def try_reward(reward: Reward, name: str, trial: ScoreTrial) -> None:
+    """Scores a grey image. Raises Mistake if the reward cannot, or gives no number. `name`: what the message calls it."""
     try:
         (score,) = reward.score(grey(trial), Prompt("trial", CAPTION)).rewards_K
     except UNUSABLE as error:
-        raise Mistake(f"reward.model = {model!r} cannot score an image: {error}") from error
+        raise Mistake(f"{name} cannot score an image: {error}") from error
     if not math.isfinite(score):
-        raise Mistake(
-            f"reward.model = {model!r} scores an image with {score}: its weights are damaged, or they overflow in this dtype"
-        )
+        raise Mistake(f"{name} scores an image with {score}: its weights are damaged, or they overflow in this dtype")
 
 
 def try_checker(checker: Checker, name: str, trial: ScoreTrial) -> None:

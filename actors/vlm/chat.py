@@ -9,6 +9,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from actors.mistake import Mistake
 
+KEPT = 64  # prefixes
+
 
 class Chat:
     """A tokenizer and the chat template of its folder: the processor's template, or else the tokenizer's.
@@ -38,6 +40,8 @@ class Chat:
         """
         key = (query, image_text)
         if key not in self._prefixes:
+            if len(self._prefixes) == KEPT:  # a query may hold its caption
+                self._prefixes.clear()
             self._prefixes[key] = torch.tensor(self._encode_prefix(query, image_text))
         return self._prefixes[key]
 

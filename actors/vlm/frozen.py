@@ -16,14 +16,8 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText
 from actors.mistake import Mistake
 from actors.vlm.chat import Chat
 from actors.vlm.family import VlmBatch
+from actors.vlm.limits import PATCHES_PER_TOKEN, TOKENS_AT_ONCE
 
-# Tokens in one forward pass. On a CPU so few that the activations stay in its cache. On a GPU so many that a group of 16 images
-# of 1024 px with 300 tokens is one pass of Qwen3-VL (16 x 2,400), and so few that any pass fits beside the 32B model in 80 GB:
-# there a token takes 175 kB and a patch 50 kB at the widest place (live tensors of a layer, counted; not yet run on a GPU).
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 3 * 2**14}
-PATCHES_PER_TOKEN = (
-    4  # what a patch takes, to a token: vision towers are so much narrower than the language models behind them
-)
 # what configs call what is done to the logits after the head
 HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 

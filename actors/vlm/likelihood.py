@@ -9,11 +9,7 @@ from torch import Tensor
 from actors.device import to_host
 from actors.messages import TokenLogProbs
 from actors.vlm.family import Vlm
-
-CHUNK_TOKENS = 4096
-CPU_CHUNK_TOKENS = 512
-# Logits that exist at once: 2 MiB, which stay in a CPU's cache, or 512 MiB, which fill a GPU (not yet tuned on one).
-LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**27}
+from actors.vlm.limits import CHUNK_TOKENS, CPU_CHUNK_TOKENS, LOGITS_AT_ONCE
 
 
 @torch.inference_mode()

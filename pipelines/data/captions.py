@@ -16,8 +16,10 @@ NAMED = 5
 
 def check_captions(recipe: Recipe, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
     """Raises UserError for captions without a word: nothing visible, or nothing that a local judge's tokenizer knows."""
-    file = Path(recipe.reward.model).expanduser() / "tokenizer.json"
-    known = known_words(file) if file.is_file() else lambda captions: [True] * len(captions)
+    file = Path(recipe.reward.judge or "").expanduser() / "tokenizer.json"
+    known = (
+        known_words(file) if recipe.reward.reads_caption and file.is_file() else lambda captions: [True] * len(captions)
+    )
     for key, found in (("data.train", prompts), ("data.heldout", heldout)):
         words = known([prompt.caption for prompt in found])
         bare = [

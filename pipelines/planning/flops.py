@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from actors.reward.options import VlmOptions
 from pipelines.preflight.memory.estimate import rows_of_sample, samples_of_rank
 from pipelines.preflight.memory.families import Shape
 from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
@@ -64,8 +65,11 @@ def language_model(config: Mapping[str, Any], tokens: int, predicted: int) -> Fl
     return Flops(2.0 * linear, 4.0 * layers * heads * head * tokens**2)
 
 
-def judging(judge: Judge, image: Seen, caption: int) -> Flops:
-    """One image and its caption through the VLM. Patches look at those of their frame; windows of the vision tower are left out."""
+def judging(judge: Judge, image: Seen, caption: int, predicted: int) -> Flops:
+    """One image and its caption through the VLM, and its head on some tokens.
+
+    Patches look at those of their frame; windows of the vision tower are left out.
+    """
     vision = judge.vision
     depth = vision.get("depth") or vision["num_hidden_layers"]
     width = vision.get("hidden_size") or vision["embed_dim"]
@@ -74,8 +78,17 @@ def judging(judge: Judge, image: Seen, caption: int) -> Flops:
     tower = 2.0 * image.patches * depth * width * (4 * width + matrices * vision["intermediate_size"])
     frame = (vision["image_size"] // vision["patch_size"]) ** 2 if "image_size" in vision else image.patches
     looked = 4.0 * width * attending * image.patches * frame
-    read = language_model(judge.text, image.tokens + caption + TEMPLATE_TOKENS, caption)
+    read = language_model(judge.text, image.tokens + caption + TEMPLATE_TOKENS, predicted)
     return Flops(read.linear + tower, read.attention + looked)
+
+
+def embedding(judge: Judge) -> Flops:
+    """One image through the vision tower of CLIP or SigLIP; the caption, once for all images of a group, is left out."""
+    vision = judge.vision
+    patches, depth = (vision["image_size"] // vision["patch_size"]) ** 2, vision["num_hidden_layers"]
+    width = vision["hidden_size"]
+    linear = 2.0 * patches * depth * width * (4 * width + 2 * vision["intermediate_size"])
+    return Flops(linear, 4.0 * width * depth * patches**2)
 
 
 def draw_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
@@ -96,9 +109,14 @@ def update_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
     return samples_of_rank(recipe) * rows_of_sample(recipe, shape) * passes
 
 
-def score_flops(recipe: Recipe, judge: Judge, shape: Shape) -> float:
-    """A chunk. Captions are taken to be as long as they may be."""
-    return recipe.chunk * judging(judge, _seen(recipe, judge), shape.text).forward
+def score_flops(recipe: Recipe, judge: Judge | None, shape: Shape) -> float:
+    """A chunk. Captions are taken to be as long as they may be; what a reward does without a model counts nothing."""
+    if judge is None:
+        return 0.0
+    if judge.kind == "dual_encoder":
+        return recipe.chunk * embedding(judge).forward
+    predicted = recipe.reward.predicted(shape.text)
+    return recipe.chunk * judging(judge, _seen(recipe, judge), shape.text, predicted).forward
 
 
 def backwards_of_rank(recipe: Recipe) -> int:
@@ -113,7 +131,6 @@ def _once(recipe: Recipe, part: Part, shape: Shape) -> Flops:
 
 def _seen(recipe: Recipe, judge: Judge) -> Seen:
     if not {"hidden_size", "embed_dim"} & judge.vision.keys():
-        raise UserError(
-            f"reward.model = {recipe.reward.model!r}: its operations are not known; plan with --measured RUNFOLDER"
-        )
-    return seen(judge, recipe.rollout.height, recipe.rollout.width, recipe.reward.image_pixels)
+        raise UserError(f"{recipe.reward.in_words()}: its operations are not known; plan with --measured RUNFOLDER")
+    pixels = cast("VlmOptions", recipe.reward).image_pixels
+    return seen(judge, recipe.rollout.height, recipe.rollout.width, pixels)

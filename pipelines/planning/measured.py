@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 from cluster.storage import files
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
-from pipelines.preflight.memory.estimate import Models, image_bytes, samples_of_rank
+from pipelines.preflight.memory.estimate import image_bytes, samples_of_rank
 from pipelines.preflight.memory.families import shape_of
+from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
@@ -23,7 +24,7 @@ from pipelines.run_folder.records import StepRecord
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
     "policy.model", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.activation_checkpointing", "policy.compile",
-    "policy.lora_rank", "policy.lora_targets", "reward.model", "reward.dtype", "reward.num_gpus", "reward.image_pixels",
+    "policy.lora_rank", "policy.lora_targets", "reward.type", "reward.model", "reward.dtype", "reward.num_gpus", "reward.image_pixels",
     "rollout.height", "rollout.width", "rollout.guidance_scale", "rollout.dtype", "rollout.num_gpus", "rollout.compile",
     "objective.type", "objective.behaviour",
 )  # fmt: skip

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from pipelines.planning.flops import backwards_of_rank, draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY, JITTER, NETWORK_GB_PER_S, NODE_GB_PER_S, Gpu
-from pipelines.preflight.memory.estimate import Models, image_bytes, on_gpu
+from pipelines.preflight.memory.estimate import image_bytes, on_gpu
 from pipelines.preflight.memory.families import shape_of
+from pipelines.preflight.memory.models import Models
 from pipelines.preflight.memory.networks import network_of
 from pipelines.recipe.training import Recipe
 
@@ -55,9 +56,9 @@ class Estimated:
     def times(self, recipe: Recipe) -> Times:
         """See `Source`."""
         models, shape = self.models, shape_of(self.models.image, recipe.policy.max_sequence_length)
-        network, judge = models.image.transformer, models.judge.model
+        network, judge = models.image.transformer, models.judge.model.numel if models.judge else 0
         draw = self._seconds("draw", draw_flops(recipe, network, shape), network.numel, recipe.rollout.steps)
-        score = self._seconds("score", score_flops(recipe, models.judge, shape), judge.numel, 1)
+        score = self._seconds("score", score_flops(recipe, models.judge, shape), judge, 1)
         backwards = backwards_of_rank(recipe)
         update = self._seconds("update", update_flops(recipe, network, shape), network.numel, 2 * backwards)
         return Times(
@@ -93,6 +94,6 @@ def exchange_seconds(recipe: Recipe, models: Models, per_node: int) -> float:
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
-    """What a recipe has under a key such as `rollout.size`."""
+    """What a recipe has under a key such as `rollout.size`; None for a key that a reward of another type has."""
     table, name = key.split(".")
-    return getattr(getattr(recipe, table), name)
+    return getattr(getattr(recipe, table), name, None)

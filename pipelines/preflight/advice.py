@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.preflight.memory.estimate import Models, card_needed, estimate, rows_of_update
+from pipelines.preflight.memory.estimate import card_needed, estimate, rows_of_update
 from pipelines.preflight.memory.families import shape_of
+from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import parse_recipe
 from pipelines.recipe.training import Recipe

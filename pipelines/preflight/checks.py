@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
 from typing import Literal
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
 from actors.messages import Prompt
-from actors.models.folder import check_pipeline, check_vlm
-from actors.models.path import PIPELINE_MARKER, VLM_MARKER, check_model
+from actors.models.folder import CHECKS
+from actors.models.kinds import Kind
+from actors.models.path import MARKERS, check_model
 from pipelines.data.captions import check_captions
 from pipelines.data.prompts import PromptList, PromptOrder, PromptSet, load_prompt_sets
 from pipelines.preflight.checker import check_checker
-from pipelines.preflight.memory.estimate import Models
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles
 from pipelines.preflight.weights import find_misfits
 from pipelines.recipe.errors import UserError
+from pipelines.recipe.keys import inputs
 from pipelines.recipe.training import Recipe
 
-MARKERS = {"policy.model": PIPELINE_MARKER, "reward.model": VLM_MARKER}
-CHECKS: dict[str, Callable[[Path], None]] = {"policy.model": check_pipeline, "reward.model": check_vlm}
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
+
+
+def named_models(recipe: Recipe) -> dict[str, tuple[str, Kind]]:
+    """The models that a recipe names: key -> (folder or hub name, kind)."""
+    reward = recipe.reward
+    judges: dict[str, tuple[str, Kind]] = {
+        f"reward.{key}": (getattr(reward, key), kind) for key, kind in reward.models.items()
+    }
+    return {"policy.model": (recipe.policy.model, "pipeline"), **judges}
 
 
 def check_models(recipe: Recipe) -> bool:
     """Whether the weights of local models could be compared with their classes. Raises UserError for a model that cannot be used."""
-    models = {"policy.model": recipe.policy.model, "reward.model": recipe.reward.model}
-    local = {key: Path(model) for key, model in models.items() if isfile(join(model, MARKERS[key]))}
+    models = named_models(recipe)
+    local = {key: Path(model) for key, (model, kind) in models.items() if isfile(join(model, MARKERS[kind]))}
     try:
-        for key, model in models.items():
-            check_model(model, MARKERS[key])
+        for key, (model, kind) in models.items():
+            check_model(model, MARKERS[kind])
             if key in local:
-                CHECKS[key](local[key])
-        misfits = find_misfits(local.get("policy.model"), local.get("reward.model"))
+                CHECKS[kind](local[key])
+        misfits = find_misfits([(models[key][1], folder) for key, folder in local.items()])
     except ValueError as error:
-        raise UserError(f"{key} = {models[key]!r}: {error}") from None
-    for key, misfit in zip(models, misfits or (), strict=False):
+        raise UserError(f"{key} = {models[key][0]!r}: {error}") from None
+    for key, misfit in zip(local, misfits or (), strict=False):
         if misfit:
-            raise UserError(f"{key} = {models[key]!r}: {misfit}")
+            raise UserError(f"{key} = {models[key][0]!r}: {misfit}")
+    _check_files(recipe)
     return misfits is not None
+
+
+def _check_files(recipe: Recipe) -> None:
+    for key, file, mark in inputs(recipe):
+        if key.startswith("reward.") and not mark.hub and not isfile(file):
+            raise UserError(f"{key} = {file!r}: there is no such file; give the path of one")
 
 
 def init_adapter(recipe: Recipe) -> AdapterFile | None:
@@ -82,9 +97,9 @@ def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
     Raises Mistake for a config without a field that is asked for.
     """
     found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
-    if all(Path(model).expanduser().is_dir() for model in (recipe.policy.model, recipe.reward.model)):
+    if all(Path(model).expanduser().is_dir() for model, _ in named_models(recipe).values()):
         # a model of the hub is read by the workers, which tell the same when they start
-        found += obstacles(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+        found += obstacles(recipe, models_to_estimate(recipe))
     if found:
         raise UserError("\n".join(found))
 
@@ -93,9 +108,9 @@ def missing_gpus(recipe: Recipe) -> list[str]:
     """The tables that ask for a GPU, if this machine has none."""
     if any(file for pattern in GPU_FILES for file in Path("/dev").glob(pattern)):
         return []
-    tables = (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward))
+    devices = (("policy", recipe.policy.device), ("rollout", recipe.rollout.device), ("reward", recipe.reward.where))
     return [
         f'{name}.device = "cuda", but this machine has no GPU of NVIDIA: set it to "auto" or "cpu"'
-        for name, table in tables
-        if table.device == "cuda"
+        for name, device in devices
+        if device == "cuda"
     ]

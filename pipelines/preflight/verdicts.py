@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from actors.messages import Prompt
 from actors.models.kinds import VLMS
-from pipelines.preflight.memory.estimate import Models, on_gpu
+from actors.reward.options import VlmOptions
+from pipelines.preflight.memory.estimate import on_gpu
 from pipelines.preflight.memory.families import SHAPES, Shape, shape_of
+from pipelines.preflight.memory.models import Judge, Models
 from pipelines.preflight.memory.networks import NETWORKS
 from pipelines.recipe.training import Recipe
 
@@ -21,10 +23,7 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
     image, judge = models.image, models.judge
     if image.pipeline not in SHAPES or image.transformer.kind not in NETWORKS:
         return [f"policy.model is a {image.pipeline}: EchoRay has families for {', '.join(SHAPES)}"]
-    found = []
-    kind = judge.model.config.get("model_type", "")
-    if kind not in VLMS:
-        found.append(f"reward.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}")
+    found = [*_of_judge(recipe, judge)] if judge else []
     shape = shape_of(image, recipe.policy.max_sequence_length)
     if recipe.policy.max_sequence_length > shape.longest:
         found.append(
@@ -37,10 +36,6 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
             )
     if not any(pixels % shape.unit for pixels in (recipe.rollout.height, recipe.rollout.width)):
         found += _too_large(recipe, image.transformer.config.get("pos_embed_max_size"), shape)
-    if recipe.reward.image_pixels is not None and kind in FIXED_SIZE:
-        found.append(
-            f"reward.image_pixels = {recipe.reward.image_pixels}: a judge of the type {kind} reads images of one size: leave the key out"
-        )
     policy = recipe.policy
     if on_gpu(policy) and policy.ranks > 1 and policy.num_gpus <= 0.5:
         found.append(
@@ -50,12 +45,24 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
     return found
 
 
+def _of_judge(recipe: Recipe, judge: Judge) -> Iterator[str]:
+    kind, pixels = judge.model.config.get("model_type", ""), _pixels_of(recipe)
+    if judge.kind == "vlm" and kind not in VLMS:
+        yield f"reward.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}"
+    if pixels is not None and kind in FIXED_SIZE:
+        yield f"reward.image_pixels = {pixels}: a judge of the type {kind} reads images of one size: leave the key out"
+
+
 def gpus_not_asked_for(recipe: Recipe) -> list[str]:
     """The tables whose workers on Ray would look for a GPU in vain."""
     return [
         f'{name}.device = "cuda" with {name}.num_gpus = 0: Ray shows no GPU to a worker that asks for none'
-        for name, table in (("policy", recipe.policy), ("rollout", recipe.rollout), ("reward", recipe.reward))
-        if table.device == "cuda" and not table.num_gpus
+        for name, device, gpus in (
+            ("policy", recipe.policy.device, recipe.policy.num_gpus),
+            ("rollout", recipe.rollout.device, recipe.rollout.num_gpus),
+            ("reward", recipe.reward.where, recipe.reward.num_gpus),
+        )
+        if device == "cuda" and not gpus
     ]
 
 
@@ -116,7 +123,7 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
     sizes = (
         ("policy", recipe.policy, models.image.transformer.numel),
         ("rollout", recipe.rollout, models.image.transformer.numel),
-        ("reward", recipe.reward, models.judge.model.numel),
+        ("reward", recipe.reward, models.judge.model.numel if models.judge else 0),
     )
     for name, table, numel in sizes:
         if numel >= LARGE and not on_gpu(table):
@@ -135,9 +142,14 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
 
 
 def _judge(recipe: Recipe) -> Iterator[str]:
-    pixels = recipe.rollout.height * recipe.rollout.width
-    if recipe.reward.image_pixels is not None and recipe.reward.image_pixels > pixels:
-        yield f"reward.image_pixels = {recipe.reward.image_pixels} is without effect: images have {pixels} pixels"
+    pixels, budget = recipe.rollout.height * recipe.rollout.width, _pixels_of(recipe)
+    if budget is not None and budget > pixels:
+        yield f"reward.image_pixels = {budget} is without effect: images have {pixels} pixels"
+
+
+def _pixels_of(recipe: Recipe) -> int | None:
+    """The budget of pixels that a VLM is given."""
+    return recipe.reward.image_pixels if isinstance(recipe.reward, VlmOptions) else None
 
 
 def _nearest(pixels: int, shape: Shape) -> int:

@@ -16,32 +16,31 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from actors.fits import NONE, Misfits, misfits
+from actors.fits import Folders, Misfits, misfits
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("transformers", "diffusers", "peft", "torch")
 HEADER = 8  # bytes that say how long a header is
 
 
-def find_misfits(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
-    """What does not fit in the two folders (None: not at hand); None where it cannot be asked, for want of a library.
+def find_misfits(folders: Folders) -> Misfits | None:
+    """What does not fit in each folder, as `misfits` says it; None where it cannot be asked, for want of a library.
 
     Where torch is loaded already, as in tests, it is asked in this process. Raises ValueError if the process that is asked breaks down.
     """
-    folders = [folder for folder in (pipeline, vlm) if folder]
-    stamp = _cache() / _fingerprint(folders)
+    stamp = _cache() / _fingerprint(folder for _, folder in folders)
     if not folders or stamp.is_file():
-        return (None, None)
-    found = misfits(pipeline, vlm) if "torch" in sys.modules else _asked(pipeline, vlm)
-    if found == (None, None):
+        return (None,) * len(folders)
+    found = misfits(folders) if "torch" in sys.modules else _asked(folders)
+    if found is not None and not any(found):
         with suppress(OSError):  # then it is asked again next time
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.touch()
     return found
 
 
-def _asked(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
-    command = [sys.executable, "-m", "actors.fits", *(str(folder or NONE) for folder in (pipeline, vlm))]
+def _asked(folders: Folders) -> Misfits | None:
+    command = [sys.executable, "-m", "actors.fits", *(str(word) for pair in folders for word in pair)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
     if child.returncode:
@@ -51,8 +50,7 @@ def _asked(pipeline: Path | None, vlm: Path | None) -> Misfits | None:
         raise ValueError(
             f"whether its weights fit was not found out: the process that read them ended with {child.returncode}: {last}"
         )
-    first, second = json.loads(child.stdout.splitlines()[-1])
-    return first, second
+    return tuple(json.loads(child.stdout.splitlines()[-1]))
 
 
 def _cache() -> Path:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from actors.policy.objectives.registry import OBJECTIVES
+from pipelines.recipe.choices import Chosen
 
 Location = tuple[int | str, ...]
 
@@ -29,27 +30,24 @@ WANTED: dict[str, str] = {  # by pydantic's name for a problem
     "too_short": "at least {min_length} are wanted",
     "too_long": "at most {max_length} are wanted",
     "literal_error": "allowed are {expected}",
-    "union_tag_invalid": "allowed are {expected_tags}",
 }
-TABLES = ("model_type", "model_attributes_type", "union_tag_not_found")
+TABLES = ("model_type", "model_attributes_type")
 
 
-def explain(error: ValidationError, recipe: type[BaseModel]) -> Iterator[str]:
-    """A line per problem. `recipe` is the model of all tables."""
+def explain(error: ValidationError, recipe: type[BaseModel], given: dict[str, Any]) -> Iterator[str]:
+    """A line per problem. `recipe` is the model of all tables, `given` what was read."""
     for problem in error.errors():
         where, kind, value = _path(problem["loc"]), problem["type"], problem.get("input")
         if kind == "extra_forbidden":
-            yield f"{where}: no such key{_nearest(problem['loc'], recipe)}"
+            yield f"{where}: no such key{_nearest(problem['loc'], recipe, given)}"
         elif kind == "missing":
             yield _missing(problem["loc"])
         elif kind == "value_error":
             yield f"{problem['ctx']['error']}"
         elif kind in TABLES:
-            yield _no_table(where, value)
+            yield _no_table(where, value, recipe)
         elif kind == "string_type":
             yield f"{where} = {toml(value)}: text is wanted{_as_text(where, value)}"
-        elif kind == "union_tag_invalid":
-            yield f"{where}.type = {toml(value.get('type'))}: {_wanted(problem)}"
         else:
             array = f": {where} = [{toml(value)}]" if kind == "tuple_type" and not isinstance(value, dict) else ""
             yield f"{where} = {toml(value)}: {_wanted(problem)}{array}"
@@ -87,13 +85,13 @@ def _missing(location: Location) -> str:
     return f"{_path(location)}: missing, and it has no default"
 
 
-def _no_table(where: str, value: Any) -> str:
+def _no_table(where: str, value: Any, recipe: type[BaseModel]) -> str:
     """Something that is no table, where one is wanted."""
-    if isinstance(value, dict):  # a table whose `type` is no text
-        return f"{where}.type = {toml(value.get('type'))}: allowed are {', '.join(map(toml, OBJECTIVES))}"
     if isinstance(value, tuple) and all(isinstance(item, dict) for item in value):
         return f"{where}: tables are given, [[{where}]], but one is wanted: [{where}]"
-    told = f": {where}.type = {toml(value)}" if where == "objective" and value in OBJECTIVES else f": [{where}]"
+    field = recipe.model_fields.get(where)
+    chosen = _chosen(field) if field else None
+    told = f": {where}.type = {toml(value)}" if chosen and value in chosen.registry else f": [{where}]"
     return f"{where} = {toml(value)}: a table is wanted{told}"
 
 
@@ -103,32 +101,38 @@ def _as_text(where: str, value: Any) -> str:
 
 
 def _path(location: Location) -> str:
-    """Where a value stands in the file: pydantic also names which kind of a table it took."""
-    kept = [
-        part for i, part in enumerate(location) if not (i and location[i - 1] == "objective" and part in OBJECTIVES)
-    ]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in kept).removeprefix(".")
+    """Where a value stands in the file."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
-def _nearest(location: Location, recipe: type[BaseModel]) -> str:
+def _nearest(location: Location, recipe: type[BaseModel], given: dict[str, Any]) -> str:
     """A hint: the nearest key of the table that holds `location`, else the table that has such a key, else all keys."""
     model: type[BaseModel] = recipe
+    table: Any = given
     for part in location[:-1]:
-        model = OBJECTIVES.get(str(part)) or _model_of(model.model_fields[str(part)].annotation)
+        field, table = model.model_fields[str(part)], table.get(part)
+        chosen = _chosen(field)
+        model = chosen.model_of(table) if chosen else _model_of(field.annotation)
     names, name = list(model.model_fields), str(location[-1])
     if near := difflib.get_close_matches(name, names, n=1):
         return f"; did you mean {near[0]}?"
-    if elsewhere := _elsewhere(name, recipe):
+    if elsewhere := [place for table in recipe.model_fields for place in _places(name, table, recipe)]:
         return f"; there is {' and '.join(elsewhere)}"
     return f"; allowed are {', '.join(names)}"
 
 
-def _elsewhere(name: str, recipe: type[BaseModel]) -> list[str]:
-    """The keys of this name in other tables."""
-    tables = {table: field.annotation for table, field in recipe.model_fields.items() if table != "objective"}
-    found = [f"{table}.{name}" for table, kind in tables.items() if name in _model_of(kind).model_fields]
-    kinds = [kind for kind, model in OBJECTIVES.items() if name in model.model_fields]
-    return found + ([f"objective.{name} of {' and '.join(map(toml, kinds))}"] if kinds else [])
+def _places(name: str, table: str, recipe: type[BaseModel]) -> Iterator[str]:
+    """`table.name`, if a table has this key; of a table that is chosen by its type, with the types that have it unless all do."""
+    field = recipe.model_fields[table]
+    chosen = _chosen(field)
+    kinds = chosen.kinds() if chosen else {"": _model_of(field.annotation)}
+    having = [kind for kind, model in kinds.items() if name in model.model_fields]
+    if having:
+        yield f"{table}.{name}" + (f" of {' and '.join(map(toml, having))}" if len(having) < len(kinds) else "")
+
+
+def _chosen(field: FieldInfo) -> Chosen | None:
+    return next((item for item in field.metadata if isinstance(item, Chosen)), None)
 
 
 def _model_of(annotation: Any) -> type[BaseModel]:

@@ -43,7 +43,7 @@ def parse_recipe(tables: dict[str, Any], source: str, kind: type[R] = Recipe) ->
     try:
         return kind.model_validate(_lists_to_tuples(tables))
     except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in explain(error, kind))
+        problems = "\n".join(f"  {line}" for line in explain(error, kind, tables))
         raise UserError(f"{source} cannot be run:\n{problems}") from error
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from actors.diffusion.options import ImageModelOptions
-from actors.options import Change, Count, Device, DType, Input, Model, Table, read_by
+from actors.options import Change, Count, Input, Table, read_by
 from actors.paths import home_resolved, located
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.objectives.registry import OBJECTIVES
 from actors.policy.options import LearnerOptions
 from cluster.storage import files
+from pipelines.recipe.choices import Chosen
 
 
 def _source(text: str) -> str:
@@ -150,33 +148,6 @@ class Rollout(Pool, ImageModelOptions):
     """Pixels."""
 
 
-class Reward(Pool):
-    """The frozen judge."""
-
-    type: Literal["promptecho"] = "promptecho"
-    """Which reward."""
-    model: Model
-    """The vision-language model: a folder of transformers, or a hub's name."""
-    image_pixels: Count | None = None
-    """The VLM sees at most so many; none given: what its own processor says."""
-    query: str = "Describe this image in detail."
-    """What the VLM is asked."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over the caption's tokens."""
-    transform: Literal["none", "exp"] = "none"
-    """`exp`: a likelihood instead of its logarithm."""
-    include_eos: bool = False
-    """Whether the end token counts."""
-    log_gain: bool = False
-    """Whether the caption's likelihood without an image is logged as well."""
-    device: Device = "auto"
-    """Where it computes; `auto`: on the GPU that the worker holds, else on the CPU."""
-    dtype: DType = "auto"
-    """In what it computes; `auto`: bfloat16 on a GPU that has it, else float32."""
-    chunk_tokens: Count = 4096
-    """Positions of the logits that are held at a time."""
-
-
 class Policy(LearnerOptions, Worker):
     """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""
 
@@ -184,19 +155,10 @@ class Policy(LearnerOptions, Worker):
     """Processes that share an update; the resources are those of one."""
 
 
-def type_of(table: Any) -> str | None:
-    """The `type` of a table that is given or made; None if it is no table, or the type no text."""
-    found = table.get("type", "awm") if isinstance(table, Mapping) else getattr(table, "type", None)
-    return found if isinstance(found, str) else None
-
-
 if TYPE_CHECKING:
     Objective = ObjectiveOptions
 else:
-    Objective = Annotated[
-        reduce(or_, (Annotated[options, Tag(name)] for name, options in OBJECTIVES.items())),
-        Discriminator(type_of),
-    ]
+    Objective = Annotated[Any, Chosen("objective", OBJECTIVES, ObjectiveOptions, "awm")]
 
 
 class Heldout(Table):

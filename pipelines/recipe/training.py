@@ -9,6 +9,7 @@ from pydantic import model_validator
 from actors.options import Change, Table
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.registry import OBJECTIVES
+from pipelines.recipe.reward import Reward
 from pipelines.recipe.tables import (
     Cluster,
     Data,
@@ -17,7 +18,6 @@ from pipelines.recipe.tables import (
     Monitor,
     Objective,
     Policy,
-    Reward,
     Rollout,
     Run,
     Samples,
@@ -75,10 +75,6 @@ class Recipe(Table):
                     "a pool begins with a size between them"
                 )
         self._check_ranks()
-        if self.reward.transform == "exp" and self.reward.reduction == "sum":
-            raise ValueError(
-                'reward.transform = "exp" of a sum is 0 for any real caption: use reward.reduction = "mean"'
-            )
         wanted = sum(self.data.mix.values())
         if self.data.mix and wanted != self.rollout.prompts_per_step:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from ray._private.runtime_env.packaging import _dir_travel
 from actors.paths import located, portable
 from pipelines.preflight.packages import ROOT
 from pipelines.recipe.errors import UserError
+from pipelines.recipe.keys import inputs
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.location import resolved
 
@@ -85,15 +87,9 @@ def name_in(path: Path, files: Mapping[str, int], root: Path = ROOT) -> str:
 
 def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> None:
     """Raises UserError for what the recipe names by a relative path and the job would not find there, or would lose."""
-    for key, place in (
-        ("data.train", recipe.data.train),
-        ("data.heldout", recipe.data.heldout),
-        ("policy.model", recipe.policy.model),
-        ("policy.init_adapter", recipe.policy.init_adapter),
-        ("reward.model", recipe.reward.model),
-    ):
-        place = place and portable(place)
-        if place and not _is_elsewhere(place) and not _is_shipped(place, files) and _is_local(key, place, root):
+    for key, place, mark in inputs(recipe):
+        place = portable(place)
+        if place and not _is_elsewhere(place) and not _is_shipped(place, files) and _is_local(place, mark.hub, root):
             there = os.path.lexists(root / place)
             why = (
                 "it is outside of the root, or left out by .gitignore or .rayignore"
@@ -109,7 +105,10 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
             f"loop.checkpoints = {recipe.loop.checkpoints!r} would lie in the job's working folder, which Ray removes: "
             "give an absolute path or a URL, or leave it out for a folder in --out"
         )
-    _check_checker(recipe.heldout.checker, files, root)
+    own = {"heldout.checker": recipe.heldout.checker, "reward.type": recipe.reward.type}
+    for key, name in {**own, "objective.type": recipe.objective.type}.items():
+        if name and ":" in name:
+            _check_code(key, name, files, root)
 
 
 def takes_prompts(recipe: Recipe, files: Mapping[str, int]) -> bool:
@@ -138,15 +137,38 @@ def _is_shipped(place: str, files: Mapping[str, int]) -> bool:
     return any(file == name or file.startswith(f"{name}/") for file in files)
 
 
-def _is_local(key: str, place: str, root: Path) -> bool:
+def _is_local(place: str, hub: bool, root: Path) -> bool:
     """Whether it means a file: a model may also be a hub's name, owner/name, where no folder owner stands."""
-    return not (key.endswith(".model") and place.count("/") == 1 and not (root / place).parent.is_dir())
+    return not (hub and place.count("/") == 1 and not (root / place).parent.is_dir())
 
 
-def _check_checker(checker: str | None, files: Mapping[str, int], root: Path) -> None:
-    name = (checker or "").partition(":")[0].replace(".", "/") + ".py"
-    if (root / name).is_file() and name not in files:
+def _check_code(key: str, name: str, files: Mapping[str, int], root: Path) -> None:
+    """Raises UserError for a "module:name" of the user's own that the job would not find. What is installed is the nodes' affair."""
+    module = name.partition(":")[0]
+    file = module.replace(".", "/") + ".py"
+    if (root / file).is_file():
+        if file not in files:
+            raise UserError(
+                f"{key} = {name!r} would not reach the cluster: {file} is left out by .gitignore or .rayignore; move it to a package "
+                "that is taken along, such as toy"
+            )
+    elif (origin := _origin(module)) and not _is_on_nodes(origin, root):
         raise UserError(
-            f"heldout.checker = {checker!r} would not reach the cluster: {name} is left out by .gitignore or .rayignore; "
-            "move the function to a package that is taken along, such as toy"
+            f"{key} = {name!r} would not reach the cluster: {origin} lies outside of {root}; move or copy its package there, or "
+            "install it on the nodes"
         )
+
+
+def _is_on_nodes(origin: Path, root: Path) -> bool:
+    """Whether a module's file is of the repository, or of an installed package."""
+    installed = {"site-packages", "dist-packages"} & set(origin.parts)
+    return bool(installed) or origin.is_relative_to(root) or origin.is_relative_to(ROOT)
+
+
+def _origin(module: str) -> Path | None:
+    """The file of a module, if this machine has it."""
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found and found.origin and found.has_location else None

@@ -54,7 +54,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
     )
     judge = {
-        "settings": reward.model_dump(exclude=set(Pool.model_fields)),
+        "options": reward.options,
         "checker": recipe.heldout.checker,
         "trial": ScoreTrial(rollout.height, rollout.width, example),
     }

@@ -58,5 +58,6 @@ class TrainRun:
 
     def begin_era(self, adapters: Adapters, evaluated: Iterable[int]) -> None:
         """Goes on from these versions, with nothing in flight."""
-        showcase = Showcase(self.heldout, self.folder, self.pictures, self.tickets)
+        explains = self.recipe.reward.explains
+        showcase = Showcase(self.heldout, self.folder, self.pictures, self.tickets, explains)
         self.era = Era(dict(adapters), sorted(evaluated), showcase)

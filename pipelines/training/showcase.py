@@ -24,7 +24,7 @@ EXPLAIN_RETRIES = 5  # after lost workers, of each
 
 
 class Showcase:
-    """Gathers the scored held-out groups of each evaluation and writes what is to be looked at."""
+    """Gathers the scored held-out groups of each evaluation and writes what is to be looked at. `explains`: whether the reward can."""
 
     def __init__(
         self,
@@ -32,7 +32,9 @@ class Showcase:
         folder: RunFolder,
         pictures: Pictures,
         tickets: Tickets,
+        explains: bool,
     ) -> None:
+        self.explains = explains
         self.plan, self.folder, self.pictures = plan, folder, pictures
         self.tickets, self.fetch = tickets, tickets.executor.fetch
         self.waiting = 0
@@ -52,7 +54,7 @@ class Showcase:
             self._images[unit.step][unit.group] = (prompt.caption, self.fetch(images))
         scale = self.plan.groups(unit.step)[unit.group].guidance_scale
         self._tallies[unit.step, scale].groups[unit.group] = Judged(prompt, scores.rewards_K, found)
-        if self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
+        if self.explains and self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
             self._hold_extremes(unit.group, prompt, images, scores)
 
     def finish(self, version: int) -> list[HeldoutRecord]:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.diffusion.families.flux import ATTENTION
 from actors.messages import Prompt
-from actors.reward.promptecho import PromptEcho
+from actors.reward.promptecho import PromptEcho, PromptEchoOptions
 from bench.flops import TRANSFORMERS, language_model, vlm, within_windows
 from bench.full_size_judge import VLMS, judge
 from bench.judge import flop_per_image
@@ -73,7 +73,7 @@ def test_a_transformer_takes_what_the_formula_says(name: str):
 
 def count_forward(reward: PromptEcho, images_KHWC: np.ndarray, caption: str) -> tuple[int, dict[str, torch.Tensor]]:
     """Operations of the model's own forward on the group, with the head on the caption, and the inputs."""
-    batch = reward.vlm.batch(images_KHWC, reward.query, caption, False)
+    batch = reward.vlm.batch(images_KHWC, reward.options.query, caption, False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         states_KTD = reward.vlm.states(batch)
         _ = states_KTD @ reward.vlm.lm_head.T
@@ -85,7 +85,9 @@ def count_forward(reward: PromptEcho, images_KHWC: np.ndarray, caption: str) -> 
 def test_a_vlm_takes_what_the_formula_says(name: str, size: tuple[int, int], tmp_path):
     """The models are narrow ones of the same make; 84 px are windows that do not come out even."""
     if name == "llava":
-        reward = PromptEcho(str(make_tiny_llava(tmp_path, width=64, image_size=48)), device="cpu", dtype="float32")
+        reward = PromptEchoOptions(
+            model=str(make_tiny_llava(tmp_path, width=64, image_size=48)), device="cpu", dtype="float32"
+        ).load()
     else:
         reward = judge(name, torch.device("cpu"), torch.float32, tiny=True, folder=tmp_path)
     images_KHWC = np.zeros((2, *size, 3), np.uint8)

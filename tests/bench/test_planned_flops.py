@@ -33,7 +33,7 @@ def test_a_judge_takes_about_what_is_counted(name: str, size: int) -> None:
     image, caption = seen(model, size, size, None), 300
     side = round(image.patches**0.5)
     counted = vlm(model.model.config, (side, side), image.tokens + caption + TEMPLATE_TOKENS, caption)
-    assert judging(model, image, caption).forward == pytest.approx(counted.forward, rel=0.1)
+    assert judging(model, image, caption, caption).forward == pytest.approx(counted.forward, rel=0.1)
 
 
 def of_recipe(*overrides: str) -> tuple[float, float, float]:

@@ -305,10 +305,10 @@ def test_a_users_mistake_ends_with_2_before_any_worker_starts(tiny_world, tmp_pa
 
 
 def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(tiny_world, tmp_path, capsys, monkeypatch):
-    def load_reward(settings):
+    def load(options):
         raise OSError("the disk does not answer")
 
-    monkeypatch.setattr("actors.reward.reward.load_reward", load_reward)
+    monkeypatch.setattr("actors.reward.promptecho.PromptEchoOptions.load", load)
     assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local"]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "worker reward-0 could not start" in said

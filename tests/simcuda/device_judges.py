@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actors.messages import Prompt
-from actors.reward.promptecho import PromptEcho
+from actors.reward.promptecho import PromptEchoOptions
 from tests.support.simcuda.events import watch
 from toy.random_models.vlms import TINY_VLMS
 
@@ -29,7 +29,7 @@ CLOSE = 0.3  # nats per token between bfloat16 and float32, of random weights
 @pytest.mark.parametrize("kind", TINY_VLMS)
 def test_a_judge_scores_on_the_device_as_on_the_cpu(kind: str, tmp_path: Path):
     folder = str(TINY_VLMS[kind](tmp_path))
-    here, there = (PromptEcho(folder, device=device, log_gain=True) for device in ("cpu", "cuda"))  # type: ignore[arg-type]
+    here, there = (PromptEchoOptions(model=folder, log_gain=True).on(device).load() for device in ("cpu", "cuda"))
     assert {parameter.device.type for parameter in there.vlm.model.parameters()} == {"cuda"}  # type: ignore[attr-defined]
     assert there.vlm.lm_head.dtype == torch.bfloat16
     scores = there.score(IMAGES, PROMPT)

@@ -24,7 +24,7 @@ def plain_pools(recipe: Recipe, example: Prompt | None = None, pause_s: float = 
             case "rollout":
                 return replace(spec, actor=PlainRollout, kwargs={"pause_s": pause_s / 4})
             case "reward":
-                judge = {"model": recipe.reward.model, "checker": recipe.heldout.checker}
+                judge = {"model": recipe.reward.judge, "checker": recipe.heldout.checker}
                 return replace(spec, actor=PlainReward, kwargs={**judge, "pause_s": pause_s})
             case "policy":
                 return replace(

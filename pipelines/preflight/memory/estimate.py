@@ -7,15 +7,20 @@ docs/doctor.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import cast
 
+from actors.models.kinds import Kind
+from actors.options import DType
+from actors.reward.options import VlmOptions
+from pipelines.preflight.memory import dual_encoder as embedding
 from pipelines.preflight.memory import judge as vlm
 from pipelines.preflight.memory.families import Shape, loaded, shape_of
-from pipelines.preflight.memory.models import ImageModel, Judge, Part
+from pipelines.preflight.memory.models import ImageModel, Judge, Models, Part
 from pipelines.preflight.memory.networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
-from pipelines.recipe.tables import DType, Policy, Pool, Rollout
+from pipelines.recipe.tables import Policy, Pool, Rollout
 from pipelines.recipe.training import Recipe
 
 GIB = 2**30
@@ -59,14 +64,6 @@ class Actor:
     def widest(self) -> str:
         """The phase that needs the most."""
         return max(self.phases, key=lambda name: self.phases[name])
-
-
-@dataclass(frozen=True)
-class Models:
-    """The two models of a recipe."""
-
-    image: ImageModel
-    judge: Judge
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
         "VAE": model.vae.numel * FLOAT32,
         **_overhead(gpu, ranks=1),
     }
-    images = max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0)
+    images = _images_of_task(recipe)
     pixels = recipe.rollout.height * recipe.rollout.width
     decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, UNTILED_PIXELS)
     widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
@@ -149,27 +146,50 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     return Actor("rollout", rollout.size, rollout.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=True))
 
 
-def reward_worker(recipe: Recipe, judge: Judge, shape: Shape) -> Actor:
-    """One worker: the VLM, its forward passes over a chunk, and the log-probabilities of the caption's tokens."""
+def reward_worker(recipe: Recipe, judge: Judge | None, shape: Shape) -> Actor:
+    """One worker: the model that judges, if there is one, and what a chunk of images needs beside it."""
     reward = recipe.reward
     gpu = on_gpu(reward)
-    element = element_of(reward.dtype, gpu)
+    held, phases = _overhead(gpu, ranks=1), {}
+    if judge:
+        element = element_of(getattr(reward, "dtype", "auto"), gpu)
+        held = {HELD[judge.kind]: judge.model.numel * element, **held}
+        phases = {name: _slack(size) for name, size in SCORING[judge.kind](recipe, judge, shape, element, gpu).items()}
+    return Actor("reward", reward.size, reward.num_gpus, gpu, held, phases)
+
+
+def _vlm_scoring(recipe: Recipe, judge: Judge, shape: Shape, element: int, gpu: bool) -> dict[str, int]:
+    """The forward passes over a chunk, and the log-probabilities of the tokens that are asked for."""
+    reward = cast("VlmOptions", recipe.reward)
     task = vlm.Scoring(
-        images=max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0),
+        images=_images_of_task(recipe),
         height=recipe.rollout.height,
         width=recipe.rollout.width,
         caption=shape.text,
+        predicted=reward.predicted(shape.text),
         element=element,
         gpu=gpu,
         chunk_tokens=reward.chunk_tokens,
         image_pixels=reward.image_pixels,
     )
-    held = {"VLM": judge.model.numel * element, **_overhead(gpu, ranks=1)}
-    phases = {
-        "forward passes": _slack(vlm.pass_bytes(judge, task)),
-        "log-probabilities": _slack(vlm.logits_bytes(judge, task)),
-    }
-    return Actor("reward", reward.size, reward.num_gpus, gpu, held, phases)
+    return {"forward passes": vlm.pass_bytes(judge, task), "log-probabilities": vlm.logits_bytes(judge, task)}
+
+
+def _embedding(recipe: Recipe, judge: Judge, shape: Shape, element: int, gpu: bool) -> dict[str, int]:
+    """The forward pass over a chunk."""
+    return {"forward passes": embedding.pass_bytes(judge, _images_of_task(recipe), element, gpu)}
+
+
+HELD: dict[Kind, str] = {"vlm": "VLM", "dual_encoder": "both encoders"}
+SCORING: dict[Kind, Callable[[Recipe, Judge, Shape, int, bool], dict[str, int]]] = {
+    "vlm": _vlm_scoring,
+    "dual_encoder": _embedding,
+}
+"""By the kind of the model that judges, the bytes of what comes beside it, one after another."""
+
+
+def _images_of_task(recipe: Recipe) -> int:
+    return max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0)
 
 
 def trained_bytes(stage: int, ranks: int, numel: int) -> dict[str, int]:

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actors.vlm.limits import CPU_CHUNK_TOKENS, LOGITS_AT_ONCE, PATCHES_PER_TOKEN, TOKENS_AT_ONCE
 from pipelines.preflight.memory.models import Judge
 
-TOKENS_AT_ONCE = {True: 3 * 2**14, False: 1024}  # on a GPU or not: actors/vlm/frozen.py
-PATCHES_PER_TOKEN = 4  # likewise
-LOGITS_AT_ONCE = {True: 2**27, False: 2**19}  # actors/vlm/likelihood.py
-ROWS_OF_LOGITS = {True: 4096, False: 512}  # likewise; on a GPU reward.chunk_tokens, by default
 TEMPLATE_TOKENS = 64  # of the chat around image, query and caption
 VISION_WIDTHS = 21  # of a patch: queries and keys are rotated in float32
 TEXT_WIDTHS, TEXT_INNER = 4, 3  # of a token: the residual stream, and the inside of a gated feed-forward
@@ -32,12 +29,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Scoring:
-    """One task: images of a size in pixels, tokens of the caption, bytes of a number, the chunk of rows of logits."""
+    """One task: images of a size in pixels, tokens of the caption and those predicted, bytes of a number, the chunk of rows of logits."""
 
     images: int
     height: int
     width: int
     caption: int
+    predicted: int
     element: int
     gpu: bool
     chunk_tokens: int
@@ -60,7 +58,7 @@ def seen(judge: Judge, height: int, width: int, image_pixels: int | None) -> See
 def rows_at_once(tokens: int, patches: int, rows: int, gpu: bool) -> int:
     """How many of the rows go through the VLM in one pass, as even as can be."""
     counted = tokens + patches // PATCHES_PER_TOKEN
-    passes = math.ceil(rows / max(1, TOKENS_AT_ONCE[gpu] // counted))
+    passes = math.ceil(rows / max(1, TOKENS_AT_ONCE[_device(gpu)] // counted))
     return math.ceil(rows / passes)
 
 
@@ -88,10 +86,10 @@ def feed_forward_width(text: Mapping[str, Any]) -> int:
 def logits_bytes(judge: Judge, task: Scoring) -> int:
     """The peak of the log-probabilities beside the weights: states, a block of logits, and that block of the head in float32."""
     width, vocabulary = judge.text["hidden_size"], judge.text["vocab_size"]
-    states = task.images * task.caption * width * task.element
-    chunk = task.chunk_tokens if task.gpu else min(task.chunk_tokens, ROWS_OF_LOGITS[False])
-    rows = min(task.images * task.caption, chunk)
-    block = min(vocabulary, max(1, LOGITS_AT_ONCE[task.gpu] // rows))
+    states = task.images * task.predicted * width * task.element
+    chunk = task.chunk_tokens if task.gpu else min(task.chunk_tokens, CPU_CHUNK_TOKENS)
+    rows = min(task.images * task.predicted, chunk)
+    block = min(vocabulary, max(1, LOGITS_AT_ONCE[_device(task.gpu)] // rows))
     return states + 4 * (rows * width * 3 + block * width + block * rows)
 
 
@@ -123,6 +121,10 @@ def _frames(judge: Judge, height: int, width: int, image_pixels: int | None) -> 
         longest = math.isqrt(image_pixels) // edge * edge
     factor = longest / max(height, width)
     return math.ceil(height * factor / edge) * math.ceil(width * factor / edge) + 1
+
+
+def _device(gpu: bool) -> str:
+    return "cuda" if gpu else "cpu"
 
 
 def _vision_width(judge: Judge) -> int:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.mistake import Mistake
 from actors.models.files import Fields, read_object, tensors_of
-from actors.models.folder import check_pipeline, check_vlm, image_processor, pipeline_parts
+from actors.models.folder import check_dual_encoder, check_pipeline, check_vlm, image_processor, pipeline_parts
+from actors.models.kinds import Kind
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 from pipelines.preflight.memory import architectures
 from pipelines.recipe.errors import UserError
+from pipelines.recipe.training import Recipe
 
 TRANSFORMER, VAE, ENCODER = "transformer", "vae", "text_encoder"
 
 _DEFAULTS = Path(__file__).with_name("config_defaults.json")  # what classes of transformers and diffusers fill in
 _NESTED = {
+    "clip": {"text_config": "clip_text_model", "vision_config": "clip_vision_model"},
     "idefics3": {"text_config": "llama", "vision_config": "idefics3_vision"},
     "llava": {"text_config": "llama", "vision_config": "clip_vision_model"},
     "qwen2_5_vl": {"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
     "qwen3_vl": {"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
     "qwen3_vl_moe": {"text_config": "qwen3_vl_moe_text", "vision_config": "qwen3_vl_moe_vision"},
+    "siglip": {"text_config": "siglip_text_model", "vision_config": "siglip_vision_model"},
     "smolvlm": {"text_config": "llama", "vision_config": "smolvlm_vision"},
 }
-"""The tables of a VLM's config, and the model_type of one that names none."""
+"""The tables of a config, and the model_type of one that names none."""
 
 _SD3_ENCODERS = {"text_encoder": "clip-l", "text_encoder_2": "clip-g", "text_encoder_3": "t5-xxl"}
 _SD3 = ("StableDiffusion3Pipeline", {TRANSFORMER: "sd3.5-medium", **_SD3_ENCODERS, VAE: "vae-sd3"})
@@ -88,10 +92,11 @@ class ImageModel:
 
 @dataclass(frozen=True)
 class Judge:
-    """A vision-language model. `settings` are its image processor's; known hub names have only those of sizes."""
+    """A model that judges images. `settings` are its image processor's; known hub names have only those of sizes."""
 
     model: Part
     settings: Mapping[str, Any]
+    kind: Kind = "vlm"
 
     @property
     def text(self) -> Mapping[str, Any]:
@@ -102,6 +107,20 @@ class Judge:
     def vision(self) -> Mapping[str, Any]:
         """The vision tower's config."""
         return self.model.config.get("vision_config") or {}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two models of a recipe; a reward may need none."""
+
+    image: ImageModel
+    judge: Judge | None
+
+
+def models_to_estimate(recipe: Recipe) -> Models:
+    """Those of a recipe. Raises UserError where one is not whole, or not known."""
+    image, reward = image_model(recipe.policy.model), recipe.reward
+    return Models(image, JUDGE_OF[reward.judge_kind](str(reward.judge)) if reward.judge_kind else None)
 
 
 def image_model(path: str) -> ImageModel:
@@ -137,6 +156,24 @@ def judge(path: str) -> Judge:
         name, settings = JUDGES[path]
         return Judge(known(name), settings)
     raise _unknown("reward.model", path, JUDGES)
+
+
+def dual_encoder(path: str) -> Judge:
+    """The CLIP or SigLIP of `reward.model`. Raises UserError where the folder holds none; hub names are not known."""
+    folder = Path(path)
+    if not (folder / VLM_MARKER).is_file():
+        raise UserError(
+            f"reward.model = {path!r}: its size is not known without its files. Download it and give the folder"
+        )
+    try:
+        check_dual_encoder(folder)
+        return Judge(_part(folder), image_processor(folder), "dual_encoder")
+    except Mistake as error:
+        raise UserError(f"reward.model = {path!r}: {error}") from None
+
+
+JUDGE_OF: dict[Kind, Callable[[str], Judge]] = {"vlm": judge, "dual_encoder": dual_encoder}
+"""By the kind of the model that judges, what finds it."""
 
 
 def known(architecture: str) -> Part:

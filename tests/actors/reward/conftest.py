@@ -1,10 +1,12 @@
-"""A tiny LLaVA, made once."""
+"""Tiny models, made once, and what each reward is told of them."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from toy.random_models.clip import make_tiny_dual_encoder
 from toy.random_models.vlms import make_tiny_llava
 
 
@@ -12,3 +14,19 @@ from toy.random_models.vlms import make_tiny_llava
 def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     return make_tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
+
+
+@pytest.fixture(scope="session", params=["clip", "siglip"])
+def tiny_encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_dual_encoder(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="session")
+def keys(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What each reward is told beside its defaults."""
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    make_tiny_dual_encoder(folder / "clip")
+    save_file({"weight": torch.full((1, 16), 0.5), "bias": torch.ones(1)}, folder / "head.safetensors")
+    clip, vlm = {"model": str(folder / "clip")}, {"model": str(tiny_llava)}
+    head = {**clip, "head": str(folder / "head.safetensors")}
+    return {"aesthetic": head, "clip_score": clip, "jpeg_size": {}, "promptecho": vlm, "vqa_score": vlm}

@@ -11,6 +11,7 @@ from actors.messages import Prompt, ScoreTrial
 from actors.mistake import Mistake
 from actors.process import Process
 from actors.reward.actor import RewardActor
+from actors.reward.promptecho import PromptEchoOptions
 from actors.reward.trial import try_reward
 
 ONE_THREAD = Process(1)
@@ -25,15 +26,15 @@ def brightness(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_llava: Path) -> dict:
-    return {"type": "promptecho", "model": str(tiny_llava)}
+def options(tiny_llava: Path) -> PromptEchoOptions:
+    return PromptEchoOptions(model=str(tiny_llava))
 
 
 @pytest.fixture
-def checked(settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RewardActor:
+def checked(options: PromptEchoOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RewardActor:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "a_checker.py").write_text("def check(images, prompt):\n    raise NotImplementedError\n")
-    actor = RewardActor(ONE_THREAD, settings, "a_checker:check")
+    actor = RewardActor(ONE_THREAD, options, "a_checker:check")
     actor.checker = brightness
     return actor
 
@@ -50,8 +51,8 @@ def test_a_reward_never_sees_the_prompts_other_fields(checked: RewardActor):
     assert checked.score(bare, IMAGES).rewards_K == checked.score(PROMPT, IMAGES).rewards_K
 
 
-def test_without_a_checker_there_are_no_checks(settings: dict):
-    assert RewardActor(ONE_THREAD, settings).check(PROMPT, IMAGES) == {}
+def test_without_a_checker_there_are_no_checks(options: PromptEchoOptions):
+    assert RewardActor(ONE_THREAD, options).check(PROMPT, IMAGES) == {}
 
 
 def raises(images_KHWC, prompt):
@@ -91,33 +92,35 @@ HERE = __name__
         ("not_finite", r"gave accuracy = \[nan\], which are not all finite numbers"),
     ],
 )
-def test_a_checker_that_cannot_be_used_is_a_mistake_at_the_start(settings: dict, monkeypatch, checker, told):
+def test_a_checker_that_cannot_be_used_is_a_mistake_at_the_start(
+    options: PromptEchoOptions, monkeypatch, checker, told
+):
     monkeypatch.setitem(sys.modules, "its_checkers", sys.modules[HERE])
     name = checker if ":" in checker else f"its_checkers:{checker}"
     with pytest.raises(Mistake, match=told):
-        RewardActor(ONE_THREAD, settings, name, trial=ScoreTrial(32, 32, Prompt("p", "a red circle")))
+        RewardActor(ONE_THREAD, options, name, trial=ScoreTrial(32, 32, Prompt("p", "a red circle")))
 
 
-def test_figures_of_a_checker_that_are_no_numbers_fail_their_group(settings: dict, monkeypatch):
+def test_figures_of_a_checker_that_are_no_numbers_fail_their_group(options: PromptEchoOptions, monkeypatch):
     monkeypatch.setitem(sys.modules, "its_checkers", sys.modules[HERE])
-    actor = RewardActor(ONE_THREAD, settings, "its_checkers:not_finite")
+    actor = RewardActor(ONE_THREAD, options, "its_checkers:not_finite")
     with pytest.raises(ValueError, match="not all finite numbers"):
         actor.evaluate(PROMPT, IMAGES)
 
 
-def test_a_judge_whose_scores_are_no_numbers_is_a_mistake_at_the_start(settings: dict):
-    actor = RewardActor(ONE_THREAD, settings, trial=ScoreTrial(32, 32))
+def test_a_judge_whose_scores_are_no_numbers_is_a_mistake_at_the_start(options: PromptEchoOptions):
+    actor = RewardActor(ONE_THREAD, options, trial=ScoreTrial(32, 32))
     with torch.no_grad():
         actor.reward.vlm.lm_head.mul_(float("nan"))
     with pytest.raises(Mistake, match="scores an image with nan"):
         try_reward(actor.reward, "the judge", ScoreTrial(32, 32))
 
 
-def test_it_explains_and_says_where_it_runs(settings: dict):
-    actor = RewardActor(ONE_THREAD, settings)
+def test_it_explains_and_says_where_it_runs(options: PromptEchoOptions):
+    actor = RewardActor(ONE_THREAD, options)
     explained = actor.explain(PROMPT, IMAGES)
     means = explained.log_probs_KT.mean(1, dtype=np.float64)
     assert actor.score(PROMPT, IMAGES).rewards_K == pytest.approx(means.tolist())
     info = actor.info()
-    assert (info["device"], info["threads"], info["model"]) == ("cpu", 1, settings["model"])
+    assert (info["device"], info["threads"], info["model"]) == ("cpu", 1, options.model)
     assert (info["torch"], info["dtype"]) == (torch.__version__, "float32")

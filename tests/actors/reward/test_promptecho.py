@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actors.messages import Prompt
-from actors.reward.promptecho import PromptEcho
+from actors.reward.promptecho import PromptEcho, PromptEchoOptions
 from actors.vlm.family import VlmBatch
 from actors.vlm.likelihood import token_log_probs
 from toy.random_models.vlms import make_tiny_qwen_vl
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(3).integers(0, 256, (4, 16, 16, 3), dtype=np.uint
 
 @pytest.fixture(scope="module")
 def mean(tiny_llava: Path) -> PromptEcho:
-    return PromptEcho(str(tiny_llava))
+    return PromptEchoOptions(model=str(tiny_llava)).load()
 
 
 def test_the_mean_is_the_mean_of_the_tokens_log_probs(mean: PromptEcho):
@@ -31,7 +31,7 @@ def test_the_mean_is_the_mean_of_the_tokens_log_probs(mean: PromptEcho):
 
 
 def test_the_sum_is_t_times_the_mean(mean: PromptEcho, tiny_llava: Path):
-    total = PromptEcho(str(tiny_llava), reduction="sum").score(IMAGES, PROMPT)
+    total = PromptEchoOptions(model=str(tiny_llava), reduction="sum").load().score(IMAGES, PROMPT)
     count = len(mean.explain(IMAGES, PROMPT).tokens)
     assert total.rewards_K == pytest.approx(
         [count * value for value in mean.score(IMAGES, PROMPT).rewards_K], rel=1e-12
@@ -39,7 +39,7 @@ def test_the_sum_is_t_times_the_mean(mean: PromptEcho, tiny_llava: Path):
 
 
 def test_the_end_token_is_one_label_more(mean: PromptEcho, tiny_llava: Path):
-    with_eos = PromptEcho(str(tiny_llava), include_eos=True)
+    with_eos = PromptEchoOptions(model=str(tiny_llava), include_eos=True).load()
     short, long = mean.explain(IMAGES, PROMPT), with_eos.explain(IMAGES, PROMPT)
     assert long.tokens == (*short.tokens, "<|im_end|>")
     np.testing.assert_allclose(long.log_probs_KT[:, :-1], short.log_probs_KT, atol=1e-5)
@@ -48,29 +48,29 @@ def test_the_end_token_is_one_label_more(mean: PromptEcho, tiny_llava: Path):
 
 
 def test_exp_is_the_geometric_mean_of_the_tokens_probabilities(mean: PromptEcho, tiny_llava: Path):
-    bounded = PromptEcho(str(tiny_llava), transform="exp").score(IMAGES, PROMPT)
+    bounded = PromptEchoOptions(model=str(tiny_llava), transform="exp").load().score(IMAGES, PROMPT)
     raw = mean.score(IMAGES, PROMPT)
     assert bounded.rewards_K == pytest.approx([math.exp(value) for value in raw.rewards_K])
     assert bounded.metrics["mean_log_prob"] == raw.rewards_K
 
 
 def test_the_query_is_what_the_vlm_is_asked(mean: PromptEcho, tiny_llava: Path):
-    same = PromptEcho(str(tiny_llava), query="Describe this image in detail.")
-    other = PromptEcho(str(tiny_llava), query="photo of")
+    same = PromptEchoOptions(model=str(tiny_llava), query="Describe this image in detail.").load()
+    other = PromptEchoOptions(model=str(tiny_llava), query="photo of").load()
     assert same.score(IMAGES, PROMPT).rewards_K == mean.score(IMAGES, PROMPT).rewards_K
     assert other.score(IMAGES, PROMPT).rewards_K != mean.score(IMAGES, PROMPT).rewards_K
 
 
 def test_the_gain_is_over_the_caption_without_an_image(mean: PromptEcho, tiny_llava: Path):
-    reward = PromptEcho(str(tiny_llava), log_gain=True)
+    reward = PromptEchoOptions(model=str(tiny_llava), log_gain=True).load()
     scores = reward.score(IMAGES, PROMPT)
-    blind = token_log_probs(mean.vlm, None, mean.query, PROMPT.caption).log_probs_KT.mean(dtype=np.float64)
+    blind = token_log_probs(mean.vlm, None, mean.options.query, PROMPT.caption).log_probs_KT.mean(dtype=np.float64)
     assert scores.metrics["gain"] == pytest.approx([value - blind for value in scores.rewards_K])
     assert scores.rewards_K == mean.score(IMAGES, PROMPT).rewards_K
 
 
 def test_the_caption_without_an_image_is_scored_once(tiny_llava: Path):
-    reward = PromptEcho(str(tiny_llava), log_gain=True)
+    reward = PromptEchoOptions(model=str(tiny_llava), log_gain=True).load()
     inner, rows = reward.vlm.states, []
 
     def counted(batch: VlmBatch) -> torch.Tensor:
@@ -85,7 +85,7 @@ def test_the_caption_without_an_image_is_scored_once(tiny_llava: Path):
 
 
 def test_a_nan_stays_a_nan_for_its_image_alone(tiny_llava: Path):
-    reward = PromptEcho(str(tiny_llava), log_gain=True)
+    reward = PromptEchoOptions(model=str(tiny_llava), log_gain=True).load()
     whole = reward.score(IMAGES, PROMPT)
     inner = reward.vlm.states
 
@@ -108,7 +108,7 @@ def test_a_budget_of_pixels_is_kept_for_every_image(tmp_path: Path):
     """Images of one colour: shrunk to the budget's 16 x 16 px, they are those of 16 x 16 px."""
     folder = str(make_tiny_qwen_vl(tmp_path, "qwen3_vl"))
     flat = np.broadcast_to(IMAGES[:, :1, :1], (4, 32, 32, 3))
-    budget, full = (PromptEcho(folder, image_pixels=pixels) for pixels in (16**2, None))
+    budget, full = (PromptEchoOptions(model=folder, image_pixels=pixels).load() for pixels in (16**2, None))
     small = full.score(np.ascontiguousarray(flat[:, :16, :16]), PROMPT)
     assert budget.score(flat, PROMPT).rewards_K == small.rewards_K
     assert full.score(flat, PROMPT).rewards_K != small.rewards_K

@@ -5,24 +5,27 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from actors.messages import Prompt
-from actors.reward.reward import REWARDS, Reward, load_reward
+from actors.reward.options import RewardOptions
+from actors.reward.promptecho import PromptEchoOptions
+from actors.reward.registry import REWARDS
+from actors.reward.reward import ExplainingReward, Reward
 
 CAPTION = Prompt("0", "a red circle left of a blue square")
 
 
-def settings_of(kind: str, tiny_llava: Path) -> dict[str, Any]:
-    return {"promptecho": {"type": "promptecho", "model": str(tiny_llava)}}[kind]
-
-
 @pytest.fixture(scope="module", params=sorted(REWARDS))
-def reward(request: pytest.FixtureRequest, tiny_llava: Path) -> Reward:
-    return load_reward(settings_of(request.param, tiny_llava))
+def options(request: pytest.FixtureRequest, keys: dict) -> RewardOptions:
+    return REWARDS[request.param](**keys[request.param])
+
+
+@pytest.fixture(scope="module")
+def reward(options: RewardOptions) -> Reward:
+    return options.load()
 
 
 def draw(count: int) -> np.ndarray:
@@ -62,38 +65,42 @@ def test_images_may_be_read_only_and_are_left_as_they_were(reward: Reward):
     assert np.array_equal(images, draw(2))
 
 
-def test_an_explanation_has_a_number_for_each_piece_of_the_caption(reward: Reward):
+def test_an_explanation_has_a_number_for_each_piece_of_the_caption(options: RewardOptions, reward: ExplainingReward):
+    assert options.explains == hasattr(reward, "explain")
+    if not options.explains:
+        return
     explained = reward.explain(draw(3), CAPTION)
     assert "".join(explained.tokens) == CAPTION.caption
     assert explained.log_probs_KT.shape == (3, len(explained.tokens))
     assert explained.log_probs_KT.dtype == np.float32
 
 
-def test_an_empty_caption_is_an_error_and_never_a_zero(reward: Reward):
-    with pytest.raises(ValueError, match="empty"):
-        reward.score(draw(1), Prompt("0", " "))
+def test_an_empty_caption_is_an_error_and_never_a_zero(options: RewardOptions, reward: Reward):
+    if options.reads_caption:
+        with pytest.raises(ValueError, match="empty"):
+            reward.score(draw(1), Prompt("0", " "))
+    else:
+        assert reward.score(draw(1), Prompt("0", " ")).rewards_K == reward.score(draw(1), CAPTION).rewards_K
+
+
+def test_options_travel_as_plain_python_and_their_facts_are_of_their_own_keys(options: RewardOptions):
+    assert b"torch" not in pickle.dumps(options)
+    assert set(options.models) <= set(type(options).model_fields)
+    assert options.on("cpu").where == "cpu"
+    assert options.in_words() in {f"reward.type = {options.type!r}", f"reward.model = {options.judge!r}"}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"type": "prompt_echo"}, "'promptecho'"),
-        ({"querry": "?"}, "did you mean query"),
-        ({"model": None}, "model: missing"),
-        ({"reduction": "max"}, "mean, sum"),
-        ({"transform": "exp", "reduction": "sum"}, "reduction"),
-        ({"dtype": "float8"}, "float32, bfloat16"),
-        ({"chunk_tokens": 0}, "1 or more"),
-        ({"image_pixels": 256}, "leave the key out"),
-        ({"model": "no/such/folder"}, "no/such/folder"),
-    ],
+    [({"image_pixels": 256}, "leave the key out"), ({"model": "no/such/folder"}, "no/such/folder")],
 )
-def test_wrong_settings_are_errors_that_say_what_to_do(tiny_llava: Path, change: dict, message: str):
-    settings = {**settings_of("promptecho", tiny_llava), **change}
+def test_what_only_a_worker_finds_is_an_error_that_says_what_to_do(tiny_llava: Path, change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        load_reward({name: value for name, value in settings.items() if value is not None})
+        PromptEchoOptions(**{"model": str(tiny_llava), **change}).load()
 
 
 def test_the_registry_can_be_read_without_torch():
-    code = "import actors.reward.reward, actors.reward.actor, actors.vlm.family, sys; sys.exit('torch' in sys.modules)"
+    code = (
+        "import actors.reward.registry, actors.reward.actor, actors.vlm.family, sys; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

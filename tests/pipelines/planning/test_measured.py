@@ -11,8 +11,7 @@ from cluster.executors.virtual import VirtualExecutor
 from pipelines.planning.measured import Measured, read_run
 from pipelines.planning.run import Meter, drive, planned, pools, simulate
 from pipelines.planning.times import Duration, Times, exchange_seconds
-from pipelines.preflight.memory.estimate import Models
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import dump_recipe, load_recipe
 from pipelines.recipe.training import Recipe
@@ -45,7 +44,7 @@ def run_folder(path: Path, records: list[StepRecord], *overrides: str) -> str:
 
 
 def models_of(recipe: Recipe) -> Models:
-    return Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    return models_to_estimate(recipe)
 
 
 def test_only_steady_steps_without_evaluations_count(tmp_path: Path) -> None:

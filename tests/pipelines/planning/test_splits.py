@@ -27,8 +27,8 @@ from pipelines.planning.splits import (
 )
 from pipelines.planning.sureness import least_share, split_warnings
 from pipelines.planning.times import Duration, Estimated, Times
-from pipelines.preflight.memory.estimate import GIB, Models
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.estimate import GIB
+from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
@@ -54,7 +54,7 @@ def sd35(*overrides: str) -> Recipe:
 
 def models() -> Models:
     recipe = sd35()
-    return Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    return models_to_estimate(recipe)
 
 
 def fits(gpus: int, card: float = 80) -> Fits:
@@ -183,7 +183,7 @@ def test_faster_cards_give_shorter_times() -> None:
 )
 def test_a_recipe_has_nine_tenths_of_the_speed_of_the_best_split_or_more(name, gpus):
     recipe = load_recipe(Path(f"recipes/{name}.toml"))
-    models = Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    models = models_to_estimate(recipe)
     own = own_split(recipe)
     assert own.ranks + own.rollouts + own.rewards == gpus
     assert Fits(models, gpus, 8, round(80 * GIB))(recipe)

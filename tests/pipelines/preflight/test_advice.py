@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.preflight.advice import Change, changed_by, first_change, least_need
-from pipelines.preflight.memory.estimate import GIB, Models, card_needed, estimate
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.estimate import GIB, card_needed, estimate
+from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 
@@ -56,7 +56,7 @@ REFUSALS = {
 
 def load(name: str, changes: list[str]) -> tuple[Recipe, Models]:
     recipe = load_recipe(RECIPES / f"{name}.toml", changes)
-    return recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    return recipe, models_to_estimate(recipe)
 
 
 def need(recipe: Recipe, models: Models) -> int:

@@ -91,11 +91,11 @@ def test_the_models_of_every_family_fit_themselves(tmp_path: Path) -> None:
     for name, make in MAKERS.items():
         folder = make(tmp_path / name)
         check_pipeline(folder)
-        assert misfits(folder, None) == (None, None), name
+        assert misfits([("pipeline", folder)]) == (None,), name
     for name, make in TINY_VLMS.items():
         folder = make(tmp_path / name)
         check_vlm(folder)
-        assert misfits(None, folder) == (None, None), name
+        assert misfits([("vlm", folder)]) == (None,), name
 
 
 def test_names_that_older_files_have_beside_their_weights_are_no_mistake(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_names_that_older_files_have_beside_their_weights_are_no_mistake(tmp_pat
     changed(ENCODER_WEIGHTS, lambda found: {**found, "text_model.embeddings.position_ids": torch.arange(16)})(image)
     older = "language_model.model.layers.0.self_attn.rotary_emb.inv_freq"
     changed(JUDGE_WEIGHTS, lambda found: {**found, older: torch.zeros(16)})(judge)
-    assert misfits(image, judge) == (None, None)
+    assert misfits([("pipeline", image), ("vlm", judge)]) == (None, None)
 
 
 def test_an_adapter_beside_a_judge_must_fit_as_well(tmp_path: Path) -> None:
@@ -116,11 +116,11 @@ def test_an_adapter_beside_a_judge_must_fit_as_well(tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder)
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
     check_vlm(folder)
-    assert misfits(None, folder) == (None, None)
+    assert misfits([("vlm", folder)]) == (None,)
     file = folder / "adapter_model.safetensors"
     whole = load_file(file)
     save_file({name: tensor for name, tensor in whole.items() if "layers.0.self_attn.q_proj.lora_A" not in name}, file)
-    lacking = misfits(None, folder)[1]
+    lacking = misfits([("vlm", folder)])[0]
     assert lacking is not None
     assert "adapter_model.safetensors" in lacking
     assert "layers.0.self_attn.q_proj.lora_A" in lacking
@@ -158,10 +158,10 @@ def test_a_breakdown_while_weights_are_read_is_not_taken_for_a_library_that_is_m
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.delitem(sys.modules, "torch")
     if outcome is None:
-        assert find_misfits(None, TOY_MODELS / "judge") is None
+        assert find_misfits([("vlm", TOY_MODELS / "judge")]) is None
     else:
         with pytest.raises(ValueError, match=outcome):
-            find_misfits(None, TOY_MODELS / "judge")
+            find_misfits([("vlm", TOY_MODELS / "judge")])
 
 
 def test_an_image_encoder_that_the_index_does_not_name_is_not_asked_for(tmp_path: Path) -> None:

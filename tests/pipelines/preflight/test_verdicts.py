@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.messages import Prompt
-from pipelines.preflight.memory.estimate import Models
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles, warnings
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
@@ -21,7 +20,7 @@ SCHNELL = {"guidance_embeds": False}
 
 def load(name: str, *changes: str) -> tuple[Recipe, Models]:
     recipe = load_recipe(RECIPES / f"{name}.toml", changes)
-    return recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    return recipe, models_to_estimate(recipe)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.preflight.memory.estimate import GIB, USABLE, Models, card_needed, estimate, fullest_gpu
-from pipelines.preflight.memory.models import image_model, judge
+from pipelines.preflight.memory.estimate import GIB, USABLE, card_needed, estimate, fullest_gpu
+from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.recipe.load import load_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.toml"))
@@ -25,7 +25,7 @@ def test_a_recipe_says_how_far_it_is_proven_and_fits_its_card(path: Path) -> Non
     assert (level == "learned here") == (card is None), "only the miniature world has learned, and it needs no card"
     if card:
         room = round(int(card[1]) * GIB * USABLE)
-        found = estimate(recipe, Models(image_model(recipe.policy.model), judge(recipe.reward.model)))
+        found = estimate(recipe, models_to_estimate(recipe))
         assert fullest_gpu(found.actors)[0] <= room
         assert card_needed(found.actors) <= room, "torch in each worker keeps to its share"
         assert recipe.cluster.start_timeout_s >= 1800, "gigabytes are downloaded"

@@ -30,7 +30,6 @@ from pipelines.preflight.memory.estimate import (
     PIXELS_AT_ONCE,
     UNTILED_PIXELS,
     Actor,
-    Models,
     card_needed,
     decoder_numel,
     estimate,
@@ -44,7 +43,7 @@ from pipelines.preflight.memory.estimate import (
     trained_bytes,
 )
 from pipelines.preflight.memory.families import shape_of
-from pipelines.preflight.memory.models import Part, image_model, judge
+from pipelines.preflight.memory.models import Models, Part, models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.training.groups import Chunk, Group, update_shares
@@ -56,7 +55,7 @@ ONE_GPU = RECIPES / "sd35m_qwen25vl7b_1gpu.toml"
 
 
 def of(recipe: Recipe) -> Models:
-    return Models(image_model(recipe.policy.model), judge(recipe.reward.model))
+    return models_to_estimate(recipe)
 
 
 def one_gpu(**changes: Any) -> Recipe:

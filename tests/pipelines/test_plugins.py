@@ -1,0 +1,110 @@
+"""A reward from a package of the user's own: through doctor, plan, train and report, without a line of ours for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from actors.messages import Prompt
+from cluster.tasks import PoolSpec
+from pipelines import doctor, plan, report, train
+from pipelines.recipe.errors import UserError
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.training import Recipe
+from pipelines.submitting.package import check_paths
+from pipelines.training.pools import pool_specs
+from tests.support.plain_run import plain_pools
+from tests.support.runs import lines_of
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding.md"
+SD35 = "recipes/sd35m_8gpu.toml"
+REWARD = 'reward={type = "brightness:BrightnessOptions", wanted = 128.0, num_cpus = 0.2}'
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on Python's path with the code of docs/adding.md."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    code = re.search(r"`brightness\.py`:\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert code
+    (folder / "brightness.py").write_text(code[1])
+    assert len([line for line in code[1].splitlines() if line.strip()]) <= 20
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def pools(recipe: Recipe, example: Prompt | None) -> list[PoolSpec]:
+    """Plain actors draw and learn; the reward's own actor scores."""
+    own = {spec.name: spec for spec in pool_specs(recipe, example)}
+    return [own[spec.name] if spec.name == "reward" else spec for spec in plain_pools(recipe, example, pause_s=0.0)]
+
+
+@pytest.mark.usefixtures("package")
+def test_a_reward_of_ones_own_trains_and_is_reported(plain_world: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    assert train.program(pools)([str(plain_world), "--out", str(out), "--executor", "local", "--set", REWARD]) == 0
+    steps = lines_of(out / "metrics.jsonl")
+    assert all(-128 <= step["reward_mean"] < 0 for step in steps)
+    assert json.loads((out / "summary.json").read_text())["status"] == "done"
+    assert load_recipe(out / "recipe.toml").reward.options.type == "brightness:BrightnessOptions"
+    assert report.main([str(out)]) == 0
+    assert "brightness:BrightnessOptions" in (out / "report.html").read_text()
+    assert not (out / "tokens.jsonl").exists(), "it explains nothing"
+
+
+@pytest.mark.usefixtures("package")
+def test_doctor_and_planner_need_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    on_a_gpu = REWARD.replace("num_cpus = 0.2", "num_gpus = 1.0")
+    assert plan.main([SD35, "--set", on_a_gpu, "--set", "rollout.prompts_per_step=4", "--steps", "1"]) == 0
+    (tmp_path / "data").mkdir()
+    for name in ("train", "heldout"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text(f'{{"caption": "a circle of {name}"}}\n')
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main([SD35, "--set", on_a_gpu]) == 0
+    assert "VLM" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("reward", "told"),
+    [
+        ('type = "brightness:Nothing"', 'reward.type = "brightness:Nothing" cannot be loaded: AttributeError'),
+        ('type = "no_such_package:Name"', "cannot be loaded: ModuleNotFoundError"),
+        ('type = "brightness:Brightness"', "derive it from actors.reward.options:RewardOptions"),
+        ('type = "clip_scor"', 'did you mean "clip_score"?'),
+        ('type = "brightness:BrightnessOptions", wnted = 1.0', "reward.wnted: no such key; did you mean wanted?"),
+        ('type = "brightness:BrightnessOptions", wanted = "x"', 'reward.wanted = "x": a number is wanted'),
+    ],
+)
+def test_a_mistake_in_it_ends_with_2_before_any_worker_starts(
+    plain_world: Path, tmp_path: Path, capsys, reward: str, told: str
+):
+    out = tmp_path / "run"
+    assert train.main([str(plain_world), "--out", str(out), "--set", f"reward={{{reward}}}"]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def test_submit_takes_it_along_or_says_what_to_do(package: Path, plain_world: Path, tmp_path: Path):
+    recipe = load_recipe(plain_world, [REWARD, "policy.model=/models/image"])
+    root = tmp_path / "root"
+    root.mkdir()
+    with pytest.raises(UserError, match=r"brightness\.py lies outside of .*; move or copy its package there"):
+        check_paths(recipe, {}, root)
+    (package / "brightness.py").rename(root / "brightness.py")
+    with pytest.raises(UserError, match=r"brightness\.py is left out by \.gitignore"):
+        check_paths(recipe, {}, root)
+    check_paths(recipe, {"brightness.py": 1}, root)
+
+
+def test_a_reward_whose_key_the_pool_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_world: Path):
+    (tmp_path / "clashing.py").write_text(
+        "from actors.reward.options import RewardOptions\nclass Clashing(RewardOptions):\n    size: int = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="clashing:Clashing has a key 'size', which the pool has"):
+        load_recipe(plain_world, ['reward={type = "clashing:Clashing"}'])
