@@ -1,4 +1,4 @@
-"""A reward from a package of the user's own: through doctor, plan, train and report, without a line of ours for it."""
+"""A reward and an objective from a package of the user's own: through doctor, plan, train and report, without a line of ours for them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.support.runs import lines_of
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding.md"
 SD35 = "recipes/sd35m_8gpu.toml"
 REWARD = 'reward={type = "brightness:BrightnessOptions", wanted = 128.0, num_cpus = 0.2}'
+OBJECTIVE = 'objective={type = "weighted:WeightedOptions", temperature = 0.5}'
 
 
 @pytest.fixture
@@ -29,10 +30,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on Python's path with the code of docs/adding.md."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    code = re.search(r"`brightness\.py`:\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert code
-    (folder / "brightness.py").write_text(code[1])
-    assert len([line for line in code[1].splitlines() if line.strip()]) <= 20
+    for name, code in re.findall(r"`(\w+\.py)`[^`]*:\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        (folder / name).write_text(code)
+    lines = {
+        file.stem: len([line for line in file.read_text().splitlines() if line.strip()]) for file in folder.iterdir()
+    }
+    assert lines["brightness"] <= 20
+    assert lines["weighted"] + lines["weighted_loss"] <= 40
     monkeypatch.syspath_prepend(folder)
     return folder
 
@@ -57,14 +61,29 @@ def test_a_reward_of_ones_own_trains_and_is_reported(plain_world: Path, tmp_path
 
 
 @pytest.mark.usefixtures("package")
+def test_an_objective_of_ones_own_trains_and_is_reported(tiny_world: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    settings = (OBJECTIVE, REWARD, "objective.timesteps_per_sample=2", "loop.steps=2", "heldout.every=9")
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert train.main([str(tiny_world), "--out", str(out), "--executor", "local", *options]) == 0
+    first, second = lines_of(out / "metrics.jsonl")
+    assert first["matching_error"] > 0
+    assert first["kl_reference"] == 0 < second["kl_reference"], "the policy has moved"
+    assert report.main([str(out)]) == 0
+
+
+@pytest.mark.usefixtures("package")
 def test_doctor_and_planner_need_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     on_a_gpu = REWARD.replace("num_cpus = 0.2", "num_gpus = 1.0")
-    assert plan.main([SD35, "--set", on_a_gpu, "--set", "rollout.prompts_per_step=4", "--steps", "1"]) == 0
+    assert (
+        plan.main([SD35, "--set", on_a_gpu, "--set", OBJECTIVE, "--set", "rollout.prompts_per_step=4", "--steps", "1"])
+        == 0
+    )
     (tmp_path / "data").mkdir()
     for name in ("train", "heldout"):
         (tmp_path / "data" / f"{name}.jsonl").write_text(f'{{"caption": "a circle of {name}"}}\n')
     monkeypatch.chdir(tmp_path)
-    assert doctor.main([SD35, "--set", on_a_gpu]) == 0
+    assert doctor.main([SD35, "--set", on_a_gpu, "--set", OBJECTIVE]) == 0
     assert "VLM" not in capsys.readouterr().out
 
 

@@ -16,7 +16,7 @@ OF_THE_SAMPLER = ("discrete", "discrete_wo_init", "discrete_with_init", "subset"
 
 
 class ObjectiveOptions(Table):
-    """The keys of every objective, and facts about it. Each class also has its name, `type`, and a default of `kl_reference`."""
+    """The keys of every objective, and facts about it. Each class also has a default of `kl_reference`."""
 
     objective: ClassVar[str]
     """The class "module:name" that is made with these options."""
@@ -30,8 +30,10 @@ class ObjectiveOptions(Table):
     """Terms of its loss, beside `loss_policy` and `kl_reference`."""
 
     if TYPE_CHECKING:
-        type: str
         kl_reference: float
+
+    type: str
+    """Which objective: a name of the registry, or `package.module:Name`."""
 
     advantage_std: Literal["none", "group", "global"] = "global"
     """By what a group's rewards are divided after their mean is taken off: nothing, the group's deviation, the step's."""

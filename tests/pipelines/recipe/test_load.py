@@ -57,7 +57,7 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
     [
         ("rollout.chunck=2", "rollout.chunck: no such key; did you mean chunk?"),
         ("rollouts.size=2", "rollouts: no such key; did you mean rollout?"),
-        ("objective.zzz=1", "objective.zzz: no such key; allowed are advantage_std, "),
+        ("objective.zzz=1", "objective.zzz: no such key; allowed are type, advantage_std, "),
         ("objective.clip_rang=1.0", "objective.clip_rang: no such key; did you mean clip_range?"),
         ("objective={type = 'nft', bet = 1.0}", "objective.bet: no such key; did you mean beta?"),
         ("objective={type = 'grpo'}", 'objective.type = "grpo": allowed are "awm", "flow_grpo", "nft"'),
