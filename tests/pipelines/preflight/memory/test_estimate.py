@@ -17,7 +17,7 @@ from actors.diffusion import lora
 from actors.messages import Adapter, DrawPart, DrawReport, DrawRequest, Prompt, sha256_of
 from actors.policy.engine import TorchEngine
 from actors.policy.learner import Learner, load_model
-from actors.policy.options import LearnerSettings
+from actors.policy.options import LearnerOptions, LearnerSettings
 from actors.rollout.generate import Generator
 from actors.rollout.options import GeneratorSettings
 from pipelines.engine.messages import GroupKey
@@ -126,9 +126,10 @@ def test_a_real_update_takes_no_more_than_was_said(tiny_world: Path, checkpointi
     recipe = load_recipe(tiny_world, [dtype, f"policy.activation_checkpointing={str(checkpointing).lower()}"])
     models = of(recipe)
     said = policy_rank(recipe, models.image, shape_of(models.image, recipe.policy.max_sequence_length))
-    tables = {"policy": recipe.policy.model_dump(), "objective": recipe.objective}
-    size = {"height": recipe.rollout.height, "width": recipe.rollout.width, "guidance_scale": 1.0}
-    learner = learner_of({**tables, **size, "num_steps": recipe.rollout.steps, "seed": 0, "total_steps": 3})
+    rollout, policy = recipe.rollout, recipe.policy.part(LearnerOptions)
+    size = {"height": rollout.height, "width": rollout.width, "guidance_scale": 1.0}
+    run = {"num_steps": rollout.steps, "seed": 0, "total_steps": 3}
+    learner = learner_of(LearnerSettings(policy, recipe.objective, **size, **run))
     [share] = samples(1, (samples_of_rank(recipe),))
     components = [part for part in learner.family.pipeline.components.values() if isinstance(part, nn.Module)]
     with LiveBytes([tensor for part in components for tensor in (*part.parameters(), *part.buffers())]) as live:
