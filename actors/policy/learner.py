@@ -97,7 +97,7 @@ class Learner:
         start = time.perf_counter()
         policy = self.settings.policy
         samples = self.batch_of(groups, chunks)
-        shapes = self.engine.gather(_shapes(samples))
+        shapes = self.engine.gather(shapes_of(samples))
         share = learning_rate_share(step, policy.warmup_steps, self.settings.total_steps, policy.final_learning_rate)
         figures = {"learning_rate": share * policy.learning_rate, "samples": float(_count(shapes))}
         if _count(shapes):
@@ -140,7 +140,7 @@ class Learner:
         for i in range(rounds):
             batch = samples.rows(i * size, (i + 1) * size) if i * size < len(samples.sample_seeds) else None
             share = len(batch.sample_seeds) / _count(shapes) if batch else 0.0
-            loss = self.objective.loss(self, batch or self._blank(largest))
+            loss = self.objective.loss(self, batch or self.blank(largest))
             self.engine.backward(loss.total * share * scale, last=i == rounds - 1)
             if share:
                 parts.append(_Part.of(loss, share))
@@ -195,7 +195,7 @@ class Learner:
             behaviour=tensors,
         )
 
-    def _blank(self, shapes: Shapes) -> Batch:
+    def blank(self, shapes: Shapes) -> Batch:
         """One made-up sample with the shapes of a real one."""
         device = self.family.device
         tensors = {
@@ -210,7 +210,7 @@ class Learner:
         return nullcontext() if adapter == lora.TRAINED else self.switch.to(adapter)
 
 
-def _shapes(samples: Batch) -> Shapes:
+def shapes_of(samples: Batch) -> Shapes:
     """(how many, shape of one, type) of the latents and of each figure of the policy that drew."""
     tensors = {LATENTS: samples.latents_BCHW, **samples.behaviour}
     return {

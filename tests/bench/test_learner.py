@@ -30,7 +30,7 @@ def options(**changes) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize(("name", "kl"), [*((name, "0") for name in IMAGE_MODELS), ("sd3.5-medium", "0.1")])
-def test_the_rows_agree_with_each_other(name: str, kl: str, tmp_path: Path):
+def test_a_step_by_hand_learns_the_same_but_for_the_distance_to_the_reference(name: str, kl: str, tmp_path: Path):
     main(["--family", name, "--tiny", "--kl", kl, "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)])
     result = json.loads((tmp_path / f"learner_{name}.json").read_text())
     rows = result["rows"]
@@ -40,14 +40,7 @@ def test_the_rows_agree_with_each_other(name: str, kl: str, tmp_path: Path):
         (2, False),
         (2, True),
     ]
-    for row in rows:
-        rate = result["samples"] / row["seconds"]["ours"]
-        assert row["samples_per_s"] == pytest.approx(rate)
-        assert row["share_of_peak"] * result["peak_flop_per_s"] == pytest.approx(
-            rate * result["tflop_per_sample"] * 1e12
-        )
-        assert row["ratio"] == pytest.approx(row["seconds"]["by_hand"] / row["seconds"]["ours"])
-        assert (row["difference"] < 1e-3) == (kl == "0")
+    assert all((row["difference"] < 1e-3) == (kl == "0") for row in rows)
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.1])

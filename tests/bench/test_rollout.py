@@ -84,7 +84,7 @@ def test_the_sampling_loop_sends_and_reads_nothing(name: str, guidance: float, t
 
 @pytest.mark.parametrize("guidance", ["0", "4"])
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_both_ways_draw_the_same_and_the_figures_agree(name: str, guidance: str, tmp_path: Path):
+def test_both_ways_draw_the_same_and_guidance_costs_twice_the_operations(name: str, guidance: str, tmp_path: Path):
     main(
         [
             "--family",
@@ -102,14 +102,6 @@ def test_both_ways_draw_the_same_and_the_figures_agree(name: str, guidance: str,
     )
     result = json.loads((tmp_path / f"rollout_{name}.json").read_text())
     assert result["difference"] < 1e-3
-    for way in ("pipeline", "ours"):
-        rate = result["batch"] / result["seconds"][way]
-        assert result["images_per_s"][way] == pytest.approx(rate)
-        assert result["share_of_peak"][way] * result["peak_flop_per_s"] == pytest.approx(
-            rate * result["tflop_per_image"] * 1e12
-        )
-    assert result["ratio"]["pipeline"] == 1
-    assert result["ratio"]["ours"] == pytest.approx(result["seconds"]["pipeline"] / result["seconds"]["ours"])
     config, family_tokens = transformer_config(name, tiny=True), (64 // 16) ** 2
     count = TRANSFORMERS[load(name)["class"]]
     once = 3 * count(config, family_tokens, 20).forward / 1e12

@@ -43,6 +43,11 @@ class Plain:
         time.sleep(seconds)
         return os.getpid()
 
+    def hold(self, begun: str) -> None:
+        """Makes the file `begun`, and does not come to an end."""
+        Path(begun).touch()
+        time.sleep(600)
+
     def fail(self, what: str) -> None:
         raise ValueError(f"cannot do {what}")
 

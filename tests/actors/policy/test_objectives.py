@@ -11,7 +11,7 @@ from actors.diffusion.sample import noise_of
 from actors.messages import Latents, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import LATENTS, Learner, _shapes, load_model
+from actors.policy.learner import LATENTS, Learner, load_model, shapes_of
 from actors.policy.objectives.registry import OBJECTIVES
 from tests.support.gang import settings
 
@@ -137,8 +137,8 @@ def test_a_blank_sample_has_a_finite_loss(tiny_sd3, name, behaviour):
     """Ranks with fewer samples than others add blanks of weight 0: a loss that is no number would spoil the sum."""
     learner = make_learner(tiny_sd3, name, behaviour=behaviour)
     chunk = draw(learner, 1, count=2)
-    shapes = _shapes(learner.batch_of(group(1, (1.0, -1.0)), (chunk,)))
-    blank = learner._blank(shapes)
+    shapes = shapes_of(learner.batch_of(group(1, (1.0, -1.0)), (chunk,)))
+    blank = learner.blank(shapes)
     assert {LATENTS, *blank.behaviour} == shapes.keys()
     loss = learner.objective.loss(learner, blank).total
     loss.backward()

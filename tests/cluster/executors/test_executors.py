@@ -185,6 +185,7 @@ def test_tasks_that_wait_for_a_worker_are_counted(executor: Executor) -> None:
 def test_nobody_commands_a_run_that_nobody_asked_anything(executor: Executor) -> None:
     assert executor.exchange({"state": "running"}) == []
     executor.answer(7, "nobody hears this")
+    assert executor.exchange({"state": "running"}) == []
 
 
 @pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])

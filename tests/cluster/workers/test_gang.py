@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,13 +25,12 @@ def placement_groups() -> list[dict]:
     return [it for it in placement_group_table().values() if it["state"] != "REMOVED"]
 
 
-def test_a_gang_that_loses_a_rank_is_lost_as_a_whole(start: Callable[..., RayExecutor]) -> None:
+def test_a_gang_that_loses_a_rank_is_lost_as_a_whole(start: Callable[..., RayExecutor], tmp_path: Path) -> None:
     executor = start(Rank, size=2, gang=True, num_cpus=1)
     pid = value_of(executor, "pool", "pid")
-    tasks = [Task("pool", "sleep", i, (60,)) for i in range(2)]
-    for task in tasks:
-        executor.submit(task)
-    time.sleep(0.2)
+    for i in range(2):
+        executor.submit(Task("pool", "hold", i, (str(tmp_path / "begun"),)))
+    assert eventually((tmp_path / "begun").exists)
     os.kill(pid, signal.SIGKILL)
     done = outcomes(executor, 2)
     assert [done[i].failure.cause for i in range(2)] == ["worker_lost", "worker_lost"]

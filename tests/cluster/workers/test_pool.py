@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from tests.cluster.helpers import PATIENCE_S, eventually, exists, outcomes, run,
 from tests.cluster.plain_actors import NotThis, Picky, Poisoned, RanksFindOut, StartsOnce, StartsSlowly
 
 
-def test_a_killed_worker_fails_its_task_only_and_is_replaced(start: Callable[..., RayExecutor]) -> None:
+def test_a_killed_worker_fails_its_task_only_and_is_replaced(start: Callable[..., RayExecutor], tmp_path: Path) -> None:
     executor = start(size=1)
     made = run(executor, Task("pool", "squares", "made", (4,), returns=3))[0]
     pid = value_of(executor, "pool", "pid")
-    executor.submit(Task("pool", "sleep", "victim", (60,)))
+    executor.submit(Task("pool", "hold", "victim", (str(tmp_path / "begun"),)))
     executor.submit(Task("pool", "pid", "next"))
-    time.sleep(0.2)
+    assert eventually((tmp_path / "begun").exists)
     os.kill(pid, signal.SIGKILL)
     done = outcomes(executor, 2)
     assert done["victim"].failure is not None

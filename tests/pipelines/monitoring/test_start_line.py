@@ -38,5 +38,4 @@ def test_a_terminal_has_one_line_that_changes() -> None:
     terminal = io.StringIO()
     with Starting(Console(file=terminal, width=80, force_terminal=True)) as line:
         line("no node has room=[easel]")
-        line._live._live.refresh()
     assert "no node has room=[easel]" in terminal.getvalue()
