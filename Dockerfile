@@ -14,9 +14,9 @@ ENV HF_HOME=/models RAY_USAGE_STATS_ENABLED=0
 
 # Jobs start here, so that their paths are those of the repository. Dependencies come first: a change of the code does not install them anew.
 WORKDIR /home/ray/echoray
-COPY pyproject.toml ./
+COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > /tmp/requirements.txt && pip install --no-cache-dir --requirement /tmp/requirements.txt
+    > /tmp/requirements.txt && pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/requirements.txt
 
 COPY LICENSE README.md ./
 COPY actors ./actors

@@ -14,11 +14,11 @@ help:  ## list the commands
 
 venv: $(INSTALLED)  ## make .venv with everything (about 2 GB, some minutes)
 
-# Editable: the application runs from this folder. The stamp is younger than pyproject.toml when all that it names is there.
-$(INSTALLED): pyproject.toml
+# Editable: the application runs from this folder. The stamp is younger than both files when all that they name is there.
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"EchoRay needs Python 3.11 or newer, but $(PYTHON) is {sys.version.split()[0]}. Name another: make PYTHON=python3.11 venv")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on a laptop

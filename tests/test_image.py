@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipelines.submitting.manifest.entrypoint import IN_IMAGE
 from pipelines.submitting.package import list_files
@@ -56,3 +58,16 @@ def _modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [node.module or ""]
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
+def test_every_dependency_has_its_exact_version_within_the_range_that_may_be_installed() -> None:
+    """Names and versions only: where they come from is the machine's matter."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    outside = [
+        one for one in wanted if not one.specifier.contains(str(pins[canonicalize_name(one.name)].specifier)[2:])
+    ]
+    assert outside == []
