@@ -1,0 +1,114 @@
+"""Writes docs/recipe.md from the code: each table, each key, its values and its default.
+
+python -m pipelines.recipe.reference > docs/recipe.md
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator
+from inspect import cleandoc
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from actors.options import Change, Input
+from pipelines.recipe.explain import toml
+from pipelines.recipe.keys import marks
+from pipelines.recipe.training import Recipe
+
+HEAD = """# The recipe
+
+A recipe is a TOML file. Its tables and keys are below; a key that is not there is an error that names the nearest one. On the command
+line `--set table.key=value` sets one. This page is made from the code (`python -m pipelines.recipe.reference > docs/recipe.md`), and a
+test holds it to that. `recipe.toml` in the run folder has every key that has a value, defaults included.
+
+The column *resume* says what becomes of a run that goes on with another value (docs/using_a_run.md): nothing where it is empty, since
+such a key cannot change.
+
+| resume | the key |
+|---|---|
+"""
+CHANGES = {
+    Change.FREE: "free",
+    Change.BY_CONTENT: "same content",
+    Change.ANEW: "digest anew",
+    Change.RECORDED: "recorded",
+    Change.EVALUATED: "recorded, evaluated anew",
+}
+SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
+WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
+
+
+def reference() -> str:
+    """The page."""
+    legend = "".join(f"| {words} | {change.value} |\n" for change, words in CHANGES.items())
+    return "\n".join([HEAD + legend, *_tables("", Recipe, set())])
+
+
+def _tables(prefix: str, model: type[BaseModel], inherited: set[Change]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        changes = inherited | set(marks(field, Change))
+        for kind, table in kinds_of(field).items():
+            title = f"## [{prefix}{name}]" + (f" with type = {toml(kind)}" if kind else "")
+            yield f"{title}\n\n{cleandoc(table.__doc__ or '')}\n"
+            yield _rows(table, changes)
+            yield from _tables(f"{prefix}{name}.", table, changes)
+
+
+def _rows(table: type[BaseModel], inherited: set[Change]) -> str:
+    rows = ["| key | values | default | resume | what it says |", "|---|---|---|---|---|"]
+    for name, field in table.model_fields.items():
+        if not kinds_of(field):
+            changed = ", ".join(CHANGES[change] for change in Change if change in inherited | set(marks(field, Change)))
+            cells = (f"`{name}`", values_of(field), default_of(field), changed, field.description or "")
+            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join([*rows, ""])
+
+
+def kinds_of(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The tables that a field may hold, by their `type`, or by "" if there is one kind alone; none for a field that is no table."""
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {"": annotation}
+    members = [get_args(member) for member in get_args(annotation) if get_origin(member) is Annotated]
+    return {mark.tag: model for model, *rest in members for mark in rest if hasattr(mark, "tag")}
+
+
+def default_of(field: FieldInfo) -> str:
+    """As TOML; a key without one must be given."""
+    if field.is_required():
+        return "*must be given*"
+    value = field.get_default(call_default_factory=True)
+    return "none" if value is None else f"`{toml(value)}`"
+
+
+def values_of(field: FieldInfo) -> str:
+    """What a key may be, in words."""
+    for mark in marks(field, Input):
+        return "path, or a hub's name" if mark.hub else "path or URL"
+    return words_of(field.annotation, field.metadata)
+
+
+def words_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
+    """A type, and the bounds in its annotation, in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return words_of(inner[0], [bound for mark in inner[1:] for bound in getattr(mark, "metadata", [mark])])
+    if origin is Literal:
+        return ", ".join(f"`{toml(one)}`" for one in inner)
+    if origin in (Union, types.UnionType):
+        return " or ".join(words_of(one, bounds) for one in inner if one is not type(None))
+    if origin is dict:
+        return f"table of {words_of(inner[1])}"
+    if origin is tuple:
+        least = "".join(f", {bound.min_length} or more" for bound in bounds if isinstance(bound, MinLen))
+        return f"array of {words_of(inner[0])}{least}" if inner[-1] is ... else f"{len(inner)} × {words_of(inner[0])}"
+    told = [f"{SIGNS[type(b)][1]} {getattr(b, SIGNS[type(b)][0]):,}" for b in bounds if type(b) in SIGNS]
+    return " ".join([WORDS[kind], ", ".join(told)]).strip()
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
