@@ -6,7 +6,7 @@ python -m pipelines.recipe.reference > docs/recipe.md
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import cleandoc
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from actors.options import Change, Input
+from pipelines.recipe.choices import Chosen
 from pipelines.recipe.explain import toml
 from pipelines.recipe.keys import marks
 from pipelines.recipe.training import Recipe
@@ -24,6 +25,9 @@ HEAD = """# The recipe
 A recipe is a TOML file. Its tables and keys are below; a key that is not there is an error that names the nearest one. On the command
 line `--set table.key=value` sets one. This page is made from the code (`python -m pipelines.recipe.reference > docs/recipe.md`), and a
 test holds it to that. `recipe.toml` in the run folder has every key that has a value, defaults included.
+
+A reward and an objective have a `type`: one of those below, or `"package.module:Name"`, options of your own (docs/adding.md). The keys of
+the table are then those of that type.
 
 The column *resume* says what becomes of a run that goes on with another value (docs/using_a_run.md): nothing where it is empty, since
 such a key cannot change.
@@ -61,20 +65,18 @@ def _tables(prefix: str, model: type[BaseModel], inherited: set[Change]) -> Iter
 def _rows(table: type[BaseModel], inherited: set[Change]) -> str:
     rows = ["| key | values | default | resume | what it says |", "|---|---|---|---|---|"]
     for name, field in table.model_fields.items():
-        if not kinds_of(field):
+        if name != "type" and not kinds_of(field):
             changed = ", ".join(CHANGES[change] for change in Change if change in inherited | set(marks(field, Change)))
             cells = (f"`{name}`", values_of(field), default_of(field), changed, field.description or "")
             rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join([*rows, ""])
 
 
-def kinds_of(field: FieldInfo) -> dict[str, type[BaseModel]]:
+def kinds_of(field: FieldInfo) -> Mapping[str, type[BaseModel]]:
     """The tables that a field may hold, by their `type`, or by "" if there is one kind alone; none for a field that is no table."""
-    annotation = field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {"": annotation}
-    members = [get_args(member) for member in get_args(annotation) if get_origin(member) is Annotated]
-    return {mark.tag: model for model, *rest in members for mark in rest if hasattr(mark, "tag")}
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        return {"": field.annotation}
+    return next((chosen.kinds() for chosen in marks(field, Chosen)), {})
 
 
 def default_of(field: FieldInfo) -> str:
@@ -88,7 +90,7 @@ def default_of(field: FieldInfo) -> str:
 def values_of(field: FieldInfo) -> str:
     """What a key may be, in words."""
     for mark in marks(field, Input):
-        return "path, or a hub's name" if mark.hub else "path or URL"
+        return "path, or a hub's name" if mark.hub else "path"
     return words_of(field.annotation, field.metadata)
 
 
