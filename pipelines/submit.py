@@ -106,7 +106,7 @@ def submit(options: argparse.Namespace, package: Path) -> int:
     check_size(files)
     name = name_in(options.recipe, files)
     check_paths(recipe, files)
-    if takes_prompts(recipe, files):
+    if takes_prompts(recipe.data, files):
         sample_prompts(recipe)
     run = recipe.run.name or out.rpartition("/")[2]
     run_id = options.run_id

@@ -62,7 +62,7 @@ def train(options: argparse.Namespace, pools: MakePools, console: Console) -> in
     """One run from recipe to report."""
     check_out_of_job(options.out)
     recipe = load_recipe(options.recipe, options.set)
-    check_monitors(recipe)
+    check_monitors(recipe.monitor)
     order, heldout, inputs = load_data(recipe, options.executor)
     place = RunLocation(out_of(options))
     root = recipe.loop.checkpoints or place.checkpoints
@@ -81,7 +81,7 @@ def train(options: argparse.Namespace, pools: MakePools, console: Console) -> in
                 executor = make_executor(specs, recipe.cluster, options.executor, name, place.path, starting)
                 executor.start()
             try:
-                roster = Roster(recipe)
+                roster = Roster(recipe.exact)
                 roster.meet(executor.introductions())
                 if roster.problem and roster.exact:
                     raise UserError(roster.problem)
@@ -89,9 +89,10 @@ def train(options: argparse.Namespace, pools: MakePools, console: Console) -> in
                 folder = open_folder(place.path, recipe, found, changes)
                 roster.write(folder)
                 folder.event(provenance(options.command, roster))
-                display = Display(recipe.loop.steps, recipe.run.name or place.name)
+                named = recipe.run.name or place.name
+                display = Display(recipe.loop.steps, named)
                 step = found.manifest.step if found else 0
-                chosen = monitors(recipe, folder, options.executor == "ray", step)
+                chosen = monitors(recipe.monitor, recipe, named, folder, options.executor == "ray", step)
                 with Watchers(display, *chosen, event=folder.event) as watchers:
                     place.watch(watchers.note)
                     report_damage(folder, watchers.note, problems)

@@ -8,18 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.messages import Prompt
+from actors.reward.options import RewardOptions
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.training import Recipe
 
 NAMED = 5
 
 
-def check_captions(recipe: Recipe, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
+def check_captions(reward: RewardOptions, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
     """Raises UserError for captions without a word: nothing visible, or nothing that a local judge's tokenizer knows."""
-    file = Path(recipe.reward.judge or "").expanduser() / "tokenizer.json"
-    known = (
-        known_words(file) if recipe.reward.reads_caption and file.is_file() else lambda captions: [True] * len(captions)
-    )
+    file = Path(reward.judge or "").expanduser() / "tokenizer.json"
+    known = known_words(file) if reward.reads_caption and file.is_file() else lambda captions: [True] * len(captions)
     for key, found in (("data.train", prompts), ("data.heldout", heldout)):
         words = known([prompt.caption for prompt in found])
         bare = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from pipelines.monitoring.metric_table import scalars
 from pipelines.monitoring.watchers import Watcher
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
@@ -45,8 +45,8 @@ def run_id(folder: RunFolder) -> str:
 class WeightsAndBiases(Watcher):
     """Logs to the run of wandb that an earlier start began, if there was one."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, step: int) -> None:
-        self.recipe, self.folder = recipe, folder
+    def __init__(self, project: str, name: str, recipe: Mapping[str, Any], folder: RunFolder, step: int) -> None:
+        self.project, self.name, self.recipe, self.folder = project, name, recipe, folder
         self._seen = step  # a step that is replayed was logged already
         self._run: Any = None
 
@@ -54,12 +54,12 @@ class WeightsAndBiases(Watcher):
         import wandb
 
         self._run = wandb.init(
-            project=self.recipe.monitor.wandb,
-            name=self.recipe.run.name or self.folder.path.name,
+            project=self.project,
+            name=self.name,
             id=run_id(self.folder),
             resume="allow",
             dir=self.folder.path,
-            config=self.recipe.model_dump(mode="json", exclude_none=True),
+            config=dict(self.recipe),
             settings=wandb.Settings(silent=True, finish_timeout=FINISH_S, finish_timeout_raises=False),
         )
         self._run.define_metric("*", step_metric="step")  # held-out figures come later than their step

@@ -8,15 +8,13 @@ import importlib.util
 from pathlib import Path
 
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.training import Recipe
 
 
-def check_checker(recipe: Recipe) -> None:
-    """Raises UserError if the recipe's checker cannot be found, or cannot be called with images and a prompt's fields.
+def check_checker(name: str | None) -> None:
+    """Raises UserError if `heldout.checker` cannot be found, or cannot be called with images and a prompt's fields.
 
     Its module is read, not imported: that is left to the workers, where its packages are.
     """
-    name = recipe.heldout.checker
     if not name:
         return
     module, _, function = name.partition(":")

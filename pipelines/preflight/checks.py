@@ -12,6 +12,7 @@ from actors.messages import Prompt
 from actors.models.folder import CHECKS
 from actors.models.kinds import Kind
 from actors.models.path import MARKERS, check_model
+from actors.policy.options import LearnerOptions
 from pipelines.data.captions import check_captions
 from pipelines.data.prompts import PromptList, PromptOrder, PromptSet, load_prompt_sets
 from pipelines.preflight.checker import check_checker
@@ -59,9 +60,8 @@ def _check_files(recipe: Recipe) -> None:
             raise UserError(f"{key} = {file!r}: there is no such file; give the path of one")
 
 
-def init_adapter(recipe: Recipe) -> AdapterFile | None:
+def init_adapter(policy: LearnerOptions) -> AdapterFile | None:
     """The LoRA that policy.init_adapter names. Raises UserError if there is none, or if it says itself that it does not fit."""
-    policy = recipe.policy
     if not policy.init_adapter:
         return None
     key = f"policy.init_adapter = {policy.init_adapter!r}"
@@ -78,15 +78,15 @@ def init_adapter(recipe: Recipe) -> AdapterFile | None:
 
 def prompts_of(recipe: Recipe) -> tuple[PromptSet, PromptList, PromptOrder]:
     """The prompts to train on, the held-out ones, and the order of the first. Raises UserError if they, or the checker, cannot be used."""
-    check_checker(recipe)
+    check_checker(recipe.heldout.checker)
     prompts, heldout = load_prompt_sets(recipe.data)
-    check_captions(recipe, prompts.sample(), heldout)
+    check_captions(recipe.reward, prompts.sample(), heldout)
     return prompts, heldout, PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
 
 
 def sample_prompts(recipe: Recipe) -> Sequence[Prompt]:
     """The prompts of training, or the first of very many, checked as a run checks all that it begins with. Raises UserError."""
-    init_adapter(recipe)
+    init_adapter(recipe.policy)
     prompts, _, _ = prompts_of(recipe)
     return prompts.sample()
 

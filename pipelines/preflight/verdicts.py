@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from actors.messages import Prompt
 from actors.models.kinds import VLMS
-from actors.reward.options import VlmOptions
+from actors.reward.options import RewardOptions, VlmOptions
 from pipelines.preflight.memory.estimate import on_gpu
 from pipelines.preflight.memory.families import SHAPES, Shape, shape_of
 from pipelines.preflight.memory.models import Judge, Models
 from pipelines.preflight.memory.networks import NETWORKS
+from pipelines.recipe.tables import Rollout
 from pipelines.recipe.training import Recipe
 
 LARGE = 10**9  # numbers: a model that no one wants to run on a CPU
@@ -23,7 +24,7 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
     image, judge = models.image, models.judge
     if image.pipeline not in SHAPES or image.transformer.kind not in NETWORKS:
         return [f"policy.model is a {image.pipeline}: EchoRay has families for {', '.join(SHAPES)}"]
-    found = [*_of_judge(recipe, judge)] if judge else []
+    found = [*_of_judge(recipe.reward, judge)] if judge else []
     shape = shape_of(image, recipe.policy.max_sequence_length)
     if recipe.policy.max_sequence_length > shape.longest:
         found.append(
@@ -35,7 +36,7 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
                 f"rollout.{key} = {pixels}: this model draws multiples of {shape.unit}, such as {_nearest(pixels, shape)}"
             )
     if not any(pixels % shape.unit for pixels in (recipe.rollout.height, recipe.rollout.width)):
-        found += _too_large(recipe, image.transformer.config.get("pos_embed_max_size"), shape)
+        found += _too_large(recipe.rollout, image.transformer.config.get("pos_embed_max_size"), shape)
     policy = recipe.policy
     if on_gpu(policy) and policy.ranks > 1 and policy.num_gpus <= 0.5:
         found.append(
@@ -45,8 +46,8 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
     return found
 
 
-def _of_judge(recipe: Recipe, judge: Judge) -> Iterator[str]:
-    kind, pixels = judge.model.config.get("model_type", ""), _pixels_of(recipe)
+def _of_judge(reward: RewardOptions, judge: Judge) -> Iterator[str]:
+    kind, pixels = judge.model.config.get("model_type", ""), _pixels_of(reward)
     if judge.kind == "vlm" and kind not in VLMS:
         yield f"reward.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}"
     if pixels is not None and kind in FIXED_SIZE:
@@ -66,10 +67,10 @@ def gpus_not_asked_for(recipe: Recipe) -> list[str]:
     ]
 
 
-def _too_large(recipe: Recipe, places: int | None, shape: Shape) -> Iterator[str]:
+def _too_large(rollout: Rollout, places: int | None, shape: Shape) -> Iterator[str]:
     """Sizes beyond the position table of the transformer, which has so many places in each direction."""
     largest = (places or 0) * shape.unit
-    for key, pixels in (("height", recipe.rollout.height), ("width", recipe.rollout.width)):
+    for key, pixels in (("height", rollout.height), ("width", rollout.width)):
         if places and pixels > largest:
             yield f"rollout.{key} = {pixels}: this model draws at most {largest} pixels in each direction"
 
@@ -79,9 +80,9 @@ def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[
     shape = shape_of(models.image, recipe.policy.max_sequence_length)
     return [
         *_guidance(recipe, shape, models.image.pipeline),
-        *_captions(shape, recipe, prompts),
+        *_captions(shape, recipe.policy.max_sequence_length, prompts),
         *_workers(recipe, models),
-        *_judge(recipe),
+        *_judge(recipe.rollout, recipe.reward),
     ]
 
 
@@ -106,11 +107,9 @@ def _guidance(recipe: Recipe, shape: Shape, pipeline: str) -> Iterator[str]:
         )
 
 
-def _captions(shape: Shape, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
+def _captions(shape: Shape, max_sequence_length: int, prompts: Sequence[Prompt]) -> Iterator[str]:
     """Words are counted, since a word is a token at least: these captions are cut for certain, others may be."""
-    longest = max(
-        1, shape.text - shape.unread if recipe.policy.max_sequence_length == 0 else recipe.policy.max_sequence_length
-    )
+    longest = max(1, max_sequence_length or shape.text - shape.unread)
     cut = sum(len(prompt.caption.split()) > longest for prompt in prompts)
     if cut:
         yield (
@@ -141,15 +140,15 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
             )
 
 
-def _judge(recipe: Recipe) -> Iterator[str]:
-    pixels, budget = recipe.rollout.height * recipe.rollout.width, _pixels_of(recipe)
+def _judge(rollout: Rollout, reward: RewardOptions) -> Iterator[str]:
+    pixels, budget = rollout.height * rollout.width, _pixels_of(reward)
     if budget is not None and budget > pixels:
         yield f"reward.image_pixels = {budget} is without effect: images have {pixels} pixels"
 
 
-def _pixels_of(recipe: Recipe) -> int | None:
+def _pixels_of(reward: RewardOptions) -> int | None:
     """The budget of pixels that a VLM is given."""
-    return recipe.reward.image_pixels if isinstance(recipe.reward, VlmOptions) else None
+    return reward.image_pixels if isinstance(reward, VlmOptions) else None
 
 
 def _nearest(pixels: int, shape: Shape) -> int:

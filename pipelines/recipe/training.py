@@ -40,6 +40,11 @@ class Recipe(Table):
     cluster: Annotated[Cluster, Change.FREE] = Cluster()
 
     @property
+    def exact(self) -> bool:
+        """Whether the run promises to give the same bits again."""
+        return self.loop.order == "strict" and self.run.deterministic
+
+    @property
     def chunk(self) -> int:
         """Images of a group per task: a draw has those of `rollout.groups_per_task` groups, a score those of one."""
         return self.rollout.chunk or self.rollout.group_size
@@ -86,7 +91,7 @@ class Recipe(Table):
 
     def _check_exact(self) -> None:
         for name, table in (("rollout", self.rollout), ("policy", self.policy)):
-            if table.compile and self.loop.order == "strict" and self.run.deterministic:
+            if table.compile and self.exact:
                 raise ValueError(
                     f'{name}.compile = true with loop.order = "strict" and run.deterministic = true: what torch.compile makes depends on '
                     "the shapes that a process met before, so that the run could not be repeated to the bit; leave compile out, or set "

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 from cluster.tasks import Introduction
-from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
 
 KIND = ("gpu", "capability", "dtype", "torch", "cuda")  # what decides the bits of a forward pass on a GPU
@@ -15,8 +14,8 @@ KIND = ("gpu", "capability", "dtype", "torch", "cuda")  # what decides the bits 
 class Roster:
     """The workers of this start, those that were replaced included. Workers that say nothing of a device are left out."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.exact = recipe.loop.order == "strict" and recipe.run.deterministic
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
         """Whether the run promises to give the same bits again."""
         self.problem = ""
         """Why the workers so far would not, in words; empty if they do."""

@@ -16,6 +16,7 @@ from actors.paths import located, portable
 from pipelines.preflight.packages import ROOT
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.keys import inputs
+from pipelines.recipe.tables import Data
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.location import resolved
 
@@ -111,9 +112,9 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
             _check_code(key, name, files, root)
 
 
-def takes_prompts(recipe: Recipe, files: Mapping[str, int]) -> bool:
+def takes_prompts(data: Data, files: Mapping[str, int]) -> bool:
     """Whether the job takes its prompt files along, so that they can be read here as well."""
-    return all(_is_shipped(place, files) for place in (recipe.data.train, recipe.data.heldout) if place)
+    return all(_is_shipped(place, files) for place in (data.train, data.heldout) if place)
 
 
 def pack(files: Mapping[str, int], package: Path, root: Path = ROOT) -> None:

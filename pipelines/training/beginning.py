@@ -72,7 +72,7 @@ def load_data(recipe: Recipe, executor: Literal["ray", "local"]) -> tuple[Prompt
     checks.check_start(recipe, executor)
     prompts, heldout_prompts, order = checks.prompts_of(recipe)
     heldout = HeldoutPlan(heldout_prompts, recipe.heldout, recipe.loop.steps)
-    begin = checks.init_adapter(recipe)
+    begin = checks.init_adapter(recipe.policy)
     return order, heldout, Inputs(sha256_of(prompts), sha256_of(heldout_prompts), begin.sha256 if begin else "")
 
 

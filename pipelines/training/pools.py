@@ -36,7 +36,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
     `example`: a held-out prompt, with which a worker tries the checker when it starts.
     """
     run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
-    begin = init_adapter(recipe)
+    begin = init_adapter(policy)
     learner = LearnerSettings(
         policy.part(LearnerOptions),
         recipe.objective,

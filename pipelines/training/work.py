@@ -187,5 +187,5 @@ def driver_of(
     run = TrainRun(recipe, order, heldout, tickets, folder, watchers, samples_place)
     work = TrainWork(run, TrainUpdates(run, inputs))
     name, scaling = recipe.run.name or folder.path.name, recipe.cluster.autoscale
-    control = Control(name, work, tickets, folder, watchers, roster or Roster(recipe), scaling)
+    control = Control(name, work, tickets, folder, watchers, roster or Roster(recipe.exact), scaling)
     return Driver(work, tickets, folder, control, checkpoints, check)

@@ -35,7 +35,7 @@ def recipe(tiny_world: Path) -> Recipe:
 
 
 def test_gpus_of_one_kind_are_no_problem_and_pools_may_have_different_ones(recipe: Recipe) -> None:
-    roster = Roster(recipe)
+    roster = Roster(recipe.exact)
     roster.meet([on("H100", 0), on("H100", 1), on("A100", 0, "reward"), on(None, 0, "policy"), on(None, 1, "policy")])
     assert roster.problem == ""
     assert str(roster) == (
@@ -47,7 +47,7 @@ def test_different_gpus_in_a_pool_are_named_and_forbidden_only_where_bits_must_b
     tiny_world: Path,
 ) -> None:
     for override, exact in (("run.seed=1", True), ('loop.order="ready"', False), ("run.deterministic=false", False)):
-        roster = Roster(load_recipe(tiny_world, [override]))
+        roster = Roster(load_recipe(tiny_world, [override]).exact)
         roster.meet([on("H100", 0), on("H100", 1)])
         roster.meet([on("A100", 2)])
         assert "rollout do not compute alike: 2 x H100, 1 x A100" in roster.problem
@@ -63,7 +63,7 @@ def test_a_worker_that_joins_with_another_gpu_ends_a_run_that_must_be_repeatable
     joined, notes = [[on("H100", 0)], [on("A100", 1)], [on("A100", 2)]], []
     tickets = SimpleNamespace(executor=SimpleNamespace(introductions=lambda: joined.pop(0)))
     watchers = SimpleNamespace(note=notes.append)
-    control = Control("run", SimpleNamespace(elastic={}), tickets, folder, watchers, Roster(recipe), Autoscale())
+    control = Control("run", SimpleNamespace(elastic={}), tickets, folder, watchers, Roster(recipe.exact), Autoscale())
     control.greet()
     with pytest.raises(RunFailed, match="1 x H100, 1 x A100") if order == "strict" else nullcontext():
         control.greet()
