@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from actors.device import pick_device, pick_dtype, to_host
 from actors.diffusion.compiling import compile_blocks
+from actors.diffusion.limits import CACHED_CAPTIONS, PIXELS_AT_ONCE, UNTILED_PIXELS
 from actors.diffusion.options import ImageModelOptions
 from actors.diffusion.parking import Parked
 from actors.diffusion.schedule import ramp, shifted_sigmas
@@ -29,10 +30,6 @@ from actors.models.hub import local_folder
 from actors.models.kinds import FAMILIES
 from actors.models.path import PIPELINE_MARKER
 from actors.models.weights import check_pipeline_weights
-
-CACHED_CAPTIONS = 256
-PIXELS_AT_ONCE = 2**19  # decoded by the VAE in one call: two images of 512 x 512; a larger image goes alone
-UNTILED_PIXELS = 2**22  # the largest image that the VAE decodes as a whole: 2048 x 2048
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from actors.diffusion.families.packing import pack, unpack
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
-
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+from actors.diffusion.limits import JOINT_ATTENTION, LONGEST_T5
 
 
 class Flux(Family):
@@ -24,9 +23,9 @@ class Flux(Family):
     """
 
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
-        "attention": ATTENTION,
+        "attention": JOINT_ATTENTION,
         "all": (
-            *ATTENTION,
+            *JOINT_ATTENTION,
             *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out"),
         ),
     }
@@ -38,7 +37,7 @@ class Flux(Family):
         pipeline = FluxPipeline.from_pretrained(
             model, dtype=options.dtypes, **pipeline_parts(model, (), options.decoder)
         )
-        super().__init__(pipeline, options, longest_sequence=512)
+        super().__init__(pipeline, options, longest_sequence=LONGEST_T5)
         self.channels = pipeline.transformer.config.in_channels // 4
         self.scale = 2 ** (len(vae_config(model)["block_out_channels"]) - 1)
         self.is_told_guidance: bool = pipeline.transformer.config.guidance_embeds

@@ -12,8 +12,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from actors.device import to_device
 from actors.diffusion.families.packing import pack, unpack
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
-
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+from actors.diffusion.limits import JOINT_ATTENTION, LONGEST_QWEN
 
 
 class QwenImage(Family):
@@ -27,8 +26,8 @@ class QwenImage(Family):
     """
 
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
-        "attention": ATTENTION,
-        "all": (*ATTENTION, "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+        "attention": JOINT_ATTENTION,
+        "all": (*JOINT_ATTENTION, "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     }
 
     encoder_parts = ("text_encoder",)
@@ -38,7 +37,7 @@ class QwenImage(Family):
         pipeline = QwenImagePipeline.from_pretrained(
             model, dtype=options.dtypes, **pipeline_parts(model, (), options.decoder)
         )
-        super().__init__(pipeline, options, longest_sequence=1024)
+        super().__init__(pipeline, options, longest_sequence=LONGEST_QWEN)
         self.channels = pipeline.transformer.config.in_channels // 4
         self.scale = 2 ** len(vae_config(model)["temperal_downsample"])
 

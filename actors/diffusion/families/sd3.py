@@ -8,12 +8,11 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
+from actors.diffusion.limits import JOINT_ATTENTION, LONGEST_T5, T5_OF_SD3, WITHOUT_T5
 from actors.diffusion.schedule import shifted_sigmas
 from actors.mistake import Mistake
 
-OPTIONAL_PARTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
-WITHOUT_T5 = 256  # zero vectors in the place of a T5 that is left out: what diffusers' pipeline feeds by default
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+OPTIONAL_PARTS = (T5_OF_SD3, "tokenizer_3", "image_encoder", "feature_extractor")
 
 
 class StableDiffusion3(Family):
@@ -25,20 +24,20 @@ class StableDiffusion3(Family):
     """
 
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
-        "attention": ATTENTION,
-        "all": (*ATTENTION, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+        "attention": JOINT_ATTENTION,
+        "all": (*JOINT_ATTENTION, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     }
 
-    encoder_parts = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    encoder_parts = ("text_encoder", "text_encoder_2", T5_OF_SD3)
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         absent = pipeline_parts(model, OPTIONAL_PARTS, options.decoder)
         self.zeros = options.max_sequence_length
-        if self.zeros == 0 and "text_encoder_3" not in absent:
-            absent |= {"text_encoder_3": None, "tokenizer_3": None}
+        if self.zeros == 0 and T5_OF_SD3 not in absent:
+            absent |= {T5_OF_SD3: None, "tokenizer_3": None}
             self.zeros = WITHOUT_T5
         pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtypes, **absent)
-        super().__init__(pipeline, options, longest_sequence=512)
+        super().__init__(pipeline, options, longest_sequence=LONGEST_T5)
         self.channels = pipeline.transformer.config.in_channels
         self.scale = 2 ** (len(vae_config(model)["block_out_channels"]) - 1)
         self.patch = pipeline.transformer.config.patch_size

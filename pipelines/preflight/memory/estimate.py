@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import cast
 
+from actors.diffusion.limits import CACHED_CAPTIONS, PIXELS_AT_ONCE, UNTILED_PIXELS
 from actors.models.kinds import Kind
 from actors.options import DType
 from actors.reward.options import VlmOptions
@@ -28,8 +29,6 @@ FLOAT32, FLOAT64 = 4, 8
 CONTEXT = int(0.6 * GIB)  # of CUDA and its libraries in one process; assumed
 COLLECTIVES = GIB  # NCCL's buffers in a rank of several; assumed
 SLACK = 0.05  # of what comes and goes, for the allocator's gaps; assumed
-PIXELS_AT_ONCE, UNTILED_PIXELS = 2**19, 2**22  # decoded in one call: actors/diffusion/family.py
-CACHED_CAPTIONS = 256  # kept encoded on the device: the same
 NOT_OF_TORCH = "CUDA and libraries"  # held outside of torch's allocator, which alone keeps to a worker's share
 LIVE_NUMEL = 10**9  # of weights that DeepSpeed's stage 3 keeps gathered (its default)
 USABLE = 0.985  # of what a card is named after: an "80 GB" one offers 79.2 to 79.6 GiB

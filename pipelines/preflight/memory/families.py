@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from actors.diffusion.limits import LONGEST_QWEN, LONGEST_T5, T5_OF_SD3, WITHOUT_T5
 from pipelines.preflight.memory.models import ImageModel
 
-LONGEST_T5, LONGEST_QWEN, Z_IMAGE_BLOCK = 512, 1024, 32
-T5_OF_SD3, WITHOUT_T5 = "text_encoder_3", 256  # actors/diffusion/families/sd3.py
+Z_IMAGE_BLOCK = 32
 
 
 @dataclass(frozen=True)

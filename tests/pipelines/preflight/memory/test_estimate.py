@@ -12,7 +12,6 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from torch import nn
 
-from actors.diffusion import family as diffusion
 from actors.diffusion import lora
 from actors.messages import Adapter, DrawPart, DrawReport, DrawRequest, Prompt, sha256_of
 from actors.policy.engine import TorchEngine
@@ -23,12 +22,9 @@ from actors.rollout.options import GeneratorSettings
 from pipelines.engine.messages import GroupKey
 from pipelines.preflight.memory import architectures
 from pipelines.preflight.memory.estimate import (
-    CACHED_CAPTIONS,
     CONTEXT,
     GIB,
     NOT_OF_TORCH,
-    PIXELS_AT_ONCE,
-    UNTILED_PIXELS,
     Actor,
     card_needed,
     decoder_numel,
@@ -208,11 +204,6 @@ def test_the_widest_place_of_a_decoder(name: str, vae: Any) -> None:
             model.decode(latents, return_dict=False)
     part = Part(description["class"], description["config"], 0)
     assert live.peak == pytest.approx(2 * decoder_numel(part) * (8 * side) ** 2, rel=0.06)
-
-
-def test_a_decoder_sees_some_million_pixels_at_once() -> None:
-    assert (diffusion.PIXELS_AT_ONCE, diffusion.UNTILED_PIXELS) == (PIXELS_AT_ONCE, UNTILED_PIXELS)
-    assert diffusion.CACHED_CAPTIONS == CACHED_CAPTIONS
 
 
 def test_bytes_in_flight_follow_staleness_and_the_limit() -> None:
