@@ -17,9 +17,10 @@ from pipelines.run_folder.records import ChunkSpans, HeldoutRecord, PromptFigure
 
 HEAD = """# The run folder
 
-What a run leaves in the folder, or at the URL, that `--out` names. Files of JSON lines grow by one line at a time, all others are replaced
-as a whole, so that a run which is killed leaves a folder that can be read. `pipelines/run_folder/` writes and reads it; this page is made
-from its code (`python -m pipelines.run_folder.reference > docs/run_folder.md`), and a test holds it to that.
+What a run leaves in the folder, or at the URL, that `--out` names. Files of JSON lines grow by one line at a time, all
+others are replaced as a whole, so that a run which is killed leaves a folder that can be read. `pipelines/run_folder/`
+writes and reads it; this page is made from its code (`python -m pipelines.run_folder.reference > docs/run_folder.md`),
+and a test holds it to that.
 
 | file | what it holds |
 |---|---|
