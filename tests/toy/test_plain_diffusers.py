@@ -1,4 +1,4 @@
-"""The README's lines of plain diffusers, as they stand there, on the README's own model."""
+"""The lines of plain diffusers in docs/using_a_run.md, as they stand there, on the toy model."""
 
 from __future__ import annotations
 
