@@ -18,6 +18,7 @@ from tests.faults.conftest import Reference, Start
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of
 from tests.support import plain_world as plain
 from tests.support.faults_world import ROOT, overrides
+from tests.support.gang import settings
 from tests.support.plain_run import plain_pools
 from tests.support.runs import main_with
 
@@ -87,7 +88,7 @@ def test_what_goes_wrong_at_one_step_changes_the_digest_from_then_on(
 
 
 def test_a_worker_refuses_an_adapter_whose_bytes_are_others_than_their_hash_says() -> None:
-    policy = plain.PlainPolicy(0, 1, {"seed": 0, "policy": {"lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}})
+    policy = plain.PlainPolicy(0, 1, settings("plain"))
     _, adapter = policy.export(0)
     request = DrawRequest("train", 1, (), 0, adapter.sha256, 1, 1.0, 32, 32)
     assert plain.PlainRollout().draw(request, adapter) == ((),)

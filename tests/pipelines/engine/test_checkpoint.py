@@ -246,5 +246,5 @@ def adapter_of(place: Path) -> Adapter:
     manifest = json.loads((place / "manifest.json").read_text())
     recipe = load_recipe(place / "records" / "recipe.toml", [])
     tensors = load_file(place / "versions" / f"{manifest['step']:06d}.safetensors")
-    sha256 = manifest["adapters"][str(manifest["step"])]
+    sha256 = manifest["work"]["adapters"][str(manifest["step"])]
     return Adapter(manifest["step"], recipe.policy.lora_rank, recipe.policy.lora_alpha, (), sha256, tensors)
