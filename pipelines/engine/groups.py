@@ -1,22 +1,17 @@
-"""A group in flight as the loop sees it: how far each of its chunks is, how large, and how often it failed."""
+"""The groups in flight as the loop sees them: which pools their units wait for, which are at work on them, and what they hold."""
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
 
-from pipelines.engine.messages import Failed, GroupKey, LoopPlan
-
-
-class Stage(Enum):
-    """How far a chunk is."""
-
-    TO_DRAW, DRAWING, TO_SCORE, SCORING, SCORED, DROPPED = range(6)
+from pipelines.engine.messages import Failed, GroupKey, LoopPlan, Stages, Unit
 
 
 @dataclass(slots=True)
 class Failures:
-    """How a chunk failed so far: on its own input, through the loss of a worker or payload, and on which workers."""
+    """How a unit failed so far: on its own input, through the loss of a worker or payload, and on which workers."""
 
     own: int = 0
     lost: int = 0
@@ -42,22 +37,128 @@ class Failures:
 
 
 @dataclass(slots=True)
-class OpenGroup:
-    """A group that was begun and is not released. stages, bytes: by chunk; complete: all are scored.
+class Chunk:
+    """How far a unit is. waits, busy: the pools of its stage that it waits for, and those that are at work on it.
 
-    together: the groups that are drawn in one batch with it, itself among them, in order.
+    held: bytes by the pool that made them; counted: in all, as large as the `guess` until the first stage is passed.
+    lost: a payload is gone, so that it is to begin again.
+    """
+
+    stage: int
+    waits: set[str]
+    busy: set[str]
+    guess: int
+    counted: int
+    held: dict[str, int] = field(default_factory=dict)
+    lost: bool = False
+    failures: Failures = field(default_factory=Failures)
+
+
+@dataclass(slots=True)
+class OpenGroup:
+    """A group that was begun and is not released. together: those of its batch at the first stage, itself among them, in order.
+
+    alone: the pools of the first stage where it is a batch of its own. complete: all its chunks have passed all stages.
     """
 
     key: GroupKey
     together: tuple[GroupKey, ...]
     version: int
-    stages: list[Stage]
-    bytes: list[int]
-    failures: dict[int, Failures] = field(default_factory=dict)
+    stages: Stages
+    chunks: list[Chunk]
+    alone: set[str] = field(default_factory=set)
     complete: bool = False
     quarantined: bool = False
 
     @property
     def busy(self) -> bool:
         """Whether a worker has one of its chunks."""
-        return Stage.DRAWING in self.stages or Stage.SCORING in self.stages
+        return any(chunk.busy for chunk in self.chunks)
+
+
+class InFlight:
+    """All open groups, with a queue for each pool: the oldest step first, so that what is tried again does not wait behind newer work."""
+
+    def __init__(self) -> None:
+        self.groups: dict[GroupKey, OpenGroup] = {}
+        self.waiting: Counter[str] = Counter()  # units by pool
+        self.busy: Counter[str] = Counter()
+        self.bytes = 0
+        self.largest = 0  # bytes of a chunk, of all that were seen
+        self._queues: dict[str, list[tuple[tuple, Unit]]] = {}
+
+    def open(self, keys: tuple[GroupKey, ...], version: int, stages: Stages, chunks: int) -> None:
+        """Groups begin, as one batch. A chunk that was not made yet counts as large as the largest one."""
+        for key in keys:
+            new = [Chunk(0, set(), set(), self.largest, self.largest) for _ in range(chunks)]
+            self.groups[key] = OpenGroup(key, keys, version, stages, new)
+            self.bytes += chunks * self.largest
+            for number in range(chunks):
+                self.arrive(Unit(key.stream, key.step, key.group, number), 0)
+
+    def release(self, group: OpenGroup) -> None:
+        """Nothing holds a group any more."""
+        del self.groups[group.key]
+        self.bytes -= sum(chunk.counted for chunk in group.chunks)
+
+    def chunk(self, unit: Unit) -> Chunk | None:
+        """How far a unit is; None once its group is released."""
+        group = self.groups.get(unit.key)
+        return group.chunks[unit.chunk] if group else None
+
+    def arrive(self, unit: Unit, stage: int) -> None:
+        """A unit is at this stage: it waits for its pools."""
+        group = self.groups[unit.key]
+        group.chunks[unit.chunk].stage = stage
+        for pool in group.stages[stage]:
+            self.wait(unit, pool)
+
+    def wait(self, unit: Unit, pool: str) -> None:
+        """A unit waits for a pool, for the first time or once more."""
+        self.groups[unit.key].chunks[unit.chunk].waits.add(pool)
+        self.waiting[pool] += 1
+        order = (unit.step, unit.group, unit.chunk, unit.stream)
+        heapq.heappush(self._queues.setdefault(pool, []), (order, unit))
+
+    def next(self, pool: str) -> Unit | None:
+        """The first unit that waits for a pool, taken from its queue; those that no longer wait are passed over."""
+        queue = self._queues.get(pool)
+        while queue:
+            unit = heapq.heappop(queue)[1]
+            chunk = self.chunk(unit)
+            if chunk is not None and pool in chunk.waits:
+                return unit
+        return None
+
+    def begin(self, unit: Unit, pool: str) -> None:
+        """A worker of the pool gets the unit."""
+        chunk = self.groups[unit.key].chunks[unit.chunk]
+        chunk.waits.remove(pool)
+        chunk.busy.add(pool)
+        self.waiting[pool] -= 1
+        self.busy[pool] += 1
+
+    def back(self, unit: Unit, pool: str) -> OpenGroup:
+        """The worker has returned the unit, whatever came of it; its group."""
+        group = self.groups[unit.key]
+        chunk = group.chunks[unit.chunk]
+        assert pool in chunk.busy, f"{unit} is not with {pool}: nothing was asked of it"
+        chunk.busy.remove(pool)
+        self.busy[pool] -= 1
+        return group
+
+    def hold(self, chunk: Chunk, pool: str, num_bytes: int) -> None:
+        """What a pool made of a chunk takes so many bytes."""
+        chunk.held[pool] = num_bytes
+        if not chunk.waits and not chunk.busy:
+            chunk.guess = 0
+        held = sum(chunk.held.values())
+        self.bytes += max(held, chunk.guess) - chunk.counted
+        chunk.counted = max(held, chunk.guess)
+        self.largest = max(self.largest, held)
+
+    def give_up_waiting(self, chunk: Chunk) -> None:
+        """A chunk waits for nothing any more."""
+        for pool in chunk.waits:
+            self.waiting[pool] -= 1
+        chunk.waits.clear()

@@ -1,29 +1,24 @@
-"""The state machine of training: which group is drawn by which policy version, what is scored, when to update.
+"""The state machine of a run: which unit is worked on by which pool, for which policy version, and when to update.
 
 Events go in (`handle`), decisions come out (`decide`). It knows no Ray, no torch, no clock and no worker beyond a name,
 so that the same loop runs on a cluster, in one process, and in virtual time. Steps are counted from 1; version n is the
-policy after n steps. A group of images is drawn in chunks; a chunk is the unit that is scored, and tried again. Chunks of several
-groups may be drawn together, as one batch; which ones, the plan alone decides.
+policy after n steps. Groups are made in chunks; a chunk is the unit that passes the stages of its stream, and is tried again.
+At the first stage chunks of several groups may be one batch; which ones, the plan alone decides.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from pipelines.engine.evaluations import Evaluations
-from pipelines.engine.groups import Failures, OpenGroup, Stage
+from pipelines.engine.admission import Admission
+from pipelines.engine.groups import Failures, InFlight, OpenGroup
 from pipelines.engine.messages import (
-    HELDOUT,
-    TRAIN,
     Abort,
     Ask,
     Decision,
     Done,
     Event,
     Failed,
-    GroupKey,
     LoopPlan,
     Progress,
     Quarantined,
@@ -34,9 +29,6 @@ from pipelines.engine.messages import (
     Trained,
     Unit,
 )
-from pipelines.engine.order import ORDERS
-
-ROLLOUT, REWARD = "rollout", "reward"
 
 
 class Loop:
@@ -45,313 +37,223 @@ class Loop:
     def __init__(self, plan: LoopPlan) -> None:
         self.plan = plan
         self.version = plan.first_version
-        self._order = ORDERS[plan.order](plan.steps - plan.first_version, plan.groups_per_step, plan.staleness)
-        self._groups: dict[GroupKey, OpenGroup] = {}  # opened and not released
-        # training groups are counted along the stream (step, group): those begun; those trained or quarantined
-        self._opened = self._finished = plan.first_version * plan.groups_per_step
-        self._to_draw: list[tuple[tuple, Unit]] = []  # heaps: the oldest step first, so that retries do not queue
-        self._to_score: list[tuple[tuple, Unit]] = []
-        self._evaluations = Evaluations(plan.evaluations)
+        self.pools = plan.pools()
+        self._flight = InFlight()
+        self._admission = Admission(plan, self._flight)
         self._training: Train | None = None
         self._notices: list[Decision] = []
-        self._stage_counts: Counter[Stage] = Counter()
-        self._bytes = 0
-        self._largest_chunk = 0
         self._failures_in_row = 0
         self._num_quarantined = 0
-        self._paused = False
         self._aborted = False
-        for version in sorted(version for version in plan.evaluations if version <= self.version):
-            self._start_evaluation(version)
+        for version in range(self.version + 1):
+            self._begin_sweeps(version)
 
     # -- what the driver calls
-
-    @property
-    def pools(self) -> tuple[str, ...]:
-        """Those that units pass."""
-        return (ROLLOUT, REWARD)
 
     def handle(self, event: Event) -> None:
         """Take note of what happened. Events after an abort are ignored."""
         if self._aborted:
             return
         match event:
-            case Done(unit, pool, num_bytes):
-                self._drawn(unit, num_bytes) if pool == ROLLOUT else self._scored(unit)
+            case Done():
+                self._done(event)
             case Failed():
                 self._failed(event)
             case Trained(step):
                 self._trained(step)
 
     def decide(self, free: Mapping[str, int]) -> list[Decision]:
-        """What to do now with this many idle workers per pool ("rollout", "reward"). A decision is given once."""
+        """What to do now with this many idle workers by pool. A decision is given once."""
         notices, self._notices = self._notices, []
         if self._aborted:
             return notices
-        return [
-            *notices,
-            *self._decide_train(),
-            *self._decide_scores(free.get(REWARD, 0)),
-            *self._decide_draws(free.get(ROLLOUT, 0)),
-        ]
+        trains = self._decide_train()
+        asks = (ask for pool in self.pools for ask in self._asks(pool, free.get(pool, 0)))
+        return [*notices, *trains, *asks]
 
     @property
     def done(self) -> bool:
-        """All steps are trained, all evaluations finished, and every notice of that was given."""
-        return self.version >= self.plan.steps and not self._evaluations and not self._notices
+        """All steps are trained, all sweeps finished, and every notice of that was given."""
+        sweeping = any(sweeps.unsettled for sweeps in self._admission.sweeps.values())
+        return self.version >= self._admission.updates.steps and not sweeping and not self._notices
 
     def oldest_version_needed(self) -> int:
-        """Adapters of older versions can be dropped. Looks at every open group: call it once a step.
+        """Older versions can be dropped. Looks at every open group: call it once a step.
 
         After the last group of all the next one counts as well: a run that is resumed with more steps begins with it.
         """
-        next_group = self._order.version_for(self._opened, self.version)
-        open_groups = (group.version for group in self._groups.values())
-        return min(self.version, next_group, *self._evaluations.versions, *open_groups)
+        sweeping = (version for sweeps in self._admission.sweeps.values() for version in sweeps.unsettled)
+        open_groups = (group.version for group in self._flight.groups.values())
+        return min(self.version, self._admission.next_version(self.version), *sweeping, *open_groups)
 
     def progress(self) -> Progress:
-        count = self._stage_counts
-        unopened = max(0, self._window() - self._opened) * self.plan.chunks_per_group
-        heldout = self._evaluations.num_waiting * self.plan.heldout_chunks_per_group
+        flight, admission = self._flight, self._admission
+        oldest = [found for sweeps in admission.sweeps.values() if (found := sweeps.oldest())]
         return Progress(
             version=self.version,
-            waiting={ROLLOUT: count[Stage.TO_DRAW] + unopened + heldout, REWARD: count[Stage.TO_SCORE]},
-            busy={ROLLOUT: count[Stage.DRAWING], REWARD: count[Stage.SCORING]},
+            waiting={pool: flight.waiting[pool] + admission.unopened(pool, self.version) for pool in self.pools},
+            busy={pool: flight.busy[pool] for pool in self.pools},
             training=self._training is not None,
-            groups_in_flight=len(self._groups),
-            bytes_in_flight=self._bytes,
-            admission_paused=self._paused,
+            groups_in_flight=len(flight.groups),
+            bytes_in_flight=flight.bytes,
+            admission_paused=bool(admission.paused),
             quarantined=self._num_quarantined,
-            sweep=self._evaluations.oldest(),
+            sweep=min(oldest, default=None),
         )
 
     # -- decisions
 
     def _decide_train(self) -> Iterator[Train]:
         step = self.version + 1
-        if self._training is not None or step > self.plan.steps:
+        if self._training is not None or step > self._admission.updates.steps:
             return
-        keys = self._order.take(step)
+        keys = self._admission.order.take(step)
         if keys is not None:
-            self._training = Train(step, keys, tuple(self._groups[key].version for key in keys))
+            self._training = Train(step, keys, tuple(self._flight.groups[key].version for key in keys))
             yield self._training
 
-    def _decide_scores(self, free: int) -> Iterator[Ask]:
-        while free > 0 and (unit := self._pop(self._to_score, Stage.TO_SCORE)):
-            self._move(unit, Stage.SCORING)
-            yield Ask(REWARD, (unit,), (unit,), self._groups[unit.key].version, self._avoid(unit))
+    def _asks(self, pool: str, free: int) -> Iterator[Ask]:
+        while free > 0 and (unit := self._next(pool)):
+            yield self._ask(unit, pool)
             free -= 1
 
-    def _decide_draws(self, free: int) -> Iterator[Ask]:
-        while free > 0 and (unit := self._pop(self._to_draw, Stage.TO_DRAW) or self._open_next()):
-            batch = self._batch_of(unit)
-            wanted = tuple(each for each in batch if self._stage_of(each) is Stage.TO_DRAW)
-            for each in wanted:
-                self._move(each, Stage.DRAWING)
-            avoid = frozenset().union(*map(self._avoid, wanted))
-            yield Ask(ROLLOUT, batch, wanted, self._groups[unit.key].version, avoid)
-            free -= 1
+    def _next(self, pool: str) -> Unit | None:
+        """The unit that a pool is to work on next, of a group that is open or begins now."""
+        unit = self._flight.next(pool)
+        if unit is None and self._admission.open_next(pool, self.version):
+            unit = self._flight.next(pool)
+        return unit
 
-    def _batch_of(self, unit: Unit) -> tuple[Unit, ...]:
-        """The chunks that are drawn with this one, it among them."""
-        return tuple(Unit(key.stream, key.step, key.group, unit.chunk) for key in self._groups[unit.key].together)
+    def _ask(self, unit: Unit, pool: str) -> Ask:
+        group = self._flight.groups[unit.key]
+        batch = self._batch(group, unit, pool)
+        wanted = tuple(each for each in batch if each == unit or self._joins(each, pool))
+        for each in wanted:
+            self._flight.begin(each, pool)
+        workers = (self._flight.groups[each.key].chunks[each.chunk].failures.workers for each in wanted)
+        return Ask(pool, batch, wanted, group.version, frozenset().union(*workers))
 
-    def _stage_of(self, unit: Unit) -> Stage | None:
-        """How far a chunk is; None once its group is released."""
-        group = self._groups.get(unit.key)
-        return group.stages[unit.chunk] if group else None
+    def _batch(self, group: OpenGroup, unit: Unit, pool: str) -> tuple[Unit, ...]:
+        """The units that are made with this one, it among them."""
+        if group.chunks[unit.chunk].stage > 0 or len(group.together) == 1 or pool in group.alone:
+            return (unit,)
+        return tuple(Unit(key.stream, key.step, key.group, unit.chunk) for key in group.together)
 
-    def _avoid(self, unit: Unit) -> frozenset[str]:
-        failures = self._groups[unit.key].failures.get(unit.chunk)
-        return failures.workers if failures else frozenset()
-
-    # -- admission
-
-    @property
-    def _num_groups(self) -> int:
-        return self.plan.steps * self.plan.groups_per_step
-
-    def _window(self) -> int:
-        return min(self._num_groups, self._order.window(self.version, self._finished))
-
-    def _open_next(self) -> Unit | None:
-        """Begin the next groups that may begin together, held-out ones first; their first unit, or None."""
-        plan = self.plan
-        self._paused = False
-        if waiting := self._evaluations.waiting:
-            # with nothing else open a group is admitted whatever the limits: otherwise it never would be
-            if self._has_room(len(waiting[0]), plan.heldout_chunks_per_group) or not self._groups:
-                keys = waiting.popleft()
-                return self._open(keys, keys[0].step, plan.heldout_chunks_per_group)
-            self._paused = True
-        if self._opened < self._window():
-            keys = self._next_task()
-            # the oldest untrained step must not wait for room, since only its update makes room
-            if self._opened - self._finished < plan.groups_per_step or self._has_room(len(keys), plan.chunks_per_group):
-                version = self._order.version_for(self._opened, self.version)
-                for _ in keys:
-                    self._opened += 1
-                    self._order.opened(version)
-                return self._open(keys, version, plan.chunks_per_group)
-            self._paused = True
-        return None
-
-    def _next_task(self) -> tuple[GroupKey, ...]:
-        """The next groups of the stream that are drawn together.
-
-        They are of one step, and cut where multiples of `groups_per_task` are; the window cuts them only in an order that goes by time.
-        """
-        step, first = divmod(self._opened, self.plan.groups_per_step)
-        size = self.plan.groups_per_task
-        last = min((first // size + 1) * size, self.plan.groups_per_step, first + self._window() - self._opened)
-        return tuple(GroupKey(TRAIN, step + 1, group) for group in range(first, last))
-
-    def _has_room(self, num_groups: int, chunks: int) -> bool:
-        """Room for so many more groups; chunks that are not drawn yet count as large as the largest one seen."""
-        groups, num_bytes = self.plan.max_groups_in_flight, self.plan.max_bytes_in_flight
-        return (groups is None or len(self._groups) + num_groups <= groups) and (
-            num_bytes is None or self._bytes + num_groups * chunks * self._largest_chunk <= num_bytes
-        )
-
-    def _open(self, keys: tuple[GroupKey, ...], version: int, chunks: int) -> Unit | None:
-        for key in keys:
-            self._groups[key] = OpenGroup(key, keys, version, [Stage.TO_DRAW] * chunks, [self._largest_chunk] * chunks)
-            self._stage_counts[Stage.TO_DRAW] += chunks
-            self._bytes += chunks * self._largest_chunk
-            for chunk in range(chunks):
-                self._push(self._to_draw, Unit(key.stream, key.step, key.group, chunk))
-        return self._pop(self._to_draw, Stage.TO_DRAW)
+    def _joins(self, unit: Unit, pool: str) -> bool:
+        """Whether a unit of a batch waits for this pool of the first stage, and not to be there alone."""
+        group = self._flight.groups.get(unit.key)
+        if group is None or pool in group.alone:
+            return False
+        chunk = group.chunks[unit.chunk]
+        return chunk.stage == 0 and pool in chunk.waits
 
     # -- events
 
-    def _drawn(self, unit: Unit, num_bytes: int) -> None:
-        group = self._expect(unit, Stage.DRAWING)
-        self._bytes += num_bytes - group.bytes[unit.chunk]
-        group.bytes[unit.chunk] = num_bytes
-        self._largest_chunk = max(self._largest_chunk, num_bytes)
+    def _done(self, event: Done) -> None:
+        unit, flight = event.unit, self._flight
+        group = flight.back(unit, event.pool)
+        chunk = group.chunks[unit.chunk]
+        flight.hold(chunk, event.pool, event.num_bytes)
         if group.quarantined:
-            return self._drop(group, unit)
-        self._move(unit, Stage.TO_SCORE)
-        self._push(self._to_score, unit)
+            self._let_go(group)
+        elif chunk.lost:
+            self._begin_again(group, unit)
+        elif not chunk.waits and not chunk.busy:
+            self._passed(group, unit)
 
-    def _scored(self, unit: Unit) -> None:
-        group = self._expect(unit, Stage.SCORING)
-        if group.quarantined:
-            return self._drop(group, unit)
-        self._move(unit, Stage.SCORED)
-        if all(stage is Stage.SCORED for stage in group.stages):
+    def _passed(self, group: OpenGroup, unit: Unit) -> None:
+        """All pools of a unit's stage have returned."""
+        chunk = group.chunks[unit.chunk]
+        if chunk.stage + 1 < len(group.stages):
+            return self._flight.arrive(unit, chunk.stage + 1)
+        chunk.stage = len(group.stages)
+        if all(chunk.stage == len(group.stages) for chunk in group.chunks):
             group.complete = True
+            self._notices.append(Settled(group.key))
             self._settle(group)
 
     def _failed(self, event: Failed) -> None:
         unit = event.unit
-        group = self._expect(unit, Stage.DRAWING, Stage.SCORING)
+        group = self._flight.back(unit, event.pool)
+        chunk = group.chunks[unit.chunk]
         if group.quarantined:
-            return self._drop(group, unit)
-        failures = group.failures.setdefault(unit.chunk, Failures())
-        failures.add(event)
-        drawing = group.stages[unit.chunk] is Stage.DRAWING
-        if event.retry and failures.too_many(self.plan) and drawing and len(group.together) > 1:
-            self._draw_alone(group, unit)
-        elif not event.retry or failures.too_many(self.plan):
-            self._quarantine(group, unit, event, failures.tries)
-        elif drawing or event.cause == "object_lost":
-            self._move(unit, Stage.TO_DRAW)
-            self._push(self._to_draw, unit)
+            return self._let_go(group)
+        if chunk.lost and event.retry:
+            return self._begin_again(group, unit)
+        chunk.failures.add(event)
+        given_up, first = not event.retry or chunk.failures.too_many(self.plan), chunk.stage == 0
+        if given_up and event.retry and first and len(group.together) > 1 and event.pool not in group.alone:
+            # a batch failed too often: each of its groups is tried on its own, so that one alone is to blame
+            group.alone.add(event.pool)
+            chunk.failures = Failures()
+            self._flight.wait(unit, event.pool)
+        elif given_up:
+            self._quarantine(group, event, chunk.failures.tries)
+        elif event.cause == "object_lost" and not first:
+            chunk.lost = True
+            self._flight.give_up_waiting(chunk)
+            self._begin_again(group, unit)
         else:
-            self._move(unit, Stage.TO_SCORE)
-            self._push(self._to_score, unit)
+            self._flight.wait(unit, event.pool)
+
+    def _begin_again(self, group: OpenGroup, unit: Unit) -> None:
+        """A payload of a unit is lost: it passes all stages again, once no pool is at work on it."""
+        chunk = group.chunks[unit.chunk]
+        if not chunk.busy:
+            chunk.lost = False
+            self._flight.arrive(unit, 0)
 
     def _trained(self, step: int) -> None:
         train, self._training = self._training, None
         assert train is not None, f"step {step} is not in training"
         assert train.step == step, f"step {train.step} is in training, not step {step}"
         self.version = step
-        self._finished += len(train.groups)
+        self._admission.finished += len(train.groups)
         for key in train.groups:
-            self._release(self._groups[key])
-        if step in self.plan.evaluations:
-            self._start_evaluation(step)
+            self._release(self._flight.groups[key])
+        self._begin_sweeps(step)
 
     # -- groups
 
-    def _start_evaluation(self, version: int) -> None:
-        if self._evaluations.begin(version):
-            self._notices.append(Swept(HELDOUT, version))
+    def _begin_sweeps(self, version: int) -> None:
+        for name, sweeps in self._admission.sweeps.items():
+            if sweeps.due(version) and sweeps.begin(version):
+                self._notices.append(Swept(name, version))
 
     def _settle(self, group: OpenGroup) -> None:
         """The group is complete or quarantined: count it where it is waited for."""
         key = group.key
-        if group.complete:
-            self._notices.append(Settled(key))
-        if key.stream == HELDOUT:
+        if sweeps := self._admission.sweeps.get(key.stream):
             if group.complete:
                 self._release(group)
-            if self._evaluations.settled(key.step):
-                self._notices.append(Swept(HELDOUT, key.step))
+            if sweeps.settled(key.step):
+                self._notices.append(Swept(key.stream, key.step))
         else:
-            self._order.settled(key, group.version, group.complete)
-            self._finished += group.quarantined
+            self._admission.order.settled(key, group.version, group.complete)
+            self._admission.finished += group.quarantined
             self._failures_in_row = 0 if group.complete else self._failures_in_row + 1
 
-    def _quarantine(self, group: OpenGroup, unit: Unit, event: Failed, tries: int) -> None:
-        key = group.key
+    def _quarantine(self, group: OpenGroup, event: Failed, tries: int) -> None:
         group.quarantined = True
         self._num_quarantined += 1
-        self._notices.append(Quarantined(key, event.cause, event.message, tries))
-        for chunk, stage in enumerate(group.stages):
-            if stage not in (Stage.DRAWING, Stage.SCORING):
-                self._move(Unit(key.stream, key.step, key.group, chunk), Stage.DROPPED)
+        self._notices.append(Quarantined(group.key, event.cause, event.message, tries))
+        for chunk in group.chunks:
+            self._flight.give_up_waiting(chunk)
         self._settle(group)
-        self._drop(group, unit)
+        self._let_go(group)
         if self._failures_in_row > self.plan.max_failures_in_row:
             row = self._failures_in_row
             self._abort(f"{row} training groups in a row were quarantined; the last one failed with: {event.message}")
 
-    def _draw_alone(self, group: OpenGroup, unit: Unit) -> None:
-        """A batch failed too often: each of its groups is tried on its own, so that one alone is to blame."""
-        group.together = (group.key,)
-        del group.failures[unit.chunk]
-        self._move(unit, Stage.TO_DRAW)
-        self._push(self._to_draw, unit)
-
-    def _drop(self, group: OpenGroup, unit: Unit) -> None:
-        """A unit of a quarantined group came back; with the last one its payloads are let go."""
-        self._move(unit, Stage.DROPPED)
+    def _let_go(self, group: OpenGroup) -> None:
+        """A quarantined group is released once no worker has a chunk of it."""
         if not group.busy:
             self._release(group)
 
     def _release(self, group: OpenGroup) -> None:
-        del self._groups[group.key]
-        self._bytes -= sum(group.bytes)
-        self._stage_counts.subtract(group.stages)
+        self._flight.release(group)
         self._notices.append(Released(group.key))
 
     def _abort(self, reason: str) -> None:
         self._aborted = True
         self._notices.append(Abort(reason))
-
-    # -- units
-
-    def _expect(self, unit: Unit, *stages: Stage) -> OpenGroup:
-        group = self._groups[unit.key]
-        assert group.stages[unit.chunk] in stages, f"{unit} is {group.stages[unit.chunk].name}: nothing was asked of it"
-        return group
-
-    def _move(self, unit: Unit, stage: Stage) -> None:
-        stages = self._groups[unit.key].stages
-        self._stage_counts[stages[unit.chunk]] -= 1
-        self._stage_counts[stage] += 1
-        stages[unit.chunk] = stage
-
-    def _push(self, heap: list[tuple[tuple, Unit]], unit: Unit) -> None:
-        heapq.heappush(heap, ((unit.step, unit.group, unit.chunk, unit.stream), unit))
-
-    def _pop(self, heap: list[tuple[tuple, Unit]], stage: Stage) -> Unit | None:
-        """The first unit of a heap; those of groups that were quarantined meanwhile are passed over."""
-        while heap:
-            unit = heapq.heappop(heap)[1]
-            group = self._groups.get(unit.key)
-            if group is not None and group.stages[unit.chunk] is stage:
-                return unit
-        return None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
-
-TRAIN, HELDOUT = "train", "heldout"  # the streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +30,65 @@ class Unit:
         return GroupKey(self.stream, self.step, self.group)
 
 
+Stages = tuple[tuple[str, ...], ...]
+"""What a unit passes, one after the other: each a pool, or several side by side, of which all must have returned."""
+
+
 @dataclass(frozen=True)
-class LoopPlan:
-    """Everything that the loop is told. `evaluations`: policy version -> how many held-out groups each draw task has, in order.
+class Steps:
+    """The stream that feeds updates: `groups_per_step` groups for each of so many steps.
 
-    `groups_per_task` training groups of a step that follow each other are drawn together; where it is above 1, a group is one chunk.
-
-    `first_version` is 0, or the version of the checkpoint that a run is resumed from; evaluations of it and of older
-    versions are those that are still to be done.
-
-    `retries` is how often a chunk that raised is tried again, `lost_retries` one that lost its worker or payload.
-    More than `max_failures_in_row` quarantined training groups without a good one between them end the run.
+    `groups_per_task` groups of a step that follow each other are one batch at the first stage; where it is above 1, a group is one
+    chunk. Without stages there are no groups, and every step is due at once.
     """
 
+    stages: Stages
     steps: int
     groups_per_step: int
     chunks_per_group: int = 1
     groups_per_task: int = 1
     staleness: int = 0
     order: Literal["strict", "ready"] = "strict"
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """A stream without updates: groups that are begun as soon as a policy version exists. What trains nothing has version 0 alone.
+
+    tasks: by policy version, how many groups each batch of the first stage has, in order.
+    """
+
+    stages: Stages
+    tasks: Mapping[int, Sequence[int]]
+    chunks_per_group: int = 1
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """Everything that the loop is told. At most one of the `streams` feeds updates.
+
+    `first_version` is 0, or the version of the checkpoint that a run is resumed from; sweeps of it and of older versions are
+    those that are still to be done.
+
+    `retries` is how often a unit that raised is tried again, `lost_retries` one that lost its worker or payload.
+    More than `max_failures_in_row` quarantined groups for updates without a good one between them end the run.
+    """
+
+    streams: Mapping[str, Steps | Sweeps]
     retries: int = 2
     lost_retries: int = 10
     max_failures_in_row: int = 8
     max_groups_in_flight: int | None = None
     max_bytes_in_flight: int | None = None
     first_version: int = 0
-    evaluations: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    heldout_chunks_per_group: int = 1
+
+    def pools(self) -> tuple[str, ...]:
+        """All that units pass, those of the last stages first: what is begun is finished before more is begun."""
+        last: dict[str, int] = {}
+        for stream in self.streams.values():
+            for number, stage in enumerate(stream.stages):
+                last |= {pool: max(number, last.get(pool, 0)) for pool in stage}
+        return tuple(sorted(last, key=lambda pool: -last[pool]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,8 @@ class StrictOrder:
         return (version + 1 + self._staleness) * self._groups_per_step
 
     def version_for(self, index: int, version: int) -> int:
-        return max(0, index // self._groups_per_step - self._staleness)
+        step = index // self._groups_per_step if self._groups_per_step else version  # without groups none is behind
+        return max(0, step - self._staleness)
 
     def opened(self, version: int) -> None:
         pass

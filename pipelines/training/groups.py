@@ -12,10 +12,12 @@ import numpy as np
 from actors.messages import DrawPart, DrawReport, DrawRequest, Prompt, Scores, UpdateGroup
 from actors.seeds import seed_of
 from pipelines.data.prompts import PromptOrder
-from pipelines.engine.messages import GroupKey, LoopPlan, Unit
+from pipelines.engine.messages import GroupKey, LoopPlan, Steps, Sweeps, Unit
 from pipelines.recipe.training import Recipe
 from pipelines.training.heldout_plan import HeldoutPlan
 
+TRAIN, HELDOUT = "train", "heldout"  # the streams
+STAGES = (("rollout",), ("reward",))  # of both
 STORE_SHARE = 0.6  # the rest is for what is not counted: adapters, snapshots, copies on other nodes
 
 
@@ -65,26 +67,30 @@ def loop_plan(
     Without a limit in the recipe, admission pauses when payloads in flight fill STORE_SHARE of the cluster's object store.
     """
     store_share = int(STORE_SHARE * object_store_bytes) if object_store_bytes else None
-    return LoopPlan(
-        steps=recipe.loop.steps,
-        first_version=first_version,
+    train = Steps(
+        STAGES,
+        recipe.loop.steps,
         groups_per_step=recipe.rollout.prompts_per_step,
         chunks_per_group=recipe.rollout.group_size // recipe.chunk,
         groups_per_task=recipe.rollout.groups_per_task,
         staleness=recipe.loop.staleness,
         order=recipe.loop.order,
+    )
+    due = {version: heldout.tasks(version) for version in heldout.versions() if version not in evaluated}
+    return LoopPlan(
+        streams={TRAIN: train, HELDOUT: Sweeps(STAGES, due)},
+        first_version=first_version,
         retries=recipe.loop.retries,
         lost_retries=recipe.loop.lost_retries,
         max_failures_in_row=recipe.loop.max_failures_in_row,
         max_groups_in_flight=recipe.loop.max_groups_in_flight,
         max_bytes_in_flight=recipe.loop.max_bytes_in_flight or store_share,
-        evaluations={version: heldout.tasks(version) for version in heldout.versions() if version not in evaluated},
     )
 
 
 def open_group(unit: Unit, version: int, order: PromptOrder, heldout: HeldoutPlan) -> Group:
     """Which prompt a group is of."""
-    if unit.stream == "heldout":
+    if unit.stream == HELDOUT:
         return Group(unit.key, heldout.groups(unit.step)[unit.group].prompt, version)
     prompt, epoch = order.prompt(unit.step, unit.group)
     return Group(unit.key, prompt, version, epoch)
@@ -97,7 +103,7 @@ def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, .
 
 def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
     """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
-    training = group.key.stream == "train"
+    training = group.key.stream == TRAIN
     purpose, shared = ("noise", recipe.rollout.noise == "group") if training else ("heldout", False)
     return tuple(
         seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
@@ -106,7 +112,7 @@ def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]
 
 def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
     """The numbers of a group's samples, of all its chunks."""
-    if group.key.stream == "train":
+    if group.key.stream == TRAIN:
         return range(recipe.rollout.group_size)
     first = heldout.groups(group.key.step)[group.key.group].first_sample
     return range(first, first + recipe.heldout.images_of_group)
@@ -117,7 +123,7 @@ def draw_request(
 ) -> DrawRequest:
     """Everything that decides the bytes of a batch of chunks, which are of one step and one policy version."""
     unit, group = batch[0]
-    training = unit.stream == "train"
+    training = unit.stream == TRAIN
     if training:
         num_steps, guidance_scale = recipe.rollout.steps, recipe.rollout.guidance_scale
     else:
@@ -139,7 +145,7 @@ def draw_request(
 
 def _part(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
     samples = group_samples(recipe, heldout, group)
-    if unit.stream == "train":
+    if unit.stream == TRAIN:
         samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
     return DrawPart(
         group=unit.group,

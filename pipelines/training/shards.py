@@ -21,7 +21,7 @@ from pipelines.engine.tickets import Take, Tickets
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.events import Samples, SamplesFailed
 from pipelines.run_folder.folder import RunFolder
-from pipelines.training.groups import Group, noise_seeds
+from pipelines.training.groups import TRAIN, Group, noise_seeds
 
 
 class ShardWriter:
@@ -46,7 +46,7 @@ class ShardWriter:
     def wants(self, unit: Unit) -> bool:
         """Whether the images of a chunk are kept until it is trained. In ready order it is not known yet in which step that is."""
         every = self.recipe.samples.every
-        if unit.stream != "train" or not every:
+        if unit.stream != TRAIN or not every:
             return False
         return self.recipe.loop.order == "ready" or unit.step % every == 0
 

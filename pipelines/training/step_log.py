@@ -14,6 +14,7 @@ from cluster.tasks import PoolStatus
 from pipelines.engine.messages import GroupKey, Progress, Train, Unit
 from pipelines.engine.tickets import Health
 from pipelines.run_folder.records import StepRecord
+from pipelines.training.groups import TRAIN
 
 TIMELINE_CHUNKS = 48  # of a step, the first ones
 POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
@@ -68,12 +69,12 @@ class StepLog:
     def drawn(self, reports: Mapping[Unit, DrawReport], seconds: float) -> None:
         """Chunks were drawn together in `seconds` as seen by the driver."""
         self._count("draw", seconds)
-        if any(unit.stream == "train" for unit in reports):
+        if any(unit.stream == TRAIN for unit in reports):
             self._train_seconds["draw"].append(seconds)
         now = time.monotonic()
         for unit, report in reports.items():
             self._load_seconds = max(self._load_seconds, report.load_seconds)
-            if unit.stream == "train":
+            if unit.stream == TRAIN:
                 self._drawn_at[unit] = now
                 self._spans[unit] = {"draw": (now - seconds, now)}
                 self._adapters[report.policy_version] = report.adapter_effect, report.adapter_share
@@ -83,7 +84,7 @@ class StepLog:
     def scored(self, unit: Unit, scores: Scores, seconds: float) -> None:
         """A chunk was scored."""
         self._count("score", seconds)
-        if unit.stream == "train":
+        if unit.stream == TRAIN:
             self._train_seconds["score"].append(seconds)
             now = time.monotonic()
             self._spans[unit]["score"] = (now - seconds, now)

@@ -14,7 +14,6 @@ from cluster.tasks import Executor, Failure, Outcome, PayloadLostError
 from pipelines.data.prompts import PromptOrder
 from pipelines.engine.driver import Driver
 from pipelines.engine.messages import (
-    HELDOUT,
     Ask,
     LoopPlan,
     Notice,
@@ -34,7 +33,7 @@ from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.records import StepRecord
 from pipelines.run_folder.roster import Roster
 from pipelines.training.beginning import NO_INPUTS, Inputs
-from pipelines.training.groups import Chunk, draw_request, loop_plan, open_group
+from pipelines.training.groups import HELDOUT, Chunk, draw_request, loop_plan, open_group
 from pipelines.training.heldout_plan import HeldoutPlan
 from pipelines.training.run import TrainRun
 from pipelines.training.updates import TrainUpdates
