@@ -90,8 +90,6 @@ def test_tests_and_benchmarks_share_tests_support_alone() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "pipelines/engine").glob("*.py")), ids=lambda file: file.name)
 def test_the_engine_knows_no_program(file: Path) -> None:
     """What is peculiar to one is its `Work`: the engine has none of its words, nor imports any of its actors."""
-    if file.name == "loop.py":
-        pytest.skip("its stages are still those of one program")
     text = file.read_text().lower()
     assert [word for word in ("reward", "image", "latents", "caption") if word in text] == []
     assert "from actors" not in text
