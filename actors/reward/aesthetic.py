@@ -41,7 +41,7 @@ class Aesthetic:
     def __init__(self, options: AestheticOptions) -> None:
         self.encoder = options.load_encoder()
         weight_D, bias = read_head(Path(options.head))
-        if len(weight_D) != (width := self.encoder.model.config.projection_dim):
+        if len(weight_D) != (width := self.encoder.width):
             raise Mistake(
                 f"reward.head = {options.head!r} reads embeddings of {len(weight_D)} numbers, but reward.model = {options.model!r} "
                 f"gives {width}: take the head that was trained for this model"

@@ -38,6 +38,13 @@ class DualEncoder:
         return found
 
     @property
+    def width(self) -> int:
+        """How many numbers a vector has."""
+        config = self.model.config
+        width: int = config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim
+        return width
+
+    @property
     def dtype(self) -> str:
         """The type of its numbers."""
         return str(self.model.dtype).removeprefix("torch.")

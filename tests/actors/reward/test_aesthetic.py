@@ -12,6 +12,7 @@ from torch import nn
 from actors.messages import Prompt
 from actors.mistake import Mistake
 from actors.reward.aesthetic import AestheticOptions, read_head
+from actors.vlm.dual_encoder import load_dual_encoder
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
 PROMPT = Prompt("0", "whatever")
@@ -32,6 +33,18 @@ def test_the_embedding_is_a_unit_vector_before_the_head(keys: dict):
     expected = 0.5 * reward.encoder.images(IMAGES).sum(-1) + 1
     assert reward.encoder.images(IMAGES).norm(dim=-1).tolist() == pytest.approx([1.0] * 3)
     assert reward.score(IMAGES, PROMPT).rewards_K == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_head_reads_the_embedding_of_either_kind_of_model_and_no_other_width(tiny_encoder: Path, tmp_path: Path):
+    file = tmp_path / "head.safetensors"
+    width = load_dual_encoder(str(tiny_encoder), torch.float32, torch.device("cpu")).width
+    save_file({"weight": torch.ones(1, width)}, file)
+    reward = AestheticOptions(model=str(tiny_encoder), head=str(file)).load()
+    expected = reward.encoder.images(IMAGES).sum(-1)
+    assert reward.score(IMAGES, PROMPT).rewards_K == pytest.approx(expected.tolist(), abs=1e-6)
+    save_file({"weight": torch.ones(1, width + 1)}, file)
+    with pytest.raises(Mistake, match=f"reads embeddings of {width + 1} numbers"):
+        AestheticOptions(model=str(tiny_encoder), head=str(file)).load()
 
 
 class Runs:
