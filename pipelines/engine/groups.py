@@ -91,31 +91,26 @@ class InFlight:
         """Groups begin, as one batch. A chunk that was not made yet counts as large as the largest one."""
         for key in keys:
             new = [Chunk(0, set(), set(), self.largest, self.largest) for _ in range(chunks)]
-            self.groups[key] = OpenGroup(key, keys, version, stages, new)
+            group = self.groups[key] = OpenGroup(key, keys, version, stages, new)
             self.bytes += chunks * self.largest
             for number in range(chunks):
-                self.arrive(Unit(key.stream, key.step, key.group, number), 0)
+                self.arrive(group, Unit(key.stream, key.step, key.group, number), 0)
 
     def release(self, group: OpenGroup) -> None:
         """Nothing holds a group any more."""
         del self.groups[group.key]
         self.bytes -= sum(chunk.counted for chunk in group.chunks)
 
-    def chunk(self, unit: Unit) -> Chunk | None:
-        """How far a unit is; None once its group is released."""
-        group = self.groups.get(unit.key)
-        return group.chunks[unit.chunk] if group else None
-
-    def arrive(self, unit: Unit, stage: int) -> None:
-        """A unit is at this stage: it waits for its pools."""
-        group = self.groups[unit.key]
-        group.chunks[unit.chunk].stage = stage
+    def arrive(self, group: OpenGroup, unit: Unit, stage: int) -> None:
+        """A unit of a group is at this stage: it waits for its pools."""
+        chunk = group.chunks[unit.chunk]
+        chunk.stage = stage
         for pool in group.stages[stage]:
-            self.wait(unit, pool)
+            self.wait(chunk, unit, pool)
 
-    def wait(self, unit: Unit, pool: str) -> None:
-        """A unit waits for a pool, for the first time or once more."""
-        self.groups[unit.key].chunks[unit.chunk].waits.add(pool)
+    def wait(self, chunk: Chunk, unit: Unit, pool: str) -> None:
+        """A unit, which is this chunk, waits for a pool, for the first time or once more."""
+        chunk.waits.add(pool)
         self.waiting[pool] += 1
         order = (unit.step, unit.group, unit.chunk, unit.stream)
         heapq.heappush(self._queues.setdefault(pool, []), (order, unit))
@@ -125,14 +120,13 @@ class InFlight:
         queue = self._queues.get(pool)
         while queue:
             unit = heapq.heappop(queue)[1]
-            chunk = self.chunk(unit)
-            if chunk is not None and pool in chunk.waits:
+            group = self.groups.get(unit.key)
+            if group is not None and pool in group.chunks[unit.chunk].waits:
                 return unit
         return None
 
-    def begin(self, unit: Unit, pool: str) -> None:
-        """A worker of the pool gets the unit."""
-        chunk = self.groups[unit.key].chunks[unit.chunk]
+    def begin(self, chunk: Chunk, pool: str) -> None:
+        """A worker of the pool gets a chunk."""
         chunk.waits.remove(pool)
         chunk.busy.add(pool)
         self.waiting[pool] -= 1

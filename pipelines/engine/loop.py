@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipelines.engine.admission import Admission
-from pipelines.engine.groups import Failures, InFlight, OpenGroup
+from pipelines.engine.groups import Chunk, Failures, InFlight, OpenGroup
 from pipelines.engine.messages import (
     Abort,
     Ask,
@@ -127,11 +127,13 @@ class Loop:
     def _ask(self, unit: Unit, pool: str) -> Ask:
         group = self._flight.groups[unit.key]
         batch = self._batch(group, unit, pool)
-        wanted = tuple(each for each in batch if each == unit or self._joins(each, pool))
-        for each in wanted:
-            self._flight.begin(each, pool)
-        workers = (self._flight.groups[each.key].chunks[each.chunk].failures.workers for each in wanted)
-        return Ask(pool, batch, wanted, group.version, frozenset().union(*workers))
+        chunks = {unit: group.chunks[unit.chunk]}
+        if len(batch) > 1:
+            chunks = {each: chunk for each in batch if (chunk := self._joins(each, unit, pool))}
+        for chunk in chunks.values():
+            self._flight.begin(chunk, pool)
+        workers = (chunk.failures.workers for chunk in chunks.values())
+        return Ask(pool, batch, tuple(chunks), group.version, frozenset().union(*workers))
 
     def _batch(self, group: OpenGroup, unit: Unit, pool: str) -> tuple[Unit, ...]:
         """The units that are made with this one, it among them."""
@@ -139,13 +141,13 @@ class Loop:
             return (unit,)
         return tuple(Unit(key.stream, key.step, key.group, unit.chunk) for key in group.together)
 
-    def _joins(self, unit: Unit, pool: str) -> bool:
-        """Whether a unit of a batch waits for this pool of the first stage, and not to be there alone."""
+    def _joins(self, unit: Unit, first: Unit, pool: str) -> Chunk | None:
+        """The chunk of a unit that waits for this pool of the first stage, and not to be there alone, if it is not the first one."""
         group = self._flight.groups.get(unit.key)
-        if group is None or pool in group.alone:
-            return False
+        if group is None or (pool in group.alone and unit != first):
+            return None
         chunk = group.chunks[unit.chunk]
-        return chunk.stage == 0 and pool in chunk.waits
+        return chunk if chunk.stage == 0 and pool in chunk.waits else None
 
     # -- events
 
@@ -165,7 +167,7 @@ class Loop:
         """All pools of a unit's stage have returned."""
         chunk = group.chunks[unit.chunk]
         if chunk.stage + 1 < len(group.stages):
-            return self._flight.arrive(unit, chunk.stage + 1)
+            return self._flight.arrive(group, unit, chunk.stage + 1)
         chunk.stage = len(group.stages)
         if all(chunk.stage == len(group.stages) for chunk in group.chunks):
             group.complete = True
@@ -186,7 +188,7 @@ class Loop:
             # a batch failed too often: each of its groups is tried on its own, so that one alone is to blame
             group.alone.add(event.pool)
             chunk.failures = Failures()
-            self._flight.wait(unit, event.pool)
+            self._flight.wait(chunk, unit, event.pool)
         elif given_up:
             self._quarantine(group, event, chunk.failures.tries)
         elif event.cause == "object_lost" and not first:
@@ -194,14 +196,14 @@ class Loop:
             self._flight.give_up_waiting(chunk)
             self._begin_again(group, unit)
         else:
-            self._flight.wait(unit, event.pool)
+            self._flight.wait(chunk, unit, event.pool)
 
     def _begin_again(self, group: OpenGroup, unit: Unit) -> None:
         """A payload of a unit is lost: it passes all stages again, once no pool is at work on it."""
         chunk = group.chunks[unit.chunk]
         if not chunk.busy:
             chunk.lost = False
-            self._flight.arrive(unit, 0)
+            self._flight.arrive(group, unit, 0)
 
     def _trained(self, step: int) -> None:
         train, self._training = self._training, None
