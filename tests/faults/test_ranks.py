@@ -60,9 +60,12 @@ def test_a_run_goes_on_with_two_ranks_and_then_with_one_again(
 
     # measured: rewards within 3e-5 (a pixel that rounds otherwise), the rest within a thousandth
     for record, other in zip(after, expected, strict=True):
-        assert record["reward_mean"] == pytest.approx(other["reward_mean"], abs=2e-4)
+        assert record.reward_mean == pytest.approx(other.reward_mean, abs=2e-4)
         for figure in ("loss", "grad_norm"):
-            assert record[figure] == pytest.approx(other[figure], rel=5e-3, abs=1e-12), (figure, record["step"])
+            assert record.figure(figure) == pytest.approx(other.figure(figure), rel=5e-3, abs=1e-12), (
+                figure,
+                record.step,
+            )
     # measured: a hundredth of a step; without AdamW's first moments it would be four steps, without the second ones two hundred
     state, other_state = state_of(ours), state_of(untouched)
     assert state.keys() == other_state.keys()
