@@ -34,7 +34,7 @@ class Table(BaseModel):
 
     def part(self, kind: type[T]) -> T:
         """The options that come from a class which this one extends, as an object of that class."""
-        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+        return kind.model_construct(**{name: getattr(self, name) for name in kind.model_fields})
 
 
 @dataclass(frozen=True)

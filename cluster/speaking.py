@@ -85,7 +85,7 @@ def program(main: Main) -> Callable[..., int]:
             except Exception as error:
                 if (code := exit_code_of(error)) is None:
                     raise
-                return fail({MISTAKE: "error", FAILED: "failed"}[code], error, code)
+                return fail("error" if code == MISTAKE else "failed", error, code)
 
     return run
 

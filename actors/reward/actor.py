@@ -46,8 +46,13 @@ class RewardActor:
 
     @leaves_room
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
-        """See `Reward.score`."""
-        return self.reward.score(images_KHWC, prompt)
+        """See `Reward.score`. Raises ValueError for anything but K numbers, and K for each metric."""
+        from actors.reward.trial import problem_of_scores
+
+        scores = self.reward.score(images_KHWC, prompt)
+        if problem := problem_of_scores(scores, len(images_KHWC)):
+            raise ValueError(f"the reward {problem}")
+        return scores
 
     @leaves_room
     def check(self, prompt: Prompt, images_KHWC: np.ndarray) -> dict[str, list[float]]:

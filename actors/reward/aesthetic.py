@@ -72,10 +72,14 @@ def read_head(file: Path) -> tuple[Tensor, float]:
     weight_DD, bias_D = None, torch.zeros(0, dtype=torch.float64)
     for name in names:
         layer_OI = torch.atleast_2d(named[name].double())
-        own_O = named.get(_bias_of(name), torch.zeros(len(layer_OI))).double()
+        own_O = torch.atleast_1d(named.get(_bias_of(name), torch.zeros(len(layer_OI))).double())
         if layer_OI.dim() != 2 or (weight_DD is not None and layer_OI.shape[1] != len(weight_DD)):
             raise Mistake(
                 f"reward.head = '{file}': {name} of shape {list(layer_OI.shape)} does not follow the layer before"
+            )
+        if own_O.shape != layer_OI.shape[:1]:
+            raise Mistake(
+                f"reward.head = '{file}': {_bias_of(name)} has the shape {list(own_O.shape)}: it does not fit {name}"
             )
         bias_D = own_O if weight_DD is None else layer_OI @ bias_D + own_O
         weight_DD = layer_OI if weight_DD is None else layer_OI @ weight_DD

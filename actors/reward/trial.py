@@ -1,4 +1,4 @@
-"""What a reward worker tries when it starts: one image through judge and checker, so that a mistake is told before the run begins."""
+"""What a reward worker tries when it starts, so that a mistake is told before the run begins; and what rewards and checkers must give."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.messages import Prompt, ScoreTrial
+from actors.messages import Prompt, Scores, ScoreTrial
 from actors.mistake import UNUSABLE, Mistake
 from actors.reward.reward import Reward
 
@@ -18,12 +18,16 @@ CAPTION = "a red circle"
 
 
 def try_reward(reward: Reward, name: str, trial: ScoreTrial) -> None:
-    """Scores a grey image. Raises Mistake if the reward cannot, or gives no number. `name`: what the message calls it."""
+    """Scores two grey images. Raises Mistake if the reward cannot, or gives no numbers. `name`: what the message calls it."""
+    images_KHWC = np.repeat(grey(trial), 2, axis=0)
     try:
-        (score,) = reward.score(grey(trial), Prompt("trial", CAPTION)).rewards_K
+        scores = reward.score(images_KHWC, Prompt("trial", CAPTION))
     except UNUSABLE as error:
         raise Mistake(f"{name} cannot score an image: {error}") from error
-    if not math.isfinite(score):
+    if problem := problem_of_scores(scores, len(images_KHWC)):
+        raise Mistake(f"{name} {problem}")
+    if not all(map(math.isfinite, scores.rewards_K)):
+        score = next(score for score in scores.rewards_K if not math.isfinite(score))
         raise Mistake(f"{name} scores an image with {score}: its weights are damaged, or they overflow in this dtype")
 
 
@@ -40,6 +44,15 @@ def try_checker(checker: Checker, name: str, trial: ScoreTrial) -> None:
         ) from error
     if problem := problem_of(found, 1):
         raise Mistake(f"heldout.checker = {name!r} {problem}")
+
+
+def problem_of_scores(scores: Scores, count: int) -> str:
+    """What is wrong with what a reward gave for `count` images, whatever the numbers are; empty if nothing is."""
+    for name, values in {"rewards_K": scores.rewards_K, **scores.metrics}.items():
+        numbers = isinstance(values, list | tuple) and all(isinstance(value, Real | np.number) for value in values)
+        if not numbers or len(values) != count:
+            return f"gave {name} = {values!r:.100} for {count} images: a tuple of a number for each is wanted"
+    return ""
 
 
 def problem_of(found: Any, count: int) -> str:

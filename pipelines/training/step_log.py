@@ -142,9 +142,9 @@ class StepLog:
         }
         effect, share = self._adapters.get(max(self._adapters, default=0), (None, None))
         record = {
+            **{name: float(np.mean(values)) for name, values in self._metrics.items()},
             **self._record,
             **figures,
-            **{name: float(np.mean(values)) for name, values in self._metrics.items()},
             "seconds": {"step": wall, "export": export_seconds, "load": self._load_seconds, **self._stage_seconds},
             "tasks": dict(self._tasks),
             "queue_s": {stage: float(np.mean(waits)) for stage, waits in self._queue_seconds.items()},

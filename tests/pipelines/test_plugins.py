@@ -57,7 +57,7 @@ def test_a_reward_of_ones_own_trains_and_is_reported(plain_world: Path, tmp_path
     assert load_recipe(out / "recipe.toml").reward.options.type == "brightness:BrightnessOptions"
     assert report.main([str(out)]) == 0
     assert "brightness:BrightnessOptions" in (out / "report.html").read_text()
-    assert not (out / "tokens.jsonl").exists(), "it explains nothing"
+    assert not (out / "tokens.json").exists(), "it explains nothing"
 
 
 @pytest.mark.usefixtures("package")

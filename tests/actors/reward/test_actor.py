@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from actors.messages import Prompt, ScoreTrial
+from actors.messages import Prompt, Scores, ScoreTrial
 from actors.mistake import Mistake
 from actors.process import Process
 from actors.reward.actor import RewardActor
@@ -53,6 +54,26 @@ def test_a_reward_never_sees_the_prompts_other_fields(checked: RewardActor):
 
 def test_without_a_checker_there_are_no_checks(options: PromptEchoOptions):
     assert RewardActor(ONE_THREAD, options).check(PROMPT, IMAGES) == {}
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        (Scores((0.5,)), "rewards_K = \\(0.5,\\) for 3 images"),
+        (Scores((0.5, None, 0.5)), "rewards_K = "),
+        (Scores((0.5,) * 3, {"sharp": (1.0,)}), "sharp = "),
+        (Scores((0.5,) * 3, {"sharp": 1.0}), "sharp = 1.0"),
+    ],
+)
+def test_a_reward_that_gives_anything_but_a_number_for_each_image_fails_its_task(
+    options: PromptEchoOptions, scores: Scores, told: str
+):
+    actor = RewardActor(ONE_THREAD, options)
+    actor.reward = SimpleNamespace(score=lambda images_KHWC, prompt: scores)
+    with pytest.raises(ValueError, match=told):
+        actor.score(PROMPT, IMAGES)
+    with pytest.raises(Mistake, match="for 2 images" if len(scores.rewards_K) == 1 else " = "):
+        try_reward(actor.reward, "reward.type = 'mine'", ScoreTrial(16, 16, None))
 
 
 def raises(images_KHWC, prompt):

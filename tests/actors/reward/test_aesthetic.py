@@ -64,6 +64,7 @@ class Runs:
         ),
         ({"weight": torch.ones(1, 16), "running_mean": torch.ones(3)}, "linear layers are wanted"),
         ({}, "holds nothing"),
+        ({"weight": torch.ones(1, 16), "bias": torch.ones(2)}, "bias has the shape [2]: it does not fit weight"),
     ],
 )
 def test_a_head_of_another_kind_is_a_mistake(tmp_path: Path, tensors: dict, told: str):
