@@ -8,7 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from pipelines.run_folder.events import Event, WatcherLost
+from pipelines.run_folder.event import Event
+from pipelines.run_folder.events import WatcherLost
 from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 Record = dict[str, Any]

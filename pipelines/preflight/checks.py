@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
 from typing import Literal
@@ -12,10 +13,11 @@ from actors.messages import Prompt
 from actors.models.folder import CHECKS
 from actors.models.kinds import Kind
 from actors.models.path import MARKERS, check_model
+from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.options import LearnerOptions
 from pipelines.data.captions import check_captions
 from pipelines.data.prompts import PromptList, PromptOrder, PromptSet, load_prompt_sets
-from pipelines.preflight.checker import check_checker
+from pipelines.preflight.checker import check_checker, problem_of
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles
 from pipelines.preflight.weights import find_misfits
@@ -51,13 +53,28 @@ def check_models(recipe: Recipe) -> bool:
         if misfit:
             raise UserError(f"{key} = {models[key][0]!r}: {misfit}")
     _check_files(recipe)
+    check_objective(recipe.objective)
     return misfits is not None
 
 
 def _check_files(recipe: Recipe) -> None:
     for key, file, mark in inputs(recipe):
-        if key.startswith("reward.") and not mark.hub and not isfile(file):
+        if key.startswith(("reward.", "objective.")) and not mark.hub and not isfile(file):
             raise UserError(f"{key} = {file!r}: there is no such file; give the path of one")
+
+
+def check_objective(options: ObjectiveOptions) -> None:
+    """Raises UserError if the class that the options name cannot be found. Its file is read and not run: it needs torch."""
+    module, _, name = options.objective.partition(":")
+    key = f"objective.type = {options.type!r}: its class {options.objective!r}"
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise UserError(f'{key} is not there: give "package.module:Class", in a package on Python\'s path')
+    if found.origin and found.origin.endswith(".py") and (problem := problem_of(Path(found.origin), name)):
+        raise UserError(f"{key} cannot be used: {problem}")
 
 
 def init_adapter(policy: LearnerOptions) -> AdapterFile | None:

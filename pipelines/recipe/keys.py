@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -41,5 +41,7 @@ def inputs(recipe: Table) -> Iterator[tuple[str, str, Input]]:
 
 
 def marks(field: FieldInfo, kind: type[M]) -> list[M]:
-    """The marks of this kind in a field's annotation."""
-    return [mark for mark in field.metadata if isinstance(mark, kind)]
+    """The marks of this kind in a field's annotation, those on the parts of a union included."""
+    inner = [mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())]
+    found = [mark for mark in (*field.metadata, *inner) if isinstance(mark, kind)]
+    return [mark for number, mark in enumerate(found) if mark not in found[:number]]

@@ -5,12 +5,9 @@ python -m pipelines.recipe.reference > docs/recipe.md
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from inspect import cleandoc
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -18,19 +15,21 @@ from actors.options import Change, Input
 from pipelines.recipe.choices import Chosen
 from pipelines.recipe.explain import toml
 from pipelines.recipe.keys import marks
+from pipelines.recipe.pages import markdown_table, words_of
 from pipelines.recipe.training import Recipe
 
 HEAD = """# The recipe
 
-A recipe is a TOML file. Its tables and keys are below; a key that is not there is an error that names the nearest one. On the command
-line `--set table.key=value` sets one. This page is made from the code (`python -m pipelines.recipe.reference > docs/recipe.md`), and a
-test holds it to that. `recipe.toml` in the run folder has every key that has a value, defaults included.
+A recipe is a TOML file. Its tables and keys are below; a key that is not there is an error that names the nearest one.
+On the command line `--set table.key=value` sets one. This page is made from the code
+(`python -m pipelines.recipe.reference > docs/recipe.md`), and a test holds it to that. `recipe.toml` in the run folder
+has every key that has a value, defaults included.
 
-A reward and an objective have a `type`: one of those below, or `"package.module:Name"`, options of your own (docs/adding.md). The keys of
-the table are then those of that type.
+A reward and an objective have a `type`: one of those below, or `"package.module:Name"`, options of your own
+(docs/adding.md). The keys of the table are then those of that type.
 
-The column *resume* says what becomes of a run that goes on with another value (docs/using_a_run.md): nothing where it is empty, since
-such a key cannot change.
+The column *resume* says what becomes of a run that goes on with another value (docs/using_a_run.md): nothing where it
+is empty, since such a key cannot change.
 
 | resume | the key |
 |---|---|
@@ -42,8 +41,6 @@ CHANGES = {
     Change.RECORDED: "recorded",
     Change.EVALUATED: "recorded, evaluated anew",
 }
-SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
-WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
 def reference() -> str:
@@ -63,13 +60,12 @@ def _tables(prefix: str, model: type[BaseModel], inherited: set[Change]) -> Iter
 
 
 def _rows(table: type[BaseModel], inherited: set[Change]) -> str:
-    rows = ["| key | values | default | resume | what it says |", "|---|---|---|---|---|"]
+    rows = []
     for name, field in table.model_fields.items():
         if name != "type" and not kinds_of(field):
             changed = ", ".join(CHANGES[change] for change in Change if change in inherited | set(marks(field, Change)))
-            cells = (f"`{name}`", values_of(field), default_of(field), changed, field.description or "")
-            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join([*rows, ""])
+            rows.append((f"`{name}`", values_of(field), default_of(field), changed, field.description or ""))
+    return markdown_table(("key", "values", "default", "resume", "what it says"), rows)
 
 
 def kinds_of(field: FieldInfo) -> Mapping[str, type[BaseModel]]:
@@ -92,24 +88,6 @@ def values_of(field: FieldInfo) -> str:
     for mark in marks(field, Input):
         return "path, or a hub's name" if mark.hub else "path"
     return words_of(field.annotation, field.metadata)
-
-
-def words_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
-    """A type, and the bounds in its annotation, in words."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return words_of(inner[0], [bound for mark in inner[1:] for bound in getattr(mark, "metadata", [mark])])
-    if origin is Literal:
-        return ", ".join(f"`{toml(one)}`" for one in inner)
-    if origin in (Union, types.UnionType):
-        return " or ".join(words_of(one, bounds) for one in inner if one is not type(None))
-    if origin is dict:
-        return f"table of {words_of(inner[1])}"
-    if origin is tuple:
-        least = "".join(f", {bound.min_length} or more" for bound in bounds if isinstance(bound, MinLen))
-        return f"array of {words_of(inner[0])}{least}" if inner[-1] is ... else f"{len(inner)} × {words_of(inner[0])}"
-    told = [f"{SIGNS[type(b)][1]} {getattr(b, SIGNS[type(b)][0]):,}" for b in bounds if type(b) in SIGNS]
-    return " ".join([WORDS[kind], ", ".join(told)]).strip()
 
 
 if __name__ == "__main__":

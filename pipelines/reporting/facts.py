@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pipelines.monitoring.signs import SIGNS
-from pipelines.run_folder.events import Event, Line, RecipeChanged, RunFailed, Started
+from pipelines.run_folder.event import Event, Line
+from pipelines.run_folder.events import RecipeChanged, RunFailed, Started
 from pipelines.run_folder.records import StepRecord
 from pipelines.run_folder.roster import device_words
 

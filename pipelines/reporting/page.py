@@ -19,7 +19,8 @@ from pipelines.reporting.curves import Palette, learning_charts, machine_charts
 from pipelines.reporting.facts import STATUS_WORDS, changes, duration, header, notes, seconds_of, starts, what_happened
 from pipelines.reporting.timeline import timelines
 from pipelines.reporting.words import echo_style, picture, scored_group
-from pipelines.run_folder.events import Line, Started
+from pipelines.run_folder.event import Line
+from pipelines.run_folder.events import Started
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import GridRow, read_grid
 from pipelines.run_folder.records import StepRecord

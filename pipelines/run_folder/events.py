@@ -1,32 +1,10 @@
-"""What happens to a run besides training, one class for each kind of event; a line of events.jsonl is one (docs/run_folder.md)."""
+"""The kinds of events (event.py), one class each (docs/run_folder.md)."""
 
 from __future__ import annotations
 
-import re
-import time
-from dataclasses import dataclass
-from keyword import iskeyword
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-Record = dict[str, Any]
-
-
-class Event(BaseModel):
-    """Something that happened. Its kind is the name of its class, in small letters."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    kind: ClassVar[str]
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-
-    def line(self) -> Record:
-        """What is written of it: the Unix time of now, the kind, and its fields."""
-        return {"time": round(time.time(), 3), "kind": self.kind, **_written(self)}
-
+from pipelines.run_folder.event import Event, Record
 
 # a run begins and ends
 
@@ -345,36 +323,3 @@ class AdapterLost(Sign):
 KINDS: dict[str, type[Event]] = {
     one.kind: one for one in (*Event.__subclasses__(), *Sign.__subclasses__()) if one is not Sign
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of events.jsonl. event: None for a kind, or fields, that this version does not know."""
-
-    time: float | None
-    kind: str
-    fields: Record
-    event: Event | None
-
-
-def read_line(line: Record) -> Line:
-    """What a line says."""
-    at, kind = line.get("time"), str(line.get("kind", ""))
-    fields = {name: value for name, value in line.items() if name not in ("time", "kind")}
-    return Line(at if isinstance(at, int | float) else None, kind, fields, _event(kind, fields))
-
-
-def _event(kind: str, fields: Record) -> Event | None:
-    try:
-        return KINDS[kind].model_validate({_attribute(name): value for name, value in fields.items()})
-    except (KeyError, ValidationError):
-        return None
-
-
-def _attribute(name: str) -> str:
-    """A field's name in Python, where `from` cannot be one."""
-    return f"{name}_" if iskeyword(name) else name
-
-
-def _written(event: Event) -> Record:
-    return {name.rstrip("_"): value for name, value in event.model_dump().items()}

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.recipe.errors import UserError
-from pipelines.run_folder.events import Event, Line, Mended, read_line
+from pipelines.run_folder.event import Event, Line, read_line
+from pipelines.run_folder.events import KINDS, Mended
 from pipelines.run_folder.grids import draw_grid
 from pipelines.run_folder.json_files import (
     Damaged,
@@ -182,7 +183,7 @@ class RunFolder:
 
     def read_events(self) -> list[Line]:
         """The events, in the order of writing."""
-        return [read_line(line) for line in read_lines(self.path / EVENTS)]
+        return [read_line(line, KINDS) for line in read_lines(self.path / EVENTS)]
 
     def read_heldout(self) -> list[HeldoutRecord]:
         """The held-out evaluations, in the order of writing."""

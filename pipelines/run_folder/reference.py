@@ -5,13 +5,12 @@ python -m pipelines.run_folder.reference > docs/run_folder.md
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from inspect import cleandoc
-from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from pipelines.recipe.pages import markdown_table, words_of
 from pipelines.run_folder.events import KINDS
 from pipelines.run_folder.records import ChunkSpans, HeldoutRecord, PromptFigures, Spread, StepRecord, Timeline
 
@@ -60,30 +59,10 @@ def reference() -> str:
 def _section(title: str, model: type[BaseModel]) -> Iterator[str]:
     yield f"{title}\n\n{cleandoc(model.__doc__ or '')}\n"
     rows = [
-        f"| `{name.rstrip('_')}` | {_escaped(type_words(field.annotation))} | {_escaped(field.description or '')} |"
+        (f"`{name.rstrip('_')}`", words_of(field.annotation, none="null"), field.description or "")
         for name, field in model.model_fields.items()
     ]
-    yield "\n".join(["| key | type | what it says |", "|---|---|---|", *rows, ""])
-
-
-def type_words(kind: Any) -> str:
-    """A type as people read it."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return ", ".join(inner)
-    if origin in (Union, types.UnionType):
-        return " or ".join("null" if one is type(None) else type_words(one) for one in inner)
-    if origin in (dict, Mapping):
-        return f"table of {type_words(inner[1])}"
-    if origin is list:
-        return f"list of {type_words(inner[0])}"
-    if origin is tuple:
-        return f"({', '.join(map(type_words, inner))})"
-    return {int: "integer", float: "number", str: "text", Any: "any"}.get(kind, getattr(kind, "__name__", str(kind)))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    yield markdown_table(("key", "type", "what it says"), rows)
 
 
 if __name__ == "__main__":

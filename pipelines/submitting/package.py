@@ -22,6 +22,7 @@ from pipelines.run_folder.location import resolved
 
 LIMIT_BYTES = 100 * 2**20  # Ray would take five times as much, through the memory of the head
 NAMED = 5
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def check_out(out: str | None) -> str:
@@ -106,8 +107,10 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
             f"loop.checkpoints = {recipe.loop.checkpoints!r} would lie in the job's working folder, which Ray removes: "
             "give an absolute path or a URL, or leave it out for a folder in --out"
         )
-    own = {"heldout.checker": recipe.heldout.checker, "reward.type": recipe.reward.type}
-    for key, name in {**own, "objective.type": recipe.objective.type}.items():
+    own = [("heldout.checker", recipe.heldout.checker), ("reward.type", recipe.reward.type)]
+    if ":" in recipe.objective.type:
+        own += [("objective.type", recipe.objective.type), ("objective.type", recipe.objective.objective)]
+    for key, name in own:
         if name and ":" in name:
             _check_code(key, name, files, root)
 
@@ -146,24 +149,20 @@ def _is_local(place: str, hub: bool, root: Path) -> bool:
 def _check_code(key: str, name: str, files: Mapping[str, int], root: Path) -> None:
     """Raises UserError for a "module:name" of the user's own that the job would not find. What is installed is the nodes' affair."""
     module = name.partition(":")[0]
-    file = module.replace(".", "/") + ".py"
-    if (root / file).is_file():
-        if file not in files:
-            raise UserError(
-                f"{key} = {name!r} would not reach the cluster: {file} is left out by .gitignore or .rayignore; move it to a package "
-                "that is taken along, such as toy"
-            )
-    elif (origin := _origin(module)) and not _is_on_nodes(origin, root):
+    path = module.replace(".", "/")
+    files_of = (f"{path}.py", f"{path}/__init__.py")
+    here = [file for file in files_of if (root / file).is_file()]
+    if here and here[0] not in files:
         raise UserError(
-            f"{key} = {name!r} would not reach the cluster: {origin} lies outside of {root}; move or copy its package there, or "
-            "install it on the nodes"
+            f"{key} = {name!r} would not reach the cluster: {here[0]} is left out by .gitignore or .rayignore; move it to a package "
+            "that is taken along, such as toy"
         )
-
-
-def _is_on_nodes(origin: Path, root: Path) -> bool:
-    """Whether a module's file is of the repository, or of an installed package."""
-    installed = {"site-packages", "dist-packages"} & set(origin.parts)
-    return bool(installed) or origin.is_relative_to(root) or origin.is_relative_to(ROOT)
+    origin = None if here else _origin(module)
+    if origin and not INSTALLED & set(origin.parts) and origin not in [ROOT / file for file in files_of]:
+        where = f"lies outside of {root}; move or copy its package there, or install it on the nodes"
+        if origin.is_relative_to(root):
+            where = f"is not where a job looks for it, which is {root / path}.py; name it from {root}"
+        raise UserError(f"{key} = {name!r} would not reach the cluster: {origin} {where}")
 
 
 def _origin(module: str) -> Path | None:

@@ -12,6 +12,7 @@ from actors.messages import Prompt
 from cluster.tasks import PoolSpec
 from pipelines import doctor, plan, report, train
 from pipelines.recipe.errors import UserError
+from pipelines.recipe.keys import inputs
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.submitting.package import check_paths
@@ -120,10 +121,57 @@ def test_submit_takes_it_along_or_says_what_to_do(package: Path, plain_world: Pa
     check_paths(recipe, {"brightness.py": 1}, root)
 
 
-def test_a_reward_whose_key_the_pool_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_world: Path):
-    (tmp_path / "clashing.py").write_text(
-        "from actors.reward.options import RewardOptions\nclass Clashing(RewardOptions):\n    size: int = 3\n"
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("size: int = 3", "has a key 'size', which the pool has"),
+        ("options: str = ''", "has a key 'options', which means something else of every reward"),
+        ("kind: str = ''", "has a key 'kind', which means something else"),
+        (
+            "models = {'model': 'vlm'}",
+            "says that 'model' names a 'vlm': derive it from VlmOptions",
+        ),
+        ("models = {'model': 'pipeline'}", "says that 'model' names a 'pipeline': derive it from VlmOptions"),
+    ],
+)
+def test_options_that_others_could_not_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_world: Path, body: str, told: str
+):
+    name = f"clashing_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from actors.reward.options import RewardOptions\nclass Clashing(RewardOptions):\n    {body}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="clashing:Clashing has a key 'size', which the pool has"):
-        load_recipe(plain_world, ['reward={type = "clashing:Clashing"}'])
+    with pytest.raises(UserError, match=f"{name}:Clashing {told}"):
+        load_recipe(plain_world, [f'reward={{type = "{name}:Clashing"}}'])
+
+
+@pytest.mark.parametrize(
+    ("named", "told"), [("nowhere:Loss", "is not there"), ("weighted_loss:Los", "has no Los; did you mean Weighted")]
+)
+def test_an_objective_whose_class_is_not_there_is_told_before_any_worker_starts(
+    package: Path, plain_world: Path, tmp_path: Path, capsys, named: str, told: str
+):
+    code = (package / "weighted.py").read_text()
+    module = f"with_{named.partition(':')[0]}"
+    (package / f"{module}.py").write_text(re.sub(r'objective = ".*?"', f'objective = "{named}"', code))
+    setting = OBJECTIVE.replace("weighted:", f"{module}:")
+    settings = ["--set", setting, "--set", "objective.timesteps_per_sample=2"]
+    assert train.main([str(plain_world), "--out", str(tmp_path / "run"), *settings]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_that_may_be_left_out_is_looked_for_all_the_same(package: Path, plain_world: Path):
+    (package / "optional.py").write_text(
+        "from actors.options import File\nfrom actors.reward.options import RewardOptions\n"
+        "class Optional(RewardOptions):\n    head: File | None = None\n"
+    )
+    recipe = load_recipe(plain_world, ['reward={type = "optional:Optional", head = "nowhere.pth"}'])
+    assert ("reward.head", "nowhere.pth") in [(key, place) for key, place, _ in inputs(recipe)]
+
+
+def test_code_that_lies_where_a_job_does_not_look_is_refused(package: Path, plain_world: Path, tmp_path: Path):
+    (package / "brightness.py").rename(package / "glow.py")
+    recipe = load_recipe(plain_world, [REWARD.replace("brightness:", "glow:"), "policy.model=/models/image"])
+    with pytest.raises(UserError, match=r"glow\.py is not where a job looks for it"):
+        check_paths(recipe, {"mine/glow.py": 1}, tmp_path)

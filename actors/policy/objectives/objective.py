@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from actors.diffusion.family import Conditions, Family, Prompted
+from actors.mistake import Mistake
 from actors.policy.objectives.options import ObjectiveOptions
 
 AdapterName = Literal["trained", "ema", "none"]
@@ -100,6 +101,11 @@ def clipped_objective(advantages: Tensor, ratio: Tensor, clip_range: float) -> T
 
 
 def load_objective(options: ObjectiveOptions) -> Objective:
-    """The objective that a recipe's [objective] table asks for."""
-    made: Objective = pkgutil.resolve_name(options.objective)(options)
+    """The objective that a recipe's [objective] table asks for. Raises Mistake where its class cannot be loaded."""
+    try:
+        found = pkgutil.resolve_name(options.objective)
+    except Exception as error:  # a module may raise anything while it is imported
+        told = f"{type(error).__name__}: {error}"
+        raise Mistake(f"objective.type = {options.type!r}: {options.objective} cannot be loaded: {told}") from error
+    made: Objective = found(options)
     return made

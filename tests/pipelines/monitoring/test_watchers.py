@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from pipelines.monitoring.watchers import Record, Watcher, Watchers
-from pipelines.run_folder.events import Event, WatcherLost
+from pipelines.run_folder.event import Event
+from pipelines.run_folder.events import WatcherLost
 from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
 
