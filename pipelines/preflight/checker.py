@@ -38,7 +38,7 @@ def problem_of(file: Path, function: str) -> str:
     if "*" in defined or "." in function or "__getattr__" in defined:
         return ""
     if function not in defined:
-        functions = [name for name, node in defined.items() if isinstance(node, ast.FunctionDef)]
+        functions = [name for name, node in defined.items() if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         near = difflib.get_close_matches(function, functions, n=1)
         return f"{file} has no {function}; " + (
             f"did you mean {near[0]}?" if near else f"it has {', '.join(functions)}"

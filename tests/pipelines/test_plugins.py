@@ -147,7 +147,7 @@ def test_options_that_others_could_not_read_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("named", "told"), [("nowhere:Loss", "is not there"), ("weighted_loss:Los", "has no Los; did you mean Weighted")]
+    ("named", "told"), [("nowhere:Loss", "is not there"), ("weighted_loss:Los", "has no Los; it has Weighted")]
 )
 def test_an_objective_whose_class_is_not_there_is_told_before_any_worker_starts(
     package: Path, plain_world: Path, tmp_path: Path, capsys, named: str, told: str
