@@ -25,7 +25,7 @@ class AestheticOptions(DualEncoderOptions):
 
     type: Literal["aesthetic"] = "aesthetic"
     head: File
-    """The head's file: a state dict of linear layers, as .safetensors or .pth."""
+    """The head's file: a state dict of linear layers, as safetensors."""
 
     def load(self) -> Aesthetic:
         """See `RewardOptions.load`."""
@@ -57,10 +57,7 @@ class Aesthetic:
 
 
 def read_head(file: Path) -> tuple[Tensor, float]:
-    """One linear map of a chain of linear layers, in their order: weight float64 [D] and bias. Raises Mistake for anything else.
-
-    A pickle is read as tensors alone: nothing in it is run.
-    """
+    """One linear map of a chain of linear layers, in their order: weight float64 [D] and bias. Raises Mistake for anything else."""
     import torch
 
     named = _tensors(file)
@@ -91,18 +88,15 @@ def read_head(file: Path) -> tuple[Tensor, float]:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        pickled = file.suffix != ".safetensors"
-        found = torch.load(file, map_location="cpu", weights_only=True) if pickled else load_file(file)
-    except Exception as error:  # each library has its own
-        reason = str(error).partition("\n")[0]
-        raise Mistake(f"reward.head = '{file}' cannot be read: {type(error).__name__}: {reason}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise Mistake(f"reward.head = '{file}' is no state dict: save the model's state_dict()")
-    return found
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise Mistake(
+            f"reward.head = '{file}' cannot be read as safetensors ({error}); docs/rewards/aesthetic.md has a line that converts a .pth"
+        ) from error
 
 
 def _bias_of(name: str) -> str:

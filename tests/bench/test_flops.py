@@ -10,7 +10,7 @@ from peft import LoraConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.diffusion.families.flux import ATTENTION
+from actors.diffusion.limits import JOINT_ATTENTION
 from actors.messages import Prompt
 from actors.reward.promptecho import PromptEcho, PromptEchoOptions
 from bench.flops import TRANSFORMERS, language_model, vlm, within_windows
@@ -64,7 +64,7 @@ def test_a_transformer_takes_what_the_formula_says(name: str):
         output(model, name)
     assert flops.forward == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
-    model.add_adapter(LoraConfig(r=RANK, target_modules=list(ATTENTION)))
+    model.add_adapter(LoraConfig(r=RANK, target_modules=list(JOINT_ATTENTION)))
     with FlopCounterMode(display=False) as counter:
         output(model, name).sum().backward()
     width = config.get("dim") or config["num_attention_heads"] * config["attention_head_dim"]

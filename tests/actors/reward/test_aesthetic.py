@@ -21,8 +21,8 @@ PROMPT = Prompt("0", "whatever")
 def test_layers_without_activations_are_their_product(tmp_path: Path, keys: dict):
     """As LAION's: numbered layers with dropout between them, which does nothing when a model is used."""
     head = nn.Sequential(nn.Linear(16, 8), nn.Dropout(), nn.Linear(8, 4), *[nn.Dropout()] * 8, nn.Linear(4, 1)).eval()
-    torch.save({f"layers.{name}": value for name, value in head.state_dict().items()}, tmp_path / "head.pth")
-    reward = AestheticOptions(model=keys["aesthetic"]["model"], head=str(tmp_path / "head.pth")).load()
+    save_file({f"layers.{name}": value for name, value in head.state_dict().items()}, tmp_path / "head.safetensors")
+    reward = AestheticOptions(model=keys["aesthetic"]["model"], head=str(tmp_path / "head.safetensors")).load()
     with torch.no_grad():
         expected = head(reward.encoder.images(IMAGES))[:, 0]
     assert reward.score(IMAGES, PROMPT).rewards_K == pytest.approx(expected.tolist(), abs=1e-6)

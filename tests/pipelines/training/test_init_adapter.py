@@ -43,7 +43,7 @@ def test_version_0_is_the_adapter_that_it_begins_from(first, second):
         heldout(second, "before")["reward"] == heldout(first, "after")["reward"] != heldout(first, "before")["reward"]
     )
     manifest = json.loads((second / "checkpoints/step-000001/manifest.json").read_text())
-    assert len(manifest["init_adapter_sha256"]) == 64
+    assert len(manifest["inputs"]["init_adapter_sha256"]) == 64
     assert heldout(second, "after")["reward"] != heldout(second, "before")["reward"]
 
 
