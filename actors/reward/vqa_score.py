@@ -33,8 +33,8 @@ class VqaScoreOptions(VlmOptions):
     """The answer whose probability is the reward."""
 
     def predicted(self, caption: int) -> int:
-        """The answer: a token or two."""
-        return 2
+        """The answer: at most a token for each of its letters."""
+        return len(self.answer)
 
     def load(self) -> VqaScore:
         """See `RewardOptions.load`."""

@@ -16,8 +16,8 @@ NAMED = 5
 
 def check_captions(reward: RewardOptions, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
     """Raises UserError for captions without a word: nothing visible, or nothing that a local judge's tokenizer knows."""
-    file = Path(reward.judge or "").expanduser() / "tokenizer.json"
-    known = known_words(file) if reward.reads_caption and file.is_file() else lambda captions: [True] * len(captions)
+    file = Path(reward.judge).expanduser() / "tokenizer.json" if reward.reads_caption and reward.judge else None
+    known = known_words(file) if file and file.is_file() else lambda captions: [True] * len(captions)
     for key, found in (("data.train", prompts), ("data.heldout", heldout)):
         words = known([prompt.caption for prompt in found])
         bare = [

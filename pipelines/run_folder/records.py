@@ -134,7 +134,7 @@ class StepRecord(Row):
 
     def figure(self, name: str) -> Figure:
         """One of the keys that hold one number, the objective's and the judge's among them; None if it was not measured."""
-        value: Figure = getattr(self, name, None)
+        value: Figure = {**vars(self), **(self.model_extra or {})}.get(name)
         return value
 
 

@@ -22,7 +22,6 @@ from pipelines.planning.stages import Stage
 from pipelines.recipe.tables import Autoscale, Cluster
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.roster import Roster
-from tests.support.virtual_world import virtual_recipe
 
 ROWS = 20
 BAD = 7  # the row of which nothing can be made
@@ -94,14 +93,13 @@ class MapWork(Work):
 @pytest.fixture
 def driver(tmp_path: Path) -> Callable[..., Driver[MapWork]]:
     """A driver of such a run with so many readers and judges, which is told to stop after so many turns."""
-    recipe = virtual_recipe(loop={"steps": 1})
 
     def driver(workers: int = 1, turns: int | None = None) -> Driver[MapWork]:
         specs = [PoolSpec("reader", Reader, {"seconds": 1.0, "jitter": 0.5}, workers)]
         specs += [PoolSpec(name, Judge, {"seconds": 2.0, "jitter": 0.5}, workers) for name in JUDGES]
         tickets, folder = Tickets(VirtualExecutor(specs), Cluster()), RunFolder(tmp_path)
         work = MapWork(tmp_path / f"{workers}.jsonl")
-        control = Control("map", work, tickets, folder, Watchers(), Roster(recipe), Autoscale())
+        control = Control("map", work, tickets, folder, Watchers(), Roster(exact=True), Autoscale())
         left = iter(range(turns)) if turns else None
 
         def check() -> None:

@@ -21,7 +21,13 @@ def test_every_key_has_its_sentence(kind: type[Row]) -> None:
 
 def test_the_figures_of_objective_and_judge_stand_beside_the_steps_own() -> None:
     record = StepRecord.model_validate({"step": 3, "loss": 0.5, "log_gain": None, "reward_mean": 0.25})
-    assert [record.figure(name) for name in ("loss", "log_gain", "reward_mean", "never")] == [0.5, None, 0.25, None]
+    assert [record.figure(name) for name in ("loss", "log_gain", "reward_mean", "never", "copy")] == [
+        0.5,
+        None,
+        0.25,
+        None,
+        None,
+    ]
     assert record.line() == {"step": 3, "loss": 0.5, "log_gain": None, "reward_mean": 0.25}
 
 
