@@ -114,6 +114,16 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a reward says of one image: its score or, where it is None, the reason; and log p of each token, if that was asked for."""
+
+    reward: float | None
+    reason: str = ""
+    tokens: tuple[str, ...] = ()
+    log_probs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class ScoreTrial:
     """What a reward worker tries when it starts: an image of this size, and the checker on it for this held-out prompt."""
 

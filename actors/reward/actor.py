@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs
+from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs, Verdict
 from actors.mistake import Mistake
 from actors.process import Process, leaves_room, prepare
 
@@ -35,7 +36,7 @@ class RewardActor:
         device = prepare(process, options.where)
         from actors.reward.trial import try_checker, try_reward
 
-        self.model = options.judge
+        self.model, self.reads_caption = options.judge, options.reads_caption
         self.checker_name = checker
         self.checker = find_checker(checker) if checker else None
         self.reward = options.on(device).load()
@@ -69,6 +70,20 @@ class RewardActor:
     def evaluate(self, prompt: Prompt, images_KHWC: np.ndarray) -> tuple[Scores, dict[str, list[float]]]:
         """(scores, what the checker says): two returns, so that a driver can read the first alone."""
         return self.score(prompt, images_KHWC), self.check(prompt, images_KHWC)
+
+    @leaves_room
+    def judge(self, prompt: Prompt, image_KHWC: np.ndarray, tokens: bool) -> Verdict:
+        """Of one image (K = 1). What the reward cannot score has no score, but a reason: other rewards may know one."""
+        if self.reads_caption and not prompt.caption.strip():
+            return Verdict(None, "there is no caption")
+        try:
+            (reward,) = self.reward.score(image_KHWC, prompt).rewards_K
+            said = cast("ExplainingReward", self.reward).explain(image_KHWC, prompt) if tokens else None
+        except ValueError as error:
+            return Verdict(None, str(error))
+        if not math.isfinite(reward):
+            return Verdict(None, f"the score is {reward}")
+        return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if said else Verdict(reward)
 
     @leaves_room
     def explain(self, prompt: Prompt, images_KHWC: np.ndarray) -> TokenLogProbs:

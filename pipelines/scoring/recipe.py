@@ -1,0 +1,53 @@
+"""The recipe of `score`: its tables."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from actors.options import Change, Count, Table
+from pipelines.recipe.reward import Reward, RewardTable
+from pipelines.recipe.tables import Cluster, Pool, Run, Source
+
+
+class Images(Table):
+    """The images that are scored, with their captions (docs/scoring.md)."""
+
+    images: Annotated[Source, Change.BY_CONTENT]
+    """A folder, a glob, Parquet, or a metadata.jsonl with `file_name` and `caption`, at a path or a URL."""
+    caption: Annotated[str, Change.FREE] = ""
+    """The field that holds the caption; empty: `caption`, or another common name."""
+
+
+class Scores(Table):
+    """What is kept of each image."""
+
+    tokens: bool = False
+    """Whether to keep how likely each token of the caption is, from rewards that can say it."""
+    shard_rows: Count = 256
+    """Rows of a Parquet file; what is in a whole file is never scored again."""
+    in_flight: Annotated[Count, Change.FREE] = 64
+    """Images that are held at a time."""
+
+
+class ScoreRecipe(Table):
+    """One run of `score`, whole."""
+
+    run: Run = Run()
+    data: Images
+    reader: Pool = Pool()
+    reward: Reward
+    scores: Scores = Scores()
+    cluster: Annotated[Cluster, Change.FREE] = Cluster()
+
+    @property
+    def rewards(self) -> dict[str, RewardTable]:
+        """By name: of a reward that a package brings along, the class's."""
+        return {self.reward.type.rpartition(":")[2]: self.reward}
+
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """By name: those of the readers, and of the rewards."""
+        return {READER: self.reader, **{f"{REWARD}{name}": table for name, table in self.rewards.items()}}
+
+
+READER, REWARD = "reader", "reward."

@@ -1,0 +1,102 @@
+"""scores/*.parquet: what is known of the rows of an image set. A run that goes on does what is not written there yet.
+
+Each file is of a fixed range of rows, and is replaced as a whole: when its range is complete, and with what there is of it when
+a run stops. So the finished files do not depend on who scored what when.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.run_folder.json_files import replace
+
+FOLDER = "scores"
+ROW, REASON = "row", "reason"
+TOKENS, LOG_PROBS = "{}.tokens", "{}.log_probs"
+Record = dict[str, Any]
+
+
+def schema_of(rewards: Mapping[str, bool]) -> pa.Schema:
+    """The columns: those of a row, and of each reward its score and, where it is to be kept, what it says of the caption's tokens."""
+    columns = {ROW: pa.int64(), "file_name": pa.string(), "caption": pa.string()}
+    for name, explains in rewards.items():
+        columns[name] = pa.float64()
+        if explains:
+            columns |= {TOKENS.format(name): pa.list_(pa.string()), LOG_PROBS.format(name): pa.list_(pa.float32())}
+    return pa.schema({**columns, REASON: pa.string()})
+
+
+class Shards:
+    """The files of so many rows, `size` to each. `written`: the numbers of the rows that are in them, or were added."""
+
+    def __init__(self, run: Path, rows: int, size: int, schema: pa.Schema) -> None:
+        self.folder, self.rows, self.size, self.schema = run / FOLDER, rows, size, schema
+        self.written: set[int] = set()
+        self.failed = 0
+        self._open: dict[int, dict[int, Record]] = {}  # by shard: its rows, while some are missing
+        self._changed: set[int] = set()
+        for shard in range(-(-rows // size)):
+            self._take_up(shard)
+
+    def add(self, record: Record) -> None:
+        """A row is done. Its file is written if it was the last one."""
+        shard = record[ROW] // self.size
+        self._open.setdefault(shard, {})[record[ROW]] = record
+        self._changed.add(shard)
+        self._note(record)
+        if len(self._open[shard]) == len(self._range(shard)):
+            self._write(shard)
+            del self._open[shard]
+
+    def finish(self) -> None:
+        """Writes what there is of the others."""
+        for shard in sorted(self._changed):
+            self._write(shard)
+
+    def missing(self) -> list[int]:
+        """The rows that are still to be done."""
+        return [row for row in range(self.rows) if row not in self.written]
+
+    def records(self) -> Iterator[Record]:
+        """All rows that are written, in order; a file is in memory at a time."""
+        for shard in range(-(-self.rows // self.size)):
+            yield from self._read(shard)
+
+    def _take_up(self, shard: int) -> None:
+        records = self._read(shard)
+        for record in records:
+            self._note(record)
+        if records and len(records) < len(self._range(shard)):
+            self._open[shard] = {record[ROW]: record for record in records}
+
+    def _note(self, record: Record) -> None:
+        self.written.add(record[ROW])
+        self.failed += record[REASON] is not None
+
+    def _read(self, shard: int) -> list[Record]:
+        """The rows of a file; none of one that is missing or damaged, which is written anew."""
+        path = self._path(shard)
+        try:
+            return pq.read_table(path, schema=self.schema).to_pylist() if path.is_file() else []
+        except (pa.ArrowException, OSError):
+            return []
+
+    def _write(self, shard: int) -> None:
+        found = self._open[shard]
+        file = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([found[row] for row in sorted(found)], self.schema), file)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace(self._path(shard), file.getvalue())
+        self._changed.discard(shard)
+
+    def _range(self, shard: int) -> range:
+        return range(shard * self.size, min(self.rows, (shard + 1) * self.size))
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"rows-{shard * self.size:08d}.parquet"

@@ -1,0 +1,141 @@
+"""`score` as the driver sees it: images are read, then judged by every reward side by side, and written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from actors.messages import Prompt, Verdict
+from actors.reward.actor import RewardActor
+from cluster.tasks import Executor, Failure, Handle, Outcome
+from pipelines.data.images import ImageRow
+from pipelines.engine.driver import Driver
+from pipelines.engine.messages import Ask, LoopPlan, Notice, Progress, Quarantined, Released, Settled, Sweeps, Unit
+from pipelines.engine.steering import Control
+from pipelines.engine.tickets import Tickets
+from pipelines.engine.work import Call, Refused, Updates, Work
+from pipelines.monitoring.watchers import Watchers
+from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.roster import Roster
+from pipelines.scoring.reader import ImageReader
+from pipelines.scoring.recipe import READER, REWARD, ScoreRecipe
+from pipelines.scoring.shards import LOG_PROBS, REASON, ROW, TOKENS, Record, Shards, schema_of
+
+READ_TOGETHER = 8  # images of a task of a reader
+STORE_SHARE = 0.6  # of the object store, for images
+
+
+class ScoreWork(Work):
+    """Each row of a set is read and judged, and its record goes to the shards. What they hold already is not done again."""
+
+    def __init__(self, recipe: ScoreRecipe, rows: Sequence[ImageRow], run: RunFolder) -> None:
+        self.updates, self.elastic = Updates(), recipe.pools
+        self.recipe, self.rows = recipe, rows
+        self.explained = {
+            name: recipe.scores.tokens and table.options.explains for name, table in recipe.rewards.items()
+        }
+        self.shards = Shards(run.path, len(rows), recipe.scores.shard_rows, schema_of(self.explained))
+        self.missing = self.shards.missing()
+        self.images: dict[Unit, Handle] = {}
+        self.verdicts: dict[int, dict[str, Verdict]] = {}
+        self.began = time.monotonic()
+
+    def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
+        count, together = len(self.missing), min(READ_TOGETHER, self.recipe.scores.in_flight)
+        tasks = [min(together, count - first) for first in range(0, count, together)]
+        stages = ((READER,), tuple(f"{REWARD}{name}" for name in self.explained))
+        return LoopPlan(
+            {"score": Sweeps(stages, {0: tasks})},
+            max_groups_in_flight=self.recipe.scores.in_flight,
+            max_bytes_in_flight=int(STORE_SHARE * store_bytes) if store_bytes else None,
+        )
+
+    def call(self, ask: Ask) -> Call:
+        if ask.pool == READER:
+            rows = tuple(self.row(unit) for unit in ask.batch)
+            return Call(ImageReader.read, (rows,), returns=1 + len(rows))
+        number = self.missing[ask.unit.group]
+        prompt, name = Prompt(str(number), self.rows[number].caption), ask.pool.removeprefix(REWARD)
+        return Call(RewardActor.judge, (prompt, self.images[ask.unit], self.explained[name]))
+
+    def took(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
+        if ask.pool == READER:
+            return self._read(ask, outcome)
+        self.verdicts.setdefault(ask.unit.group, {})[ask.pool.removeprefix(REWARD)] = outcome.value
+        return {ask.unit: 0}
+
+    def heed(self, notice: Notice) -> None:
+        """A row is written down once it is settled or given up."""
+        match notice:
+            case Settled(key):
+                self.shards.add(self._record(key.group, self.verdicts.pop(key.group)))
+            case Quarantined(key, _, message):
+                self.verdicts.pop(key.group, None)
+                reason = message.strip().splitlines()[-1]
+                self.shards.add(self._record(key.group, {name: Verdict(None, reason) for name in self.explained}))
+            case Released(key):
+                self.images.pop(Unit(key.stream, key.step, key.group, 0), None)
+
+    def finish(self) -> None:
+        """What is known of rows whose shards are not complete is written as well."""
+        self.shards.finish()
+
+    def status(self, progress: Progress) -> dict[str, Any]:
+        return {
+            "rows": len(self.rows),
+            "settled": len(self.shards.written),
+            "failed": self.shards.failed,
+            "seconds": self.seconds(),
+            "quarantined": progress.quarantined,
+        }
+
+    def seconds(self) -> float:
+        """Since this start."""
+        return time.monotonic() - self.began
+
+    def row(self, unit: Unit) -> ImageRow:
+        """What a unit is about."""
+        return self.rows[self.missing[unit.group]]
+
+    def _read(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
+        """A batch was read; a row of which there is no image is given up, with its reason."""
+        results: dict[Unit, int | Refused] = {}
+        for unit, (problem, num_bytes), image in zip(ask.batch, outcome.value, outcome.payloads, strict=True):
+            if unit not in ask.wanted:
+                continue
+            if problem:
+                results[unit] = Refused(Failure("raised", problem), retry=False)
+                continue
+            self.images[unit], results[unit] = image, num_bytes
+        return results
+
+    def _record(self, group: int, verdicts: Mapping[str, Verdict]) -> Record:
+        """A row of the shards: a score is null where there is none, and the reason says why."""
+        number = self.missing[group]
+        row = self.rows[number]
+        record: Record = {ROW: number, "file_name": row.file_name, "caption": row.caption}
+        for name, explains in self.explained.items():
+            verdict = verdicts[name]
+            record[name] = verdict.reward
+            if explains:
+                record |= {TOKENS.format(name): list(verdict.tokens), LOG_PROBS.format(name): list(verdict.log_probs)}
+        reasons = [f"{name}: {verdicts[name].reason}" for name in self.explained if verdicts[name].reason]
+        return {**record, REASON: "; ".join(reasons) or None}
+
+
+def driver_of(
+    recipe: ScoreRecipe,
+    rows: Sequence[ImageRow],
+    executor: Executor,
+    folder: RunFolder,
+    watchers: Watchers,
+    checkpoints: str = "",
+    check: Callable[[], None] = lambda: None,
+    roster: Roster | None = None,
+) -> Driver[ScoreWork]:
+    """The driver of a run; `check` as for `Driver`. No checkpoint is ever made: what is written is the progress."""
+    tickets, work = Tickets(executor, recipe.cluster), ScoreWork(recipe, rows, folder)
+    name, exact = recipe.run.name or folder.path.name, recipe.run.deterministic
+    control = Control(name, work, tickets, folder, watchers, roster or Roster(exact), recipe.cluster.autoscale)
+    return Driver(work, tickets, folder, control, checkpoints, check)
