@@ -16,6 +16,7 @@ from actors.paths import ROOT
 PROGRAMS = {  # name -> (module, what it does)
     "train": ("pipelines.train", "train an image model by a judge's likelihood of the prompts"),
     "draw": ("pipelines.draw", "draw pictures from a model, or from a run beside its base"),
+    "score": ("pipelines.score", "score images by the captions that they come with"),
     "export": ("pipelines.export", "write a run's LoRA, or the whole pipeline with it merged, for diffusers"),
     "report": ("pipelines.report", "write report.html of a run folder"),
     "doctor": ("pipelines.doctor", "say whether a recipe fits its GPUs, or what is wrong with a RayJob"),

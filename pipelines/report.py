@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from cluster import speaking
 from pipelines.reporting.page import write_report
+from pipelines.reporting.scores import write_scores_report
+from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.location import RunLocation
 
 
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run folder and print its path; 2 for a user's mistake."""
     with RunLocation(make_parser().parse_args(arguments).run, "RUN") as place:
         place.watch(print)
-        print(f"{place.shown}/{write_report(place.path).name}")
+        write = write_scores_report if RunFolder(place.path).read_scores() else write_report
+        print(f"{place.shown}/{write(place.path).name}")
     return 0
 
 

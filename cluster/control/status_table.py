@@ -32,7 +32,9 @@ def show(run: str, status: dict[str, Any] | None, age_s: float) -> RenderableTyp
 
 
 def progress(status: dict[str, Any]) -> Text:
-    """Step, version, speed and reward in one line."""
+    """Step, version, speed and reward in one line; of what trains nothing, its rows."""
+    if "rows" in status:
+        return Text(f"row {status['settled']}/{status['rows']}  {status['failed']} failed  {clock(status['seconds'])}")
     words = [f"step {status['step']}/{status['steps']}", f"version {status['policy_version']}"]
     for value, form in ((status["images_per_s"], "{:.1f} images/s"), (status["reward_mean"], "reward {:.3f}")):
         if value is not None:

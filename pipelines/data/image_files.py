@@ -47,7 +47,7 @@ def decode(content: bytes) -> np.ndarray:
 
 def _within(place: str, row: int) -> bytes:
     """The image of a row of a Parquet file."""
-    file, starts = _opened(place)
+    _, starts = _opened(place)
     group = int(np.searchsorted(starts, row, side="right")) - 1
     found = _group(place, group)[row - int(starts[group])].as_py()
     content = found.get("bytes") if isinstance(found, dict) else found

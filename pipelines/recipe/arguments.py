@@ -45,15 +45,7 @@ def train_parser(parser_class: type[argparse.ArgumentParser] = argparse.Argument
     """The parser. A recipe that is not given is told by `parse_train`, which knows where it may have gone."""
     parser = parser_class(prog="python -m pipelines.train", description=ABOUT)
     parser.add_argument("recipe", type=path_of, nargs="?", help="a TOML file, such as recipes/toy.toml")
-    parser.add_argument(
-        "--out", help="the run folder, a path or a URL such as s3://bucket/run (default: runs/<recipe>-<time>)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as rollout.size=2"
-    )
-    parser.add_argument(
-        "--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger"
-    )
+    _add_common(parser, "rollout.size=2")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -61,9 +53,41 @@ def train_parser(parser_class: type[argparse.ArgumentParser] = argparse.Argument
         metavar="CHECKPOINT",
         help="continue the run in --out from its newest checkpoint, if it has one, or from this one (a folder or a URL)",
     )
+    return parser
+
+
+def map_parser(program: str, about: str, recipe: str, override: str) -> argparse.ArgumentParser:
+    """The parser of a program that trains nothing: what it has written is where it goes on. recipe, override: examples."""
+    parser = argparse.ArgumentParser(prog=f"python -m pipelines.{program}", description=about)
+    parser.add_argument("recipe", type=path_of, help=f"a TOML file, such as {recipe}")
+    _add_common(parser, override)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, with what is not written yet"
+    )
+    return parser
+
+
+def parse_map(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of such a program; a mistake ends the process with exit code 2."""
+    options = parser.parse_args(arguments)
+    if options.resume and options.out is None:
+        parser.error("--resume: which run? Name its folder with --out")
+    return options
+
+
+def _add_common(parser: argparse.ArgumentParser, override: str) -> None:
+    """What every program that makes a run folder takes."""
+    parser.add_argument(
+        "--out", help="the run folder, a path or a URL such as s3://bucket/run (default: runs/<recipe>-<time>)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"override a key, such as {override}"
+    )
+    parser.add_argument(
+        "--executor", choices=("ray", "local"), default="ray", help="local: all in this process, for a debugger"
+    )
     parser.add_argument(
         "--take-over",
         action="store_true",
         help="take the run folder from a run that still writes there; that one ends itself",
     )
-    return parser

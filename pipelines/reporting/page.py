@@ -48,12 +48,16 @@ def write_report(run_dir: Path) -> Path:
 
     Every part is left out when its data are missing. Raises UserError if the folder holds no run.
     """
-    folder = RunFolder.open(run_dir)
+    return write_page(run_dir, "report.html.j2", report_context(RunFolder.open(run_dir)))
+
+
+def write_page(run_dir: Path, template: str, context: Record) -> Path:
+    """`run_dir`/report.html from a template; it replaces the one before as a whole."""
     here = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.get_template("report.html.j2").render(report_context(folder))
+    page = environment.get_template(template).render(context)
     path = run_dir / "report.html"
     temporary = path.with_name("report.html.tmp")
     temporary.write_text(page, encoding="utf-8")

@@ -36,6 +36,7 @@ __all__ = ["HELDOUT", "METRICS", "RECIPE", "Record", "RunFolder"]
 
 RECIPE, METRICS, HELDOUT, EVENTS = "recipe.toml", "metrics.jsonl", "heldout.jsonl", "events.jsonl"
 STATUS, SUMMARY, TOKENS, WORKERS = "status.json", "summary.json", "tokens.json", "workers.json"
+SCORES = "scores.json"
 RECORDS = (METRICS, HELDOUT)
 
 
@@ -148,6 +149,10 @@ class RunFolder:
         """Write tokens.json: per-token log-probs of the groups that the report shows."""
         write_json(self.path / TOKENS, list(records))
 
+    def scores(self, record: Record) -> None:
+        """Write scores.json: the rows that the report of `score` shows."""
+        write_json(self.path / SCORES, record)
+
     def workers(self, said: Mapping[str, Record]) -> None:
         """Write workers.json: what each worker of the latest start said of itself, by name."""
         write_json(self.path / WORKERS, dict(said))
@@ -192,6 +197,10 @@ class RunFolder:
     def read_tokens(self) -> list[Record]:
         """The groups with per-token log-probs; empty if the run did not come so far."""
         return read_json(self.path / TOKENS, list) or []
+
+    def read_scores(self) -> Record:
+        """What the report of `score` shows; empty for a run of another program, or one that did not come so far."""
+        return read_json(self.path / SCORES, dict) or {}
 
     def read_summary(self) -> Record:
         """The summary; empty if the run did not come so far."""

@@ -59,8 +59,8 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         "trial": ScoreTrial(rollout.height, rollout.width, example),
     }
     return [
-        _pool("rollout", RolloutActor, run, rollout, {"settings": generator, "trial": drawn}),
-        _pool("reward", RewardActor, run, reward, judge),
+        pool_of("rollout", RolloutActor, run, rollout, {"settings": generator, "trial": drawn}),
+        pool_of("reward", RewardActor, run, reward, judge),
         PoolSpec(
             "policy",
             PolicyActor,
@@ -117,7 +117,8 @@ def in_one_process(spec: PoolSpec) -> PoolSpec:
     return replace(spec, kwargs={**spec.kwargs, "process": replace(process, gpu_share=1.0)})
 
 
-def _pool(name: str, actor: type, run: Run, table: Pool, kwargs: Mapping[str, Any]) -> PoolSpec:
+def pool_of(name: str, actor: type, run: Run, table: Pool, kwargs: Mapping[str, Any]) -> PoolSpec:
+    """A pool of workers that compute: its table says where and how many."""
     kwargs = {"process": _process(run, table), **kwargs}
     return PoolSpec(name, actor, kwargs, table.size, min_size=table.min, max_size=table.max, **_resources(table))
 

@@ -1,0 +1,47 @@
+"""Progress for the person at the terminal: a bar there, a line for every tenth of the rows in a log."""
+
+from __future__ import annotations
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cluster import speaking
+from pipelines.monitoring.watchers import Record, Watcher
+
+TENTHS = 10
+
+
+class Display(Watcher):
+    """Shows how many rows are done."""
+
+    def __init__(self, title: str, rows: int) -> None:
+        self.console, self.rows = speaking.console(), rows
+        self._bar = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            expand=True,
+        )
+        self._task = self._bar.add_task(title, total=rows)
+        self._said = 0
+
+    def open(self) -> None:
+        if self.console.is_terminal:
+            self._bar.start()
+
+    def close(self) -> None:
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def status(self, status: Record) -> None:
+        self._bar.update(self._task, completed=status["settled"])
+        tenth = TENTHS * status["settled"] // self.rows
+        if tenth > self._said and not self.console.is_terminal:
+            self._said = tenth
+            self.note(f"{status['settled']}/{self.rows} rows, {status['failed']} failed")
+
+    def note(self, text: str) -> None:
+        speaking.say(self.console, text)
