@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from toy import prompts
+from toy.pictures import write_pictures
 from toy.world import SIZE, degrade, render
 
 HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m toy", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     make_parser = commands.add_parser(
-        "make", help="write the prompts and train both models, in half an hour on two cores"
+        "make", help="write the prompts and pictures, and train both models, in half an hour on two cores"
     )
     make_parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, help="what to make (default: everything)"
@@ -46,6 +47,7 @@ def make(out: Path, parts: list[str], steps: int | None = None) -> None:
     """Writes out/data and out/models/{judge,image}; the two trainings run side by side, on a thread each."""
     if "data" in parts:
         prompts.write_files(out / "data")
+        write_pictures(out / "data" / "pictures")
     trainings = {"judge": make_judge, "image": make_image}
     wanted = {name: training for name, training in trainings.items() if name in parts}
     columns = (TextColumn("{task.description:<8}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[line]}"))

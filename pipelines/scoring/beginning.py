@@ -1,4 +1,4 @@
-"""Before the first row is scored: is this run new, or the one that it says to go on with?"""
+"""Before the first row is scored: a run is begun, or the one in the folder is known again."""
 
 from __future__ import annotations
 
