@@ -7,6 +7,7 @@ Only names and captions are held; the images are read one by one (pipelines/data
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from pipelines.recipe.errors import UserError
 METADATA = "metadata.jsonl"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMS = f"a folder of images, a glob, a {METADATA}, or Parquet with a column `image` or `file_name`"
+MAGIC = re.compile(r"[*?\[]")  # of a glob
 FILE_NAME, IMAGE = "file_name", "image"
 
 
@@ -66,8 +68,10 @@ def sha256_of(rows: Sequence[ImageRow]) -> str:
 
 def _rows(images: str, fields: Fields) -> Iterator[ImageRow]:
     system, root = files.system_at(images, files.BRIEF)
-    if any(sign in images for sign in "*?[") and not system.exists(root):
-        return _of_names(images, [_place(images, name) for name in sorted(system.glob(root))], fields)
+    if MAGIC.search(images) and not system.exists(root):
+        folder = MAGIC.split(root)[0].rpartition("/")[0]
+        places = [_place(images, name) for name in sorted(system.glob(root))]
+        return _of_names(_place(images, folder), places, fields)
     if not system.isdir(root):
         return _of_file(images, fields)
     names = files.files(images)
@@ -84,21 +88,20 @@ def _of_file(place: str, fields: Fields) -> Iterator[ImageRow]:
     files.size(place)
     if not place.lower().endswith(ENDINGS):
         raise UserError(f"{place} is no image set; give {FORMS}")
-    return _of_names(place, [place], fields)
+    return _of_names(place.rpartition("/")[0], [place], fields)
 
 
-def _of_names(images: str, places: Sequence[str], fields: Fields) -> Iterator[ImageRow]:
+def _of_names(folder: str, places: Sequence[str], fields: Fields) -> Iterator[ImageRow]:
     """Parquet files, if there are any; else images, each with its caption in a text file of its name."""
     if parquet := [place for place in places if place.endswith(".parquet")]:
         for place in parquet:
             yield from _of_parquet(place, fields)
         return
     there = set(places)
-    stem = images.split("*")[0].rpartition("/")[0]
     for place in places:
         if place.lower().endswith(ENDINGS):
             text = f"{place.rpartition('.')[0]}.txt"
-            yield _beside(place, text, place.removeprefix(f"{stem}/"), text in there)
+            yield _beside(place, text, place.removeprefix(f"{folder}/"), text in there)
 
 
 def _beside(place: str, text: str, name: str, listed: bool) -> ImageRow:

@@ -28,6 +28,7 @@ from actors.messages import (
     Scores,
     TokenLogProbs,
     UpdateGroup,
+    Verdict,
     sha256_of,
 )
 from actors.mistake import Mistake
@@ -130,6 +131,15 @@ class PlainReward:
         words = tuple(prompt.caption.split())
         rewards_K = np.array(self.score(prompt, images_KHWC).rewards_K, np.float32)
         return TokenLogProbs(words, np.repeat(rewards_K[:, None] / len(words), len(words), axis=1))
+
+    def judge(self, prompt: Prompt, image_KHWC: np.ndarray, tokens: bool) -> Verdict:
+        """As `RewardActor.judge`."""
+        try:
+            (reward,) = self.score(prompt, image_KHWC).rewards_K
+        except ValueError as error:
+            return Verdict(None, str(error))
+        said = self.explain(prompt, image_KHWC)
+        return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if tokens else Verdict(reward)
 
     def info(self) -> dict[str, Any]:
         """As `RewardActor.info`."""

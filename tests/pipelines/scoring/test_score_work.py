@@ -1,0 +1,167 @@
+"""The work of `score` on the driver, in virtual time: any number of workers, judges side by side, stops and lost workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.messages import Prompt, Verdict
+from cluster.executors.virtual import VirtualExecutor
+from cluster.tasks import PoolSpec
+from pipelines.data.images import ImageRow
+from pipelines.engine.driver import Driver
+from pipelines.monitoring.watchers import Watchers
+from pipelines.planning.stages import Stage
+from pipelines.recipe.load import dump_recipe, parse_recipe
+from pipelines.run_folder.folder import RunFolder
+from pipelines.scoring.ending import result_of
+from pipelines.scoring.recipe import READER, REWARD, ScoreRecipe
+from pipelines.scoring.work import ScoreWork, driver_of
+
+ROWS = [
+    ImageRow(f"{number}.png", f"picture {number}", problem="no file" if number == 17 else "") for number in range(50)
+]
+UNKNOWN = "picture 30"  # what one of the judges cannot score
+JUDGED: Counter[tuple[str, str]] = Counter()
+
+
+class TwoRewards(ScoreRecipe):
+    """Several rewards are as many pools."""
+
+    @property
+    def rewards(self) -> dict[str, Any]:
+        return {"length": self.reward, "vowels": self.reward}
+
+
+@dataclass
+class Reader(Stage):
+    """Reads in the time that it is told."""
+
+    def read(self, rows: tuple[ImageRow, ...]) -> tuple:
+        self.work(rows[0].file_name)
+        said = tuple((row.problem, 0 if row.problem else 12) for row in rows)
+        return said, *(None if row.problem else np.zeros((1, 2, 2, 3), np.uint8) for row in rows)
+
+
+@dataclass
+class Judge(Stage):
+    """Judges by the caption alone."""
+
+    name: str = field(default="")
+
+    def judge(self, prompt: Prompt, image_KHWC: np.ndarray, tokens: bool) -> Verdict:
+        assert image_KHWC.shape == (1, 2, 2, 3)
+        self.work(prompt.caption)
+        JUDGED[self.name, prompt.caption] += 1
+        if self.name == "vowels" and prompt.caption == UNKNOWN:
+            return Verdict(None, "it knows no such picture")
+        return Verdict(len(prompt.caption) / 3, "", ("a",), (-0.5,)) if tokens else Verdict(len(prompt.caption) / 3)
+
+
+Made = Callable[..., Driver[ScoreWork]]
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Made:
+    """A driver of such a run in a folder with so many workers, which is told to stop, or killed, after so many turns."""
+    JUDGED.clear()
+    tables = {"data": {"images": "none"}, "reward": {"model": "none"}, "scores": {"shard_rows": 8, "in_flight": 16}}
+    recipe = parse_recipe(tables, "test", TwoRewards)
+
+    def driver(name: str, workers: int, stop: int | None = None, kill: int | None = None) -> Driver[ScoreWork]:
+        specs = [PoolSpec(READER, Reader, {"seconds": 0.5, "jitter": 0.5}, workers)]
+        for judge, seconds in (("length", 2.0), ("vowels", 3.0)):
+            specs.append(
+                PoolSpec(f"{REWARD}{judge}", Judge, {"seconds": seconds, "jitter": 0.5, "name": judge}, workers)
+            )
+        out, turns = tmp_path / name, iter(range(10**6))
+        folder = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
+
+        def check() -> None:
+            turn = next(turns)
+            made.control.stopping |= turn == stop
+            if turn == kill:
+                raise KeyboardInterrupt
+
+        made = driver_of(recipe, ROWS, VirtualExecutor(specs), folder, Watchers(), check=check)
+        return made
+
+    return driver
+
+
+def digest(driver: Driver[ScoreWork]) -> str:
+    return result_of(driver.work.shards.records(), driver.work.explained).digest
+
+
+def files(driver: Driver[ScoreWork]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in driver.work.shards.folder.glob("*.parquet")}
+
+
+def test_one_worker_and_four_write_the_same_bytes(driver: Made) -> None:
+    one, four = driver("one", 1), driver("four", 4)
+    assert one.run(None) == four.run(None) == "done"
+    assert files(one) == files(four)
+    assert len(files(one)) == 7
+    assert digest(one) == digest(four)
+
+
+def test_a_judge_that_cannot_score_a_row_takes_nothing_from_the_others(driver: Made) -> None:
+    run = driver("run", 2)
+    run.run(None)
+    records = list(run.work.shards.records())
+    assert [record["row"] for record in records if record["reason"]] == [17, 30]
+    assert (records[30]["vowels"], records[30]["reason"]) == (None, "vowels: it knows no such picture")
+    assert records[30]["length"] == len(UNKNOWN) / 3
+    assert (records[17]["length"], records[17]["vowels"]) == (None, None)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 10, 40, 90])
+def test_a_run_that_was_stopped_judges_no_row_again_that_is_written(driver: Made, turns: int) -> None:
+    whole, first = driver("whole", 3), driver("halved", 3, stop=turns)
+    whole.run(None)
+    JUDGED.clear()
+    assert first.run(None) == "stopped"
+    written = [record["caption"] for record in first.work.shards.records()]
+    before = Counter(JUDGED)
+    again = driver("halved", 1)
+    assert len(again.work.missing) == len(ROWS) - len(written)
+    assert again.run(None) == "done"
+    assert [key for key in JUDGED if key[1] in written and JUDGED[key] != before[key]] == []
+    assert files(again) == files(whole)
+
+
+@pytest.mark.parametrize("turns", [1, 20, 60, 100])
+def test_a_run_that_was_killed_goes_on_from_its_whole_files(driver: Made, turns: int) -> None:
+    whole, first = driver("whole", 3), driver("killed", 3, kill=turns)
+    whole.run(None)
+    JUDGED.clear()
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    before = Counter(JUDGED)
+    again = driver("killed", 2)
+    written = [ROWS[row].caption for row in again.work.shards.written]
+    assert again.run(None) == "done"
+    assert [key for key in JUDGED if key[1] in written and JUDGED[key] != before[key]] == []
+    assert files(again) == files(whole)
+    assert digest(again) == digest(whole)
+
+
+def test_no_more_images_are_held_than_may_be_in_flight(driver: Made) -> None:
+    run, most = driver("run", 4), 0
+    add = run.work.shards.add
+
+    def watch(record: dict[str, Any]) -> None:
+        nonlocal most
+        most = max(most, len(run.work.images))
+        add(record)
+
+    run.work.shards.add = watch  # type: ignore[method-assign]
+    run.run(None)
+    assert 8 <= most <= 16
+    assert run.work.images == {}
