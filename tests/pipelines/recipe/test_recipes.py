@@ -10,8 +10,11 @@ import pytest
 from pipelines.preflight.memory.estimate import GIB, USABLE, card_needed, estimate, fullest_gpu
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.recipe.load import load_recipe
+from pipelines.scoring.recipe import ScoreRecipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.toml"))
+FOLDER = Path(__file__).resolve().parents[3] / "recipes"
+OF_OTHERS = {FOLDER / "toy_score.toml": ScoreRecipe}  # programs than `train`
+RECIPES = sorted(path for path in FOLDER.glob("*.toml") if path not in OF_OTHERS)
 LEVELS = ("learned here", "ran on a GPU", "estimated only")
 
 
@@ -30,3 +33,8 @@ def test_a_recipe_says_how_far_it_is_proven_and_fits_its_card(path: Path) -> Non
         assert card_needed(found.actors) <= room, "torch in each worker keeps to its share"
         assert recipe.cluster.start_timeout_s >= 1800, "gigabytes are downloaded"
         assert recipe.chunk % recipe.policy.micro_batch == 0, "a micro-batch of several captions is padded and masked"
+
+
+@pytest.mark.parametrize("path", OF_OTHERS, ids=lambda path: path.stem)
+def test_a_recipe_of_another_program_can_be_read_by_it(path: Path) -> None:
+    assert load_recipe(path, kind=OF_OTHERS[path])
