@@ -27,8 +27,9 @@ IMAGES = "images.json"
 def check_models(recipe: ScoreRecipe) -> None:
     """Raises UserError for a model that no worker could load."""
     for table in recipe.rewards.values():
-        for key, kind in table.models.items():
-            model = getattr(table, key)
+        options = table.options
+        for key, kind in options.models.items():
+            model = getattr(options, key)
             try:
                 check_model(model, MARKERS[kind])
                 if isfile(join(model, MARKERS[kind])):
