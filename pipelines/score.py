@@ -9,40 +9,26 @@ kill. A row that cannot be scored is listed with its reason, and has no score. E
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
-
-from rich.console import Console
 
 from cluster import speaking
-from cluster.stops import STOPPED, nothing, stops
-from cluster.tasks import Introduction
-from pipelines.data.images import find_images
+from cluster.tasks import PoolSpec
+from pipelines.data.images import ImageRow, find_images
 from pipelines.engine.driver import Driver
-from pipelines.monitoring.start_line import Starting
-from pipelines.monitoring.watchers import Watchers
 from pipelines.recipe.arguments import map_parser, parse_map
-from pipelines.recipe.errors import RunFailed, UserError
 from pipelines.recipe.load import load_recipe
+from pipelines.recipe.programs.score import ScoreRecipe
 from pipelines.reporting.scores import write_scores_report
-from pipelines.run_folder import events
 from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.lease import PlaceTaken
-from pipelines.run_folder.location import RunLocation
-from pipelines.run_folder.provenance import provenance
-from pipelines.run_folder.roster import Roster
-from pipelines.scoring.beginning import check_folder, check_models, open_folder
-from pipelines.scoring.display import Display
+from pipelines.running.job import Start, run_job
+from pipelines.running.mapping import MapJob, map_driver
+from pipelines.scoring.beginning import check_models, inputs_of
 from pipelines.scoring.ending import write_summary
 from pipelines.scoring.pools import MakePools, pool_specs
-from pipelines.scoring.recipe import ScoreRecipe
-from pipelines.scoring.work import ScoreWork, driver_of
+from pipelines.scoring.shards import FOLDER
+from pipelines.scoring.work import ScoreWork
 from pipelines.submitting.package import check_out_of_job
-from pipelines.training.beginning import leases, out_of
-from pipelines.training.pools import make_executor
 
 ABOUT = "Score images by the captions that they come with: every reward of the recipe, per image and per token."
 
@@ -57,115 +43,53 @@ def program(pools: MakePools) -> Callable[..., int]:
 
     @speaking.program
     def main(arguments: Sequence[str] | None = None) -> int:
-        arguments = sys.argv[1:] if arguments is None else arguments
-        options = parse_map(make_parser(), arguments)
-        options.command = shlex.join(["python", "-m", "pipelines.score", *arguments])
-        return score(options, pools, speaking.console())
+        options = parse_map("score", make_parser(), arguments)
+        check_out_of_job(options.out)
+        recipe = load_recipe(options.recipe, options.set, ScoreRecipe)
+        check_models(recipe)
+        rows = find_images(recipe.data.images, recipe.data.caption)
+        return run_job(ScoreJob(options, recipe, rows, pools), speaking.console())
 
     return main
 
 
-def score(options: argparse.Namespace, pools: MakePools, console: Console) -> int:
-    """One run from recipe to report."""
-    check_out_of_job(options.out)
-    recipe = load_recipe(options.recipe, options.set, ScoreRecipe)
-    check_models(recipe)
-    rows = find_images(recipe.data.images, recipe.data.caption)
-    place, say = RunLocation(out_of(options)), partial(speaking.say, console)
-    with leases(place, place.checkpoints, options.take_over, say) as held, place:
-        for text in RunFolder(place.path).mend():
-            say(f"warning: {text}")
-        check_folder(place, recipe, rows, options.resume)
-        try:
-            with Starting(console) as starting:
-                specs, name = pools(recipe, rows), f"{place.name}-{os.getpid()}"
-                executor = make_executor(specs, recipe.cluster, options.executor, name, place.path, starting)
-                executor.start()
-            try:
-                roster = meet(executor.introductions(), recipe)
-                say(str(roster))
-                folder = open_folder(place, recipe, rows)
-                roster.write(folder)
-                folder.event(provenance(options.command, roster))
-                display = Display(recipe.run.name or place.name, len(rows))
-                with Watchers(display, event=folder.event) as watchers:
-                    place.watch(watchers.note)
-                    driver = driver_of(recipe, rows, executor, folder, watchers, place.checkpoints, held, roster)
-                    status = run(driver, folder)
-            finally:
-                executor.close()
-        except KeyboardInterrupt:  # while workers started: `run` hears of it otherwise
-            stops.tell(nothing)
-            held()
-            place.watch(say)
-            status, folder = "stopped", open_folder(place, recipe, rows)
-            folder.event(events.Stopped(message="stopped before the first row"))
-            folder.state(status)
-        show_end(status, place, folder, options, console)
-    return {"done": 0, "stopped": STOPPED}.get(status, 1)
+class ScoreJob(MapJob[ScoreWork]):
+    """One run of `score`."""
 
+    name, units, written = "score", "rows", FOLDER
+    recipe: ScoreRecipe
 
-def meet(introductions: list[Introduction], recipe: ScoreRecipe) -> Roster:
-    """The workers of this start. Raises UserError if they would not all give the same bits."""
-    roster = Roster(recipe.run.deterministic)
-    roster.meet(introductions)
-    if roster.problem and roster.exact:
-        raise UserError(roster.problem)
-    return roster
+    def __init__(
+        self, options: argparse.Namespace, recipe: ScoreRecipe, rows: Sequence[ImageRow], pools: MakePools
+    ) -> None:
+        super().__init__(options, recipe, len(rows), inputs_of(rows))
+        self.rows, self.make_pools = rows, pools
 
+    def pools(self) -> list[PoolSpec]:
+        return self.make_pools(self.recipe, self.rows)
 
-def run(driver: Driver[ScoreWork], folder: RunFolder) -> str:
-    """Drives the run to its end; whatever the end, what is known is written."""
-    folder.state("running")
-    status, ours = "failed", True
-    try:
-        stops.tell(partial(stop, driver))
-        status = driver.run(None)
-        if status == "done" and driver.work.shards.failed == len(driver.work.rows):
-            raise RunFailed("no row could be scored. scores/ has each with its reason (the column `reason`)")
-    except KeyboardInterrupt:
-        status = "stopped"
-    except RunFailed as error:
-        status = "failed"
-        folder.event(events.RunFailed(message=str(error)))
-        driver.note(f"the run failed: {error}")
-    except PlaceTaken:
-        ours = False
-        raise
-    except BaseException as error:
-        folder.event(events.RunFailed(message=repr(error)))
-        raise
-    finally:
-        stops.tell(nothing)
-        if ours:
-            driver.work.finish()
-            write_summary(driver.work, folder, status)
-            folder.state(status)
-    return status
+    def driver(self, start: Start) -> Driver[ScoreWork]:
+        return map_driver(ScoreWork(self.recipe, self.rows, start.folder), self.recipe, start)
 
+    def problem(self, driver: Driver[ScoreWork]) -> str | None:
+        if driver.work.shards.failed < len(self.rows):
+            return None
+        return "no row could be scored. scores/ has each with its reason (the column `reason`)"
 
-def stop(driver: Driver[ScoreWork]) -> None:
-    """The first request stops the run cleanly, the second at once."""
-    if driver.control.stopping:
-        raise KeyboardInterrupt
-    driver.control.stop()
+    def finish(self, driver: Driver[ScoreWork], folder: RunFolder, status: str) -> None:
+        driver.work.finish()
+        write_summary(driver.work, folder, status)
 
-
-def show_end(status: str, place: RunLocation, folder: RunFolder, options: argparse.Namespace, console: Console) -> None:
-    """The last words of a run: its figures, where they are, and how to go on."""
-    if summary := folder.read_summary():
+    def figures(self, folder: RunFolder, shown: str) -> list[str]:
+        summary = folder.read_summary() or {}
         failed = f", {summary['failed']} of them without a score" if summary["failed"] else ""
-        speaking.say(console, f"{summary['written']} of {summary['rows']} rows are written{failed}")
-        for name, figures in summary["rewards"].items():
-            if figures["count"]:
-                speaking.say(console, f"{name}  mean {figures['mean']:.4f}  std {figures['std']:.4f}")
-        speaking.say(console, f"report   {place.shown}/{write_scores_report(folder.path).name}")
-    speaking.say(console, f"folder   {place.shown}  ({status})")
-    if status == "stopped":
-        given = [word for override in options.set for word in ("--set", override)]
-        where = [] if options.executor == "ray" else ["--executor", options.executor]
-        command = ["python", "-m", "pipelines.score", str(options.recipe), "--out", place.shown, *given, *where]
-        speaking.say(console, f"continue with: {shlex.join([*command, '--resume'])}")
+        rewards = [
+            f"{name}  mean {figures['mean']:.4f}  std {figures['std']:.4f}"
+            for name, figures in summary["rewards"].items()
+            if figures["count"]
+        ]
+        report = f"report   {shown}/{write_scores_report(folder.path).name}"
+        return [f"{summary['written']} of {summary['rows']} rows are written{failed}", *rewards, report]
 
 
 main = program(pool_specs)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,9 +69,13 @@ def map_parser(program: str, about: str, recipe: str, override: str) -> argparse
     return parser
 
 
-def parse_map(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of such a program; a mistake ends the process with exit code 2."""
+def parse_map(
+    program: str, parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The options of such a program, with `command`, the whole line; a mistake ends the process with exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
+    options.command = shlex.join(["python", "-m", f"pipelines.{program}", *arguments])
     if options.resume and options.out is None:
         parser.error("--resume: which run? Name its folder with --out")
     return options

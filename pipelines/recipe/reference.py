@@ -16,11 +16,13 @@ from pipelines.recipe.choices import Chosen
 from pipelines.recipe.explain import toml
 from pipelines.recipe.keys import marks
 from pipelines.recipe.pages import markdown_table, words_of
+from pipelines.recipe.programs.score import ScoreRecipe
 from pipelines.recipe.training import Recipe
 
+OTHERS = {"score": ScoreRecipe}  # beside `train`
 HEAD = """# The recipe
 
-A recipe is a TOML file. Its tables and keys are below; a key that is not there is an error that names the nearest one.
+A recipe is a TOML file. The tables and keys of a training run are below, then those of other programs; a key that is not there is an error that names the nearest one.
 On the command line `--set table.key=value` sets one. This page is made from the code
 (`python -m pipelines.recipe.reference > docs/recipe.md`), and a test holds it to that. `recipe.toml` in the run folder
 has every key that has a value, defaults included.
@@ -46,17 +48,29 @@ CHANGES = {
 def reference() -> str:
     """The page."""
     legend = "".join(f"| {words} | {change.value} |\n" for change, words in CHANGES.items())
-    return "\n".join([HEAD + legend, *_tables("", Recipe, set())])
+    parts = [HEAD + legend, *_tables("", Recipe.model_fields, set())]
+    for program, recipe in OTHERS.items():
+        own = {name: field for name, field in recipe.model_fields.items() if not _shared(name, field)}
+        as_above = ", ".join(f"`[{name}]`" for name in recipe.model_fields if name not in own)
+        parts.append(f"# The recipe of `{program}`\n\nIt has {as_above} as above, and these tables.\n")
+        parts += _tables("", own, set())
+    return "\n".join(parts)
 
 
-def _tables(prefix: str, model: type[BaseModel], inherited: set[Change]) -> Iterator[str]:
-    for name, field in model.model_fields.items():
+def _shared(name: str, field: FieldInfo) -> bool:
+    """Whether a table is that of `train`."""
+    ours = Recipe.model_fields.get(name)
+    return ours is not None and ours.annotation == field.annotation
+
+
+def _tables(prefix: str, fields: Mapping[str, FieldInfo], inherited: set[Change]) -> Iterator[str]:
+    for name, field in fields.items():
         changes = inherited | set(marks(field, Change))
         for kind, table in kinds_of(field).items():
             title = f"## [{prefix}{name}]" + (f" with type = {toml(kind)}" if kind else "")
             yield f"{title}\n\n{cleandoc(table.__doc__ or '')}\n"
             yield _rows(table, changes)
-            yield from _tables(f"{prefix}{name}.", table, changes)
+            yield from _tables(f"{prefix}{name}.", table.model_fields, changes)
 
 
 def _rows(table: type[BaseModel], inherited: set[Change]) -> str:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,11 @@ class RunLocation:
     def final(self) -> str:
         """Where the run folder lies in the end, for what is written there directly."""
         return self.url or str(self.path.absolute())
+
+    def bring(self, folder: str) -> None:
+        """Brings the files of a folder that stay at the URL unless a run goes on from them. Raises StorageError."""
+        if self._mirror:
+            self._mirror.bring(name for name in files.files(self._mirror.url) if name.startswith(f"{folder}/"))
 
     def watch(self, note: Callable[[str], None]) -> None:
         """From now on changes go to the URL; `note` is told when they cannot."""
@@ -139,9 +144,12 @@ class Mirror:
     def pull(self) -> None:
         """Brings the files that a run adds to. Raises StorageError."""
         self.path.mkdir(parents=True)
-        for name in files.files(self.url):
-            if name.startswith(CHECKPOINTS) or name.endswith((SHARD, *STAYS)):
-                continue
+        named = files.files(self.url)
+        self.bring(it for it in named if not it.startswith(CHECKPOINTS) and not it.endswith((SHARD, *STAYS)))
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Brings these files. Raises StorageError."""
+        for name in names:
             file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(files.read(f"{self.url}/{name}"))

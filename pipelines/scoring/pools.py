@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from actors.messages import ScoreTrial
-from actors.mistake import Mistake
 from actors.reward.actor import RewardActor
 from cluster.storage.files import StorageError
 from cluster.tasks import PoolSpec
 from pipelines.data.image_files import read_image
 from pipelines.data.images import ImageRow
+from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
+from pipelines.running.workers import pool_of, resources_of
 from pipelines.scoring.reader import ImageReader
-from pipelines.scoring.recipe import READER, REWARD, ScoreRecipe
-from pipelines.training.pools import pool_of
 
 MakePools = Callable[[ScoreRecipe, Sequence[ImageRow]], list[PoolSpec]]
 TRIED = 20  # rows, of which the first that can be read tells the size of the others
@@ -23,17 +22,7 @@ def pool_specs(recipe: ScoreRecipe, rows: Sequence[ImageRow]) -> list[PoolSpec]:
     """The pools. Every reward scores a grey image of the set's size when it starts."""
     reader, trial = recipe.reader, trial_of(rows)
     readers = PoolSpec(
-        READER,
-        ImageReader,
-        {},
-        reader.size,
-        num_cpus=reader.num_cpus,
-        num_gpus=reader.num_gpus,
-        resources=reader.resources,
-        labels=reader.labels,
-        mistakes=(Mistake,),
-        min_size=reader.min,
-        max_size=reader.max,
+        READER, ImageReader, {}, reader.size, min_size=reader.min, max_size=reader.max, **resources_of(reader)
     )
     rewards = [
         pool_of(f"{REWARD}{name}", RewardActor, recipe.run, table, {"options": table.options, "trial": trial})

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.messages import Prompt, Verdict
 from actors.reward.actor import RewardActor
-from cluster.tasks import Executor, Failure, Handle, Outcome
+from cluster.tasks import Failure, Handle, Outcome
 from pipelines.data.images import ImageRow
-from pipelines.engine.driver import Driver
 from pipelines.engine.messages import Ask, LoopPlan, Notice, Progress, Quarantined, Released, Settled, Sweeps, Unit
-from pipelines.engine.steering import Control
-from pipelines.engine.tickets import Tickets
 from pipelines.engine.work import Call, Refused, Updates, Work
-from pipelines.monitoring.watchers import Watchers
+from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
 from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.roster import Roster
 from pipelines.scoring.reader import ImageReader
-from pipelines.scoring.recipe import READER, REWARD, ScoreRecipe
 from pipelines.scoring.shards import LOG_PROBS, REASON, ROW, TOKENS, Record, Shards, schema_of
 
 READ_TOGETHER = 8  # images of a task of a reader
@@ -122,20 +117,3 @@ class ScoreWork(Work):
                 record |= {TOKENS.format(name): list(verdict.tokens), LOG_PROBS.format(name): list(verdict.log_probs)}
         reasons = [f"{name}: {verdicts[name].reason}" for name in self.explained if verdicts[name].reason]
         return {**record, REASON: "; ".join(reasons) or None}
-
-
-def driver_of(
-    recipe: ScoreRecipe,
-    rows: Sequence[ImageRow],
-    executor: Executor,
-    folder: RunFolder,
-    watchers: Watchers,
-    checkpoints: str = "",
-    check: Callable[[], None] = lambda: None,
-    roster: Roster | None = None,
-) -> Driver[ScoreWork]:
-    """The driver of a run; `check` as for `Driver`. No checkpoint is ever made: what is written is the progress."""
-    tickets, work = Tickets(executor, recipe.cluster), ScoreWork(recipe, rows, folder)
-    name, exact = recipe.run.name or folder.path.name, recipe.run.deterministic
-    control = Control(name, work, tickets, folder, watchers, roster or Roster(exact), recipe.cluster.autoscale)
-    return Driver(work, tickets, folder, control, checkpoints, check)

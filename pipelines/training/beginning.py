@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import time
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,8 +19,7 @@ from pipelines.recipe.load import dump_recipe, parse_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.events import RecipeChanged
 from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.lease import Lease
-from pipelines.run_folder.location import RunLocation, check_writable
+from pipelines.run_folder.location import RunLocation
 from pipelines.training.heldout_plan import HeldoutPlan
 
 
@@ -38,32 +33,6 @@ class Inputs:
 
 
 NO_INPUTS = Inputs()
-
-
-def out_of(options: argparse.Namespace) -> str:
-    """Where the run is to be: --out, or a new folder under runs/."""
-    if options.out is not None:
-        return options.out
-    return f"runs/{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-@contextmanager
-def leases(place: RunLocation, root: str, take_over: bool, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Within it this run alone writes in its folder and its place of checkpoints; what it gives raises PlaceTaken once it does not."""
-    places = {place.final: (place.shown, place.key)}
-    if not f"{root}/".startswith(f"{place.final}/"):
-        places[root] = (root, "loop.checkpoints")
-    with ExitStack() as stack:
-        held = []
-        for at, (shown, key) in places.items():
-            check_writable(at, key)
-            held.append(stack.enter_context(Lease(at, shown, take_over, say)))
-
-        def check() -> None:
-            for lease in held:
-                lease.check()
-
-        yield check
 
 
 def load_data(recipe: Recipe, executor: Literal["ray", "local"]) -> tuple[PromptOrder, HeldoutPlan, Inputs]:

@@ -1,30 +1,22 @@
-"""Which actors a recipe needs, and on which executor."""
+"""Which actors `train` needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 from actors.diffusion.options import ImageModelOptions
 from actors.messages import DrawTrial, Prompt, ScoreTrial
-from actors.mistake import Mistake
 from actors.policy.actor import PolicyActor
 from actors.policy.options import LearnerOptions, LearnerSettings
-from actors.process import Process
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
 from actors.rollout.options import GeneratorSettings
 from actors.shards.actor import ShardsActor
-from cluster import speaking
-from cluster.joining.token import FILE_NAME as TOKEN
 from cluster.storage.documents import Storage
-from cluster.tasks import Executor, PoolSpec
-from pipelines.monitoring.start_line import Starting
+from cluster.tasks import PoolSpec
 from pipelines.preflight.checks import init_adapter
-from pipelines.recipe.tables import Cluster, Pool, Run, Worker
 from pipelines.recipe.training import Recipe
+from pipelines.running.workers import pool_of, process_of, resources_of
 
 MakePools = Callable[[Recipe, Prompt | None], list[PoolSpec]]
 """The pools that a recipe needs; the prompt is a held-out one, as for `pool_specs`."""
@@ -64,74 +56,11 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         PoolSpec(
             "policy",
             PolicyActor,
-            {"process": _process(run, policy), "settings": learner},
+            {"process": process_of(run, policy), "settings": learner},
             policy.ranks,
             gang=True,
-            **_resources(policy),
+            **resources_of(policy),
         ),
         PoolSpec("storage", Storage, num_cpus=0, beside_driver=True),
         *([PoolSpec("samples", ShardsActor, num_cpus=0, beside_driver=True)] if recipe.samples.every else []),
     ]
-
-
-def make_executor(
-    specs: Sequence[PoolSpec], limits: Cluster, kind: str, run: str, folder: Path, starting: Starting
-) -> Executor:
-    """The executor of a run, not started. On Ray: joins the cluster, and shows what is asked of it and what it has.
-
-    A Ray that is started for the run keeps its token in `folder`. Raises `cluster.errors.UserError` where no Ray can be joined or started.
-    """
-    if kind == "local":
-        from cluster.executors.local import LocalExecutor
-
-        return LocalExecutor([in_one_process(spec) for spec in specs])
-    from cluster.connect import connect
-    from cluster.executors.on_ray import RayExecutor
-    from cluster.placement.demand_table import show_demand
-    from cluster.placement.nodes import nodes_here
-
-    megabytes = limits.object_store_mb
-    who = connect(
-        object_store_bytes=megabytes and megabytes * 2**20,
-        dashboard=limits.dashboard,
-        token_file=folder / TOKEN,
-    )
-    speaking.say(starting.console, who)
-    starting.console.print(show_demand(specs, nodes_here()))
-    return RayExecutor(
-        specs,
-        run=run,
-        start_timeout_s=limits.start_timeout_s,
-        heartbeat_s=limits.heartbeat_s,
-        heartbeat_timeout_s=limits.heartbeat_timeout_s,
-        node_timeout_s=limits.node_timeout_s,
-        say=starting,
-    )
-
-
-def in_one_process(spec: PoolSpec) -> PoolSpec:
-    """The pool for an executor whose workers are all one process: there a limit to one's share of a GPU would be one to all."""
-    process = spec.kwargs.get("process")
-    if not isinstance(process, Process) or not 0 < (process.gpu_share or 0) < 1:
-        return spec
-    return replace(spec, kwargs={**spec.kwargs, "process": replace(process, gpu_share=1.0)})
-
-
-def pool_of(name: str, actor: type, run: Run, table: Pool, kwargs: Mapping[str, Any]) -> PoolSpec:
-    """A pool of workers that compute: its table says where and how many."""
-    kwargs = {"process": _process(run, table), **kwargs}
-    return PoolSpec(name, actor, kwargs, table.size, min_size=table.min, max_size=table.max, **_resources(table))
-
-
-def _process(run: Run, table: Worker) -> Process:
-    return Process(run.threads, table.num_gpus, run.deterministic)
-
-
-def _resources(table: Worker) -> dict[str, Any]:
-    return {
-        "mistakes": (Mistake,),
-        "num_cpus": table.num_cpus,
-        "num_gpus": table.num_gpus,
-        "resources": table.resources,
-        "labels": table.labels,
-    }

@@ -15,7 +15,6 @@ from transformers import CLIPTextModelWithProjection
 from pipelines import train
 from pipelines.reporting.page import write_report
 from pipelines.run_folder.folder import RunFolder
-from pipelines.training import pools
 from tests.support.cases import TOY_MODELS
 from tests.support.tiny_world import blind_to
 
@@ -56,7 +55,7 @@ def test_what_files_tell_is_told_before_any_worker_starts(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(pools, "make_executor", lambda *_: pytest.fail("a worker was to be started"))
+    monkeypatch.setattr("pipelines.running.job.make_executor", lambda *_: pytest.fail("a worker was to be started"))
     monkeypatch.setattr("pipelines.preflight.checks.GPU_FILES", ())
     assert run(setting) == 2
     said = capsys.readouterr().err

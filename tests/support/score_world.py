@@ -12,9 +12,9 @@ from PIL import Image
 
 from cluster.tasks import PoolSpec
 from pipelines.data.images import ImageRow
+from pipelines.recipe.programs.score import READER, ScoreRecipe
 from pipelines.score import program
 from pipelines.scoring.pools import pool_specs
-from pipelines.scoring.recipe import READER, ScoreRecipe
 from tests.support.plain_world import PlainReward
 
 ROWS = 23

@@ -10,7 +10,7 @@ import pytest
 from pipelines.preflight.memory.estimate import GIB, USABLE, card_needed, estimate, fullest_gpu
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.recipe.load import load_recipe
-from pipelines.scoring.recipe import ScoreRecipe
+from pipelines.recipe.programs.score import ScoreRecipe
 
 FOLDER = Path(__file__).resolve().parents[3] / "recipes"
 OF_OTHERS = {FOLDER / "toy_score.toml": ScoreRecipe}  # programs than `train`

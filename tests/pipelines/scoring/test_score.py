@@ -104,7 +104,7 @@ def test_another_pool_size_or_place_may_be_given_to_a_run_that_goes_on_but_no_ot
     metadata = moved / "metadata.jsonl"
     metadata.write_text(metadata.read_text().replace("red", "blue", 1))
     assert score(recipe, out, "--resume", "--set", f"data.images={moved}") == 2
-    assert "other rows than the run began with" in capsys.readouterr().err
+    assert "data.images is not what the run began with" in capsys.readouterr().err
 
 
 def test_a_set_of_which_nothing_can_be_scored_is_a_failed_run(
@@ -123,7 +123,7 @@ def test_a_set_of_which_nothing_can_be_scored_is_a_failed_run(
     [
         (("--set", "data.images=nowhere"), "data.images = 'nowhere'"),
         (("--set", "scores.shard_row=4"), "did you mean shard_rows?"),
-        (("--set", "rollout.size=2"), "allowed are run, data, reader, reward, scores, cluster"),
+        (("--set", "rollout.size=2"), "allowed are run, cluster, data, reader, reward, scores"),
     ],
 )
 def test_a_mistake_ends_it_before_anything_is_written(

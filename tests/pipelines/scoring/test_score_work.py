@@ -19,10 +19,14 @@ from pipelines.engine.driver import Driver
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.stages import Stage
 from pipelines.recipe.load import dump_recipe, parse_recipe
+from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.location import RunLocation
+from pipelines.run_folder.roster import Roster
+from pipelines.running.job import Start
+from pipelines.running.mapping import map_driver
 from pipelines.scoring.ending import result_of
-from pipelines.scoring.recipe import READER, REWARD, ScoreRecipe
-from pipelines.scoring.work import ScoreWork, driver_of
+from pipelines.scoring.work import ScoreWork
 
 ROWS = [
     ImageRow(f"{number}.png", f"picture {number}", problem="no file" if number == 17 else "") for number in range(50)
@@ -89,7 +93,8 @@ def driver(tmp_path: Path) -> Made:
             if turn == kill:
                 raise KeyboardInterrupt
 
-        made = driver_of(recipe, ROWS, VirtualExecutor(specs), folder, Watchers(), check=check)
+        start = Start(VirtualExecutor(specs), Roster(True), RunLocation(str(out)), folder, Watchers(), "", check)
+        made = map_driver(ScoreWork(recipe, ROWS, folder), recipe, start)
         return made
 
     return driver

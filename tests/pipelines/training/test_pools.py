@@ -11,8 +11,9 @@ import torch
 from actors import process
 from cluster.tasks import PoolSpec
 from pipelines.recipe.load import load_recipe
+from pipelines.running.workers import in_one_process
 from pipelines.train import main
-from pipelines.training.pools import in_one_process, pool_specs
+from pipelines.training.pools import pool_specs
 
 SHARES = {"rollout": 0.25, "reward": 0.5, "policy": 1.0}
 

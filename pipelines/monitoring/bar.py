@@ -1,4 +1,4 @@
-"""Progress for the person at the terminal: a bar there, a line for every tenth of the rows in a log."""
+"""Progress for the person at the terminal: a bar there, a line for every tenth in a log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipelines.monitoring.watchers import Record, Watcher
 TENTHS = 10
 
 
-class Display(Watcher):
-    """Shows how many rows are done."""
+class Bar(Watcher):
+    """Shows how many of so many units, such as "rows", are done: `settled` and `failed` of a status."""
 
-    def __init__(self, title: str, rows: int) -> None:
-        self.console, self.rows = speaking.console(), rows
+    def __init__(self, title: str, count: int, units: str) -> None:
+        self.console, self.count, self.units = speaking.console(), count, units
         self._bar = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
@@ -25,7 +25,7 @@ class Display(Watcher):
             console=self.console,
             expand=True,
         )
-        self._task = self._bar.add_task(title, total=rows)
+        self._task = self._bar.add_task(title, total=count)
         self._said = 0
 
     def open(self) -> None:
@@ -38,10 +38,10 @@ class Display(Watcher):
 
     def status(self, status: Record) -> None:
         self._bar.update(self._task, completed=status["settled"])
-        tenth = TENTHS * status["settled"] // self.rows
+        tenth = TENTHS * status["settled"] // self.count
         if tenth > self._said and not self.console.is_terminal:
             self._said = tenth
-            self.note(f"{status['settled']}/{self.rows} rows, {status['failed']} failed")
+            self.note(f"{status['settled']}/{self.count} {self.units}, {status['failed']} failed")
 
     def note(self, text: str) -> None:
         speaking.say(self.console, text)

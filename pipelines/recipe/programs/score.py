@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from actors.options import Change, Count, Table
+from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.recipe.reward import Reward, RewardTable
-from pipelines.recipe.tables import Cluster, Pool, Run, Source
+from pipelines.recipe.tables import Pool, Source
 
 
 class Images(Table):
@@ -29,15 +30,13 @@ class Scores(Table):
     """Images that are held at a time."""
 
 
-class ScoreRecipe(Table):
+class ScoreRecipe(MapRecipe):
     """One run of `score`, whole."""
 
-    run: Run = Run()
     data: Images
     reader: Pool = Pool()
     reward: Reward
     scores: Scores = Scores()
-    cluster: Annotated[Cluster, Change.FREE] = Cluster()
 
     @property
     def rewards(self) -> dict[str, RewardTable]:
