@@ -22,10 +22,10 @@ from pipelines.recipe.training import Recipe
 OTHERS = {"score": ScoreRecipe}  # beside `train`
 HEAD = """# The recipe
 
-A recipe is a TOML file. The tables and keys of a training run are below, then those of other programs; a key that is not there is an error that names the nearest one.
-On the command line `--set table.key=value` sets one. This page is made from the code
-(`python -m pipelines.recipe.reference > docs/recipe.md`), and a test holds it to that. `recipe.toml` in the run folder
-has every key that has a value, defaults included.
+A recipe is a TOML file. The tables and keys of a training run are below, then those of other programs; a key that is
+not there is an error that names the nearest one. On the command line `--set table.key=value` sets one. This page is
+made from the code (`python -m pipelines.recipe.reference > docs/recipe.md`), and a test holds it to that. `recipe.toml`
+in the run folder has every key that has a value, defaults included.
 
 A reward and an objective have a `type`: one of those below, or `"package.module:Name"`, options of your own
 (docs/adding.md). The keys of the table are then those of that type.
