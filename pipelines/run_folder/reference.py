@@ -37,6 +37,9 @@ and a test holds it to that.
 | `samples/step-000100.parquet` | training images that were kept (`samples.every`), in the folder or at the URL that `--out` names |
 | `checkpoints/step-000100/` | a checkpoint, unless `loop.checkpoints` names another place; `manifest.json` says what is in it |
 | `tensorboard/` | the figures for TensorBoard (`monitor.tensorboard`) |
+| `scores/*.parquet` | of `score`: a row for each image (docs/scoring.md) |
+| `scores.json` | of `score`: the rows that the report shows, and why others have no score |
+| `inputs.json` | of programs that train nothing: what a run that goes on must find as it was |
 | `*.damaged` | a file that was damaged when the run was resumed, as it was |
 """
 PARTS = (Spread, Timeline, ChunkSpans, PromptFigures)
