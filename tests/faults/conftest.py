@@ -1,7 +1,7 @@
 """Runs to hurt, each checked for leftovers when its test ends, and the digests that they must have.
 
-Most are of the plain world, whose workers start at once: what is hurt is the driver, the cluster or storage. `start_tiny` and
-`tiny_reference` are of the tiny models, for what cannot be shown without them.
+Most are of the plain world, whose workers start at once: what is hurt is the driver, the cluster or storage. `start_tiny` is
+of the tiny models, for what cannot be shown without them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.run_folder.folder import RunFolder
-from pipelines.train import main
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, eventually_nothing, left_on_the_cluster
 from tests.support.faults_world import Run, overrides
 from tests.support.plain_run import in_no_time
@@ -67,23 +66,13 @@ def start_tiny(start_in: Start, tiny_world: Path) -> Start:
 @pytest.fixture(scope="session")
 def reference(plain_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """The digest of a run of the plain world in this process, in which nothing can fail."""
-    return _reference(in_no_time, plain_world, tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def tiny_reference(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The same of the tiny models."""
-    return _reference(main, tiny_world, tmp_path_factory)
-
-
-def _reference(program: Callable[..., int], recipe: Path, folders: pytest.TempPathFactory) -> Reference:
     digests: dict[str, str] = {}
 
     def reference_of(**settings: object) -> str:
         options = overrides(**{**QUICK, **settings})
         if (key := " ".join(options)) not in digests:
-            out = folders.mktemp("reference") / "run"
-            assert program([str(recipe), "--out", str(out), *LOCAL, *options]) == 0
+            out = tmp_path_factory.mktemp("reference") / "run"
+            assert in_no_time([str(plain_world), "--out", str(out), *LOCAL, *options]) == 0
             digests[key] = digest_in(RunFolder(out))
         return digests[key]
 

@@ -80,3 +80,24 @@ def eventually_nothing(left: Callable[[], list[str]], seconds: float = CLEAN_UP_
     while (found := left()) and time.monotonic() < give_up:
         time.sleep(0.1)
     return found
+
+
+def kill_then_hang(run: Run, policy: str, after: tuple[int, int], noticed_by: str, every: int) -> str:
+    """A rank is killed during an update, and later one is stopped in one: both are replaced. Returns the run's digest.
+
+    policy: the ranks' class. after: the steps after which that happens. noticed_by: a word of what is said of the one that hangs.
+    every: the steps between two checkpoints, from one of which the ranks begin anew each time.
+    """
+    run.reach(after[0])
+    killed = run.kill_in(f"{policy}.update")
+    run.reach(after[1])
+    hung = run.catch(f"{policy}.update")
+    digest = digest_of(run)
+    assert eventually_nothing(lambda: still_alive([killed, hung])) == []
+    lost, restarted = run.events("policy_lost"), run.events("policy_restarted")
+    assert len(lost) == len(restarted) == run.folder.read_summary()["policy_restarts"] == 2
+    for number, step in enumerate(after):
+        assert lost[number]["step"] > step
+        assert restarted[number]["step"] in range(every, lost[number]["step"], every)
+    assert [noticed_by in f"{event['cause']}: {event['message']}" for event in lost] == [False, True]
+    return digest

@@ -1,4 +1,4 @@
-"""The main job with rollout workers whose latents are heavy, as large images' would be. Started in its place by test_memory.py."""
+"""A run of the plain world whose latents are heavy, as large images' would be. Started in its place by test_memory.py."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from actors.messages import Adapter, DrawRequest
-from actors.rollout.actor import RolloutActor
+from tests.support.plain_run import plain_pools
+from tests.support.plain_world import PlainRollout
 from tests.support.runs import main_with
 
 BYTES_PER_IMAGE = 10_000_000
 
 
-class PaddedRolloutActor(RolloutActor):
-    """Draws as RolloutActor does; beside the latents that are trained on travels a figure of each image that nothing reads."""
+class PaddedRollout(PlainRollout):
+    """Draws as PlainRollout does; beside the latents that are trained on travels a figure of each image that nothing reads."""
 
     def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
         (report,), images, latents = super().draw(request, adapter)
@@ -27,4 +28,4 @@ class PaddedRolloutActor(RolloutActor):
 
 
 if __name__ == "__main__":
-    sys.exit(main_with("rollout", PaddedRolloutActor)())
+    sys.exit(main_with("rollout", PaddedRollout, plain_pools)())

@@ -13,13 +13,13 @@ from tests.support.faults_world import descendants
 STORE_MB = 200
 
 
-def test_payloads_of_ten_object_stores_go_through_one(start_tiny: Start, tiny_reference: Reference) -> None:
+def test_payloads_of_ten_object_stores_go_through_one(start: Start, reference: Reference) -> None:
     length = {"loop__steps": 28, "loop__staleness": 2}
-    run = start_tiny(address="", program="tests.faults.padded_run", cluster__object_store_mb=STORE_MB, **length)
+    run = start(address="", program="tests.faults.padded_run", cluster__object_store_mb=STORE_MB, **length)
     run.reach(1)
     below = descendants(run.process.pid)
     assert len(below) >= 8, "Ray's own as well"
-    assert digest_of(run) == tiny_reference(**length)
+    assert digest_of(run) == reference(**length)
     assert eventually_nothing(lambda: still_alive(below)) == []
     store = STORE_MB * 2**20
     assert run.folder.read_summary()["images"] * BYTES_PER_IMAGE > 10 * store

@@ -16,8 +16,8 @@ from tests.support.faults_world import Run, go_on, workers
 
 LENGTH = {
     "loop__steps": 12,
-    "rollout__height": 192,  # so large that Ray leaves images and latents where they were made: above 100 kB a chunk
-    "rollout__width": 192,
+    "rollout__height": 384,  # so large that Ray leaves images and latents where they were made: above 100 kB a chunk
+    "rollout__width": 384,
     "rollout__chunk": 4,
     "rollout__steps": 2,
 }
@@ -46,7 +46,7 @@ def easel(cluster: Cluster) -> Iterator[Node]:
 
 def lose_easel(cluster: Cluster) -> None:
     """The node of the only rollout worker dies; another one takes its place."""
-    (worker,) = workers("RolloutActor")
+    (worker,) = workers("PlainRollout")
     kill_node_of(worker)
     add_easel(cluster)
 
@@ -65,23 +65,23 @@ def wait_until_idle(run: Run, *classes: str) -> None:
 
 
 def test_images_that_waited_for_the_judge_are_lost_and_later_latents_that_waited_for_the_policy(
-    start_tiny: Start, tiny_reference: Reference, cluster: Cluster, easel: Node
+    start: Start, reference: Reference, cluster: Cluster, easel: Node
 ) -> None:
-    run = start_tiny(address=cluster.address, **PLACES, **LENGTH)
+    run = start(address=cluster.address, **PLACES, **LENGTH)
     run.reach(2)
-    scoring = run.catch("RewardActor.score")
-    wait_until_idle(run, "RolloutActor")
+    scoring = run.catch("PlainReward.score")
+    wait_until_idle(run, "PlainRollout")
     lose_easel(cluster)
     go_on(scoring)
     run.reach(run.steps() + 2)
     assert "score" in {failure["task"] for failure in failures(run, "object_lost")}
 
     before = lost(run)
-    updating = run.catch("PolicyActor.update")
-    wait_until_idle(run, "RolloutActor", "RewardActor")
+    updating = run.catch("PlainPolicy.update")
+    wait_until_idle(run, "PlainRollout", "PlainReward")
     lose_easel(cluster)
     go_on(updating)
-    assert digest_of(run) == tiny_reference(**LENGTH)
+    assert digest_of(run) == reference(**LENGTH)
     assert all(map(int.__gt__, lost(run), before))
 
 
