@@ -29,9 +29,11 @@ def main_with(pool: str, actor: type, pools: MakePools = pool_specs) -> Callable
     return program(changed)
 
 
-def train(recipe: Path, out: Path, *options: str, code: int = 0) -> dict[str, Any]:
-    """A run that ends with this exit code; its summary if that is 0."""
-    assert main([str(recipe), "--out", str(out), "--executor", "local", *options]) == code
+def train(
+    recipe: Path, out: Path, *options: str, code: int = 0, program: Callable[[list[str]], int] = main
+) -> dict[str, Any]:
+    """A run that ends with this exit code; its summary if that is 0. `program`: what runs it in the main job's place."""
+    assert program([str(recipe), "--out", str(out), "--executor", "local", *options]) == code
     return json.loads((out / "summary.json").read_text()) if code == 0 else {}
 
 
