@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of
 from tests.support import plain_world as plain
 from tests.support.faults_world import ROOT, overrides
 from tests.support.gang import settings
-from tests.support.plain_run import plain_pools
+from tests.support.plain_run import pools_in_no_time
 from tests.support.runs import main_with
 
 LENGTH = {"loop__steps": 6}
@@ -77,7 +76,7 @@ def test_what_goes_wrong_at_one_step_changes_the_digest_from_then_on(
     plain_world: Path, tmp_path: Path, reference: Reference, actor: type
 ) -> None:
     pool = "rollout" if issubclass(actor, plain.PlainRollout) else "policy"
-    run = main_with(pool, actor, partial(plain_pools, pause_s=0.0))
+    run = main_with(pool, actor, pools_in_no_time)
     options = overrides(**{**QUICK, **LENGTH})
     assert run([str(plain_world), "--out", str(tmp_path / "run"), *LOCAL, *options]) == 0
     folder = RunFolder(tmp_path / "run")

@@ -35,8 +35,9 @@ def plain_pools(recipe: Recipe, example: Prompt | None = None, pause_s: float = 
     return [plain(spec) for spec in pool_specs(recipe, example)]
 
 
+pools_in_no_time = partial(plain_pools, pause_s=0.0)
 main = program(plain_pools)
-in_no_time = program(partial(plain_pools, pause_s=0.0))
+in_no_time = program(pools_in_no_time)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,8 +10,8 @@ import pytest
 from cluster.storage.documents import StorageError
 from cluster.storage.files import folders
 from pipelines.engine.checkpoint import newest
-from pipelines.train import main
 from tests.support.flaky_s3 import FlakyS3
+from tests.support.plain_run import in_no_time
 
 STEPS = 3
 
@@ -19,7 +19,7 @@ STEPS = 3
 def train(recipe: Path, out: Path, *options: str, **values: object) -> int:
     settings = {"loop.steps": STEPS, "loop.checkpoint_every": 1, "loop.keep_checkpoints": 9, **values}
     words = [word for key, value in settings.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
-    return main([str(recipe), "--out", str(out), "--executor", "local", *words, *options])
+    return in_no_time([str(recipe), "--out", str(out), "--executor", "local", *words, *options])
 
 
 def digest_of(out: Path) -> str:
@@ -32,30 +32,30 @@ def events_of(out: Path, kind: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def reference(plain_world: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of a run whose checkpoints lie on a disk."""
     out = tmp_path_factory.mktemp("reference") / "run"
-    assert train(tiny_world, out) == 0
+    assert train(plain_world, out) == 0
     return digest_of(out)
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_world: Path, s3: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def saved(plain_world: Path, s3: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a run, and where its checkpoints lie."""
     out = tmp_path_factory.mktemp("saved") / "run"
     root = f"{s3}/{out.parent.name}"
-    assert train(tiny_world, out, loop__checkpoints=root) == 0
+    assert train(plain_world, out, loop__checkpoints=root) == 0
     return out, root
 
 
 def test_moods_that_pass_change_nothing(
-    reference: str, tiny_world: Path, s3: str, flaky_s3: FlakyS3, tmp_path: Path
+    reference: str, plain_world: Path, s3: str, flaky_s3: FlakyS3, tmp_path: Path
 ) -> None:
     flaky_s3.reset(1, "list-type")
     flaky_s3.fail(1, 503, "PUT")
     flaky_s3.fail(1, 500, "manifest.json")
     root = f"{s3}/{tmp_path.name}"
-    assert train(tiny_world, tmp_path / "run", loop__checkpoints=root) == 0
+    assert train(plain_world, tmp_path / "run", loop__checkpoints=root) == 0
     assert digest_of(tmp_path / "run") == reference
     found, problems = newest(root)
     assert found is not None
@@ -63,11 +63,11 @@ def test_moods_that_pass_change_nothing(
 
 
 def test_a_checkpoint_that_is_denied_is_said_and_the_run_goes_on(
-    reference: str, tiny_world: Path, s3: str, flaky_s3: FlakyS3, tmp_path: Path, capsys: pytest.CaptureFixture
+    reference: str, plain_world: Path, s3: str, flaky_s3: FlakyS3, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     flaky_s3.fail(status=403, request=f"PUT /runs/{tmp_path.name}/step-000002/")
     root = f"{s3}/{tmp_path.name}"
-    assert train(tiny_world, tmp_path / "run", loop__checkpoints=root) == 0
+    assert train(plain_world, tmp_path / "run", loop__checkpoints=root) == 0
     assert digest_of(tmp_path / "run") == reference
     (failed,) = events_of(tmp_path / "run", "checkpoint_failed")
     assert failed["step"] == 2
@@ -91,7 +91,7 @@ def test_what_is_denied_is_not_taken_for_missing_or_damaged(saved, flaky_s3: Fla
 
 @pytest.mark.parametrize("denied", [True, False], ids=["denied", "no bucket"])
 def test_a_run_does_not_begin_anew_where_its_checkpoints_cannot_be_seen(
-    saved, tiny_world: Path, flaky_s3: FlakyS3, denied: bool, capsys: pytest.CaptureFixture
+    saved, plain_world: Path, flaky_s3: FlakyS3, denied: bool, capsys: pytest.CaptureFixture
 ) -> None:
     out, root = saved
     before = (out / "metrics.jsonl").read_bytes()
@@ -99,7 +99,7 @@ def test_a_run_does_not_begin_anew_where_its_checkpoints_cannot_be_seen(
         flaky_s3.fail(status=403)
     else:
         root = "s3://nowhere/run"
-    assert train(tiny_world, out, "--resume", loop__checkpoints=root) != 0
+    assert train(plain_world, out, "--resume", loop__checkpoints=root) != 0
     said = capsys.readouterr().err
     assert root in said
     assert ("access is denied" if denied else "there is no bucket nowhere") in said

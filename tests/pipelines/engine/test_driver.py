@@ -8,16 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from actors.policy.actor import PolicyActor
-from actors.rollout.actor import RolloutActor
-from pipelines.train import main
+from tests.support.plain_run import in_no_time, pools_in_no_time
+from tests.support.plain_world import PlainPolicy, PlainRollout
 from tests.support.runs import main_with
 
 WHERE = {"purpose": "train", "step": 2, "group": 1}
 RETRIES = 2
 
 
-class StaleActor(RolloutActor):
+class StaleRollout(PlainRollout):
     """Draws the first `times` chunks asked for of one group with the adapter that it met first, and reports that one's hash."""
 
     times = 0.0
@@ -36,7 +35,7 @@ class StaleActor(RolloutActor):
         return (report,), *arrays
 
 
-class ShakyPolicy(PolicyActor):
+class ShakyPolicy(PlainPolicy):
     """Raises in its snapshot number `raises_in`, counted over all its lives."""
 
     raises_in = 0
@@ -50,16 +49,18 @@ class ShakyPolicy(PolicyActor):
 
 
 @pytest.fixture
-def train(tiny_world, tmp_path, monkeypatch):
-    """Runs the tiny recipe with an actor that is stale so many times; returns the run's folder and what the actor drew."""
+def train(plain_world, tmp_path, monkeypatch):
+    """Runs the plain recipe with an actor that is stale so many times; returns the run's folder and what the actor drew."""
 
     def train(times):
-        monkeypatch.setattr(StaleActor, "times", times)
-        monkeypatch.setattr(StaleActor, "drawn", [], raising=False)
+        monkeypatch.setattr(StaleRollout, "times", times)
+        monkeypatch.setattr(StaleRollout, "drawn", [], raising=False)
         out = tmp_path / str(times)
         options = ["--executor", "local", "--set", f"loop.retries={RETRIES}"]
-        assert main_with("rollout", StaleActor)([str(tiny_world), "--out", str(out), *options]) == 0
-        return out, StaleActor.drawn
+        assert (
+            main_with("rollout", StaleRollout, pools_in_no_time)([str(plain_world), "--out", str(out), *options]) == 0
+        )
+        return out, StaleRollout.drawn
 
     return train
 
@@ -108,15 +109,15 @@ def test_a_prompt_that_another_version_always_draws_is_quarantined(train):
 
 @pytest.mark.parametrize(("raises_in", "again_from"), [(1, 0), (2, 2)])
 def test_a_policy_that_is_lost_in_a_snapshot_makes_each_checkpoint_once(
-    tiny_world, tmp_path, monkeypatch, raises_in, again_from
+    plain_world, tmp_path, monkeypatch, raises_in, again_from
 ):
     """Above all it does not write the one that it went back to once more: that is the only one, and it is whole."""
     options = ["--executor", "local", "--set", "loop.steps=6", "--set", "loop.checkpoint_every=2"]
-    assert main([str(tiny_world), "--out", str(tmp_path / "calm"), *options]) == 0
+    assert in_no_time([str(plain_world), "--out", str(tmp_path / "calm"), *options]) == 0
     monkeypatch.setattr(ShakyPolicy, "raises_in", raises_in)
     monkeypatch.setattr(ShakyPolicy, "snapshots", 0)
     out = tmp_path / "shaken"
-    assert main_with("policy", ShakyPolicy)([str(tiny_world), "--out", str(out), *options]) == 0
+    assert main_with("policy", ShakyPolicy, pools_in_no_time)([str(plain_world), "--out", str(out), *options]) == 0
     assert [event["step"] for event in events_of(out, "policy_restarted")] == [again_from]
     assert [event["step"] for event in events_of(out, "checkpoint_failed")] == [2 * raises_in]
     assert [event["step"] for event in events_of(out, "checkpoint")] == [2, 4, 6]
