@@ -16,7 +16,9 @@ from pipelines import train
 from pipelines.reporting.page import write_report
 from pipelines.run_folder.folder import RunFolder
 from tests.support.cases import TOY_MODELS
-from tests.support.tiny_world import blind_to
+from tests.support.plain_run import in_no_time
+from tests.support.plain_world import unscorable
+from tests.support.runs import overrides
 
 Run = Callable[..., int]
 
@@ -40,7 +42,7 @@ def run(tiny_world: Path, tmp_path: Path) -> Run:
         ("policy.max_sequence_length=9999", "policy.max_sequence_length = 9999: this model reads at most 512 tokens"),
         ("reward.image_pixels=100", "reward.image_pixels = 100: a judge of the type llava reads images of one size"),
         ("heldout.checker=tests.support.shapes:chekc", "has no chekc; did you mean check?"),
-        ("heldout.checker=tests.support.tiny_world:blind_to", "blind_to in"),
+        ("heldout.checker=tests.support.tiny_world:make_tiny_world", "make_tiny_world in"),
         ("heldout.checker=tests.no_such:check", 'give "module:function"'),
         ("heldout.checker=tests.support.tiny_world", 'give "module:function"'),
         ("policy.device=cuda", 'policy.device = "cuda", but this machine has no GPU'),
@@ -114,15 +116,10 @@ def test_images_that_are_no_numbers_quarantine_their_group_and_the_run_goes_on(
 
 
 def test_a_run_without_a_single_good_group_is_not_done(
-    run: Run, tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge = tiny_world.parent / "judge"
-    for word in ("green", "blue"):
-        judge = blind_to(judge, word, tmp_path / word)
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"caption": f"a {word} circle"}) + "\n" for word in ("green", "blue")))
-    settings = (f"reward.model={judge}", f"data.train={prompts}", "loop.steps=2", "loop.max_failures_in_row=1000")
-    assert run(*settings) == 1
+    options = overrides(**unscorable(tmp_path), loop__steps=2, loop__max_failures_in_row=1000)
+    assert in_no_time([str(plain_world), "--out", str(tmp_path / "run"), "--executor", "local", *options]) == 1
     assert "no image was trained on: every group was quarantined" in capsys.readouterr().out
     folder = RunFolder(tmp_path / "run")
     assert folder.read_summary()["status"] == folder.read_state()["status"] == "failed"

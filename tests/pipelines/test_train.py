@@ -1,6 +1,6 @@
 """Whole runs of the main job on tiny models: what a run leaves, that its result depends on the recipe alone, and its exit codes.
 
-Those whose subject is the driver on Ray are of the plain world.
+Those whose subject is the driver are of the plain world.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from pipelines.train import main
 from tests.support.plain_run import in_no_time
-from tests.support.tiny_world import blind_to, unscorable
+from tests.support.plain_world import unscorable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,10 +57,13 @@ def lines_of(path):
 
 
 @pytest.fixture(scope="module")
-def local_runs(tiny_world, tmp_path_factory):
-    """Summaries of runs in this process, by staleness."""
+def local_runs(plain_world, tmp_path_factory):
+    """Summaries of runs of the plain world in this process, by staleness."""
     folder = tmp_path_factory.mktemp("local")
-    return {s: train_here(tiny_world, folder / str(s), *overrides(loop__staleness=s, loop__steps=5)) for s in (0, 1, 2)}
+    return {
+        s: train_here(plain_world, folder / str(s), *overrides(loop__staleness=s, loop__steps=5), program=in_no_time)
+        for s in (0, 1, 2)
+    }
 
 
 def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path, monkeypatch):
@@ -109,28 +112,39 @@ def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path, monkeypatch):
     assert (out / "checkpoints" / "step-000003" / "adapter" / "pytorch_lora_weights.safetensors").is_file()
 
 
-@pytest.mark.parametrize(("staleness", "sizes"), [(0, (1, 1)), (1, (2, 2))])
-def test_the_digest_is_that_of_the_local_run_whatever_the_workers(
-    local_runs, ray_cluster, tiny_world, tmp_path, staleness, sizes
+def test_the_digest_is_that_of_the_local_run_whatever_the_workers(ray_cluster, tiny_world, tmp_path):
+    """With two workers in each pool and staleness 1. The plain world has one of each without it, here, and both in tests/faults."""
+    options = overrides(loop__staleness=1, loop__steps=5)
+    train_on_ray(
+        ray_cluster, command(tiny_world, tmp_path / "ray", *options, *overrides(rollout__size=2, reward__size=2))
+    )
+    on_ray, here = summary_of(tmp_path / "ray"), train_here(tiny_world, tmp_path / "here", *options)
+    assert (on_ray["digest"], on_ray["heldout"]["after"]) == (here["digest"], here["heldout"]["after"])
+
+
+def test_a_run_on_ray_with_one_worker_of_each_pool_is_strict_as_the_local_one(
+    local_runs, ray_cluster, plain_world, tmp_path
 ):
-    sized = overrides(loop__staleness=staleness, loop__steps=5, rollout__size=sizes[0], reward__size=sizes[1])
-    train_on_ray(ray_cluster, command(tiny_world, tmp_path / "run", *sized))
+    options = overrides(loop__staleness=0, loop__steps=5)
+    train_on_ray(ray_cluster, plainly(plain_world, tmp_path / "run", *options))
     summary = summary_of(tmp_path / "run")
-    assert summary["digest"] == local_runs[staleness]["digest"]
-    assert summary["heldout"]["after"] == local_runs[staleness]["heldout"]["after"]
+    assert (summary["digest"], summary["heldout"]["after"]) == (
+        local_runs[0]["digest"],
+        local_runs[0]["heldout"]["after"],
+    )
 
 
-def test_the_digest_depends_on_the_seed_and_on_what_is_trained(local_runs, tiny_world, tmp_path):
+def test_the_digest_depends_on_the_seed_and_on_what_is_trained(local_runs, plain_world, tmp_path):
     digests = {run["digest"] for run in local_runs.values()}
     assert len(digests) == 3
-    for number, change in enumerate((["run.seed=7"], ["policy.learning_rate=2e-3"], ["rollout.steps=5"])):
+    for number, change in enumerate((["run.seed=7"], ["policy.learning_rate=2e-3"], ["rollout.guidance_scale=2.0"])):
         options = [*overrides(loop__staleness=0, loop__steps=5), "--set", *change]
-        digests.add(train_here(tiny_world, tmp_path / str(number), *options)["digest"])
+        digests.add(train_here(plain_world, tmp_path / str(number), *options, program=in_no_time)["digest"])
     assert len(digests) == 6
 
 
-def test_versions_follow_the_staleness(tiny_world, tmp_path):
-    train_here(tiny_world, tmp_path / "run", *overrides(loop__staleness=2, loop__steps=5))
+def test_versions_follow_the_staleness(plain_world, tmp_path):
+    train_here(plain_world, tmp_path / "run", *overrides(loop__staleness=2, loop__steps=5), program=in_no_time)
     assert [record["staleness"] for record in lines_of(tmp_path / "run" / "metrics.jsonl")] == [
         [0, 0],
         [1, 1],
@@ -150,23 +164,22 @@ def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_cl
     assert set(staleness) <= {0, 1}
 
 
-def test_no_figure_of_the_checker_reaches_the_training(local_runs, tiny_world, tmp_path):
+def test_no_figure_of_the_checker_reaches_the_training(local_runs, plain_world, tmp_path):
     options = overrides(loop__staleness=0, loop__steps=5, heldout__checker="tests.support.shapes:contrary")
-    summary = train_here(tiny_world, tmp_path / "run", *options)
+    summary = train_here(plain_world, tmp_path / "run", *options, program=in_no_time)
     assert summary["heldout"]["before"]["accuracy"] == pytest.approx(1 - local_runs[0]["heldout"]["before"]["accuracy"])
     assert summary["digest"] == local_runs[0]["digest"]
     without_heldout = Path(tmp_path / "bare.toml")
-    text = tiny_world.read_text()
+    text = plain_world.read_text()
     without_heldout.write_text(
         "\n".join(line for line in text.splitlines() if not line.startswith(("heldout =", "checker =")))
     )
-    assert (
-        train_here(without_heldout, tmp_path / "bare", *overrides(loop__staleness=0, loop__steps=5))["digest"]
-        == local_runs[0]["digest"]
-    )
+    options = overrides(loop__staleness=0, loop__steps=5)
+    bare = train_here(without_heldout, tmp_path / "bare", *options, program=in_no_time)
+    assert bare["digest"] == local_runs[0]["digest"]
 
 
-def test_the_measured_behaviour_policy_gives_ratios_that_are_not_one(local_runs, tiny_world, tmp_path):
+def test_the_measured_behaviour_policy_gives_ratios_that_are_not_one(tiny_world, tmp_path):
     options = overrides(loop__staleness=2, loop__steps=5, objective__behaviour="measured", policy__learning_rate=0.01)
     train_here(tiny_world, tmp_path / "run", *options)
     ratios = [record["ratio_p95"] - record["ratio_p05"] for record in lines_of(tmp_path / "run" / "metrics.jsonl")]
@@ -174,10 +187,10 @@ def test_the_measured_behaviour_policy_gives_ratios_that_are_not_one(local_runs,
     assert ratios[-1] > 1e-5
 
 
-def test_a_nan_reward_quarantines_its_group_and_says_so(tiny_world, tmp_path):
-    judge = blind_to(tiny_world.parent / "judge", "green", tmp_path / "judge")
-    options = overrides(reward__model=judge, loop__steps=6)
-    summary = train_here(tiny_world, tmp_path / "run", *options)
+def test_a_nan_reward_quarantines_its_group_and_says_so(plain_world, tmp_path):
+    """That the models' judges give NaN, and not an error or a number: tests/actors/reward."""
+    options = overrides(reward__model="plain/blind-to-green", loop__steps=6)
+    summary = train_here(plain_world, tmp_path / "run", *options, program=in_no_time)
     events = [event for event in lines_of(tmp_path / "run" / "events.jsonl") if event["kind"] == "quarantine"]
     assert events
     assert all("green" in event["caption"] and "nan" in event["message"] for event in events)
@@ -188,9 +201,9 @@ def test_a_nan_reward_quarantines_its_group_and_says_so(tiny_world, tmp_path):
     assert all(record["reward_mean"] is None or record["reward_mean"] < 0 for record in metrics)
 
 
-def test_too_many_failures_in_a_row_end_the_run(tiny_world, tmp_path, capsys):
-    options = overrides(**unscorable(tiny_world.parent, tmp_path), loop__max_failures_in_row=3)
-    assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local", *options]) == 1
+def test_too_many_failures_in_a_row_end_the_run(plain_world, tmp_path, capsys):
+    options = overrides(**unscorable(tmp_path), loop__max_failures_in_row=3)
+    assert in_no_time([str(plain_world), "--out", str(tmp_path / "run"), "--executor", "local", *options]) == 1
     assert "in a row" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
 
@@ -226,14 +239,10 @@ def test_a_stopped_run_resumes_to_the_same_digest(ray_cluster, plain_world, tmp_
     assert resumed["heldout"]["before"] == whole["heldout"]["before"]
 
 
-def test_resuming_with_another_recipe_is_refused(tiny_world, tmp_path, capsys):
-    train_here(tiny_world, tmp_path / "run")
-    assert (
-        main(
-            [str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local", "--resume", "--set", "run.seed=9"]
-        )
-        == 2
-    )
+def test_resuming_with_another_recipe_is_refused(plain_world, tmp_path, capsys):
+    train_here(plain_world, tmp_path / "run", program=in_no_time)
+    words = [str(plain_world), "--out", str(tmp_path / "run"), "--executor", "local", "--resume"]
+    assert in_no_time([*words, "--set", "run.seed=9"]) == 2
     assert "seed = 9" in capsys.readouterr().err
 
 
@@ -322,9 +331,9 @@ def test_training_on_held_out_captions_is_refused(tiny_world, tmp_path, capsys):
     assert "are also in data.train" in capsys.readouterr().err
 
 
-def test_a_folder_with_a_run_is_not_overwritten(tiny_world, tmp_path, capsys):
-    train_here(tiny_world, tmp_path / "run", *overrides(loop__steps=1))
-    assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local"]) == 2
+def test_a_folder_with_a_run_is_not_overwritten(plain_world, tmp_path, capsys):
+    train_here(plain_world, tmp_path / "run", *overrides(loop__steps=1), program=in_no_time)
+    assert in_no_time([str(plain_world), "--out", str(tmp_path / "run"), "--executor", "local"]) == 2
     assert "already holds a run" in capsys.readouterr().err
 
 

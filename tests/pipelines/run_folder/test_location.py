@@ -18,6 +18,7 @@ from pipelines.recipe.load import load_recipe
 from pipelines.run_folder import location as place_module
 from pipelines.run_folder.location import RunLocation
 from pipelines.train import main
+from tests.support.plain_run import in_no_time
 
 
 @pytest.fixture
@@ -138,12 +139,12 @@ def test_a_copy_that_cannot_be_taken_back_stays_and_says_where(s3):
 
 
 def train(recipe, out, *options):
-    return main([str(recipe), "--out", out, "--executor", "local", *options])
+    return in_no_time([str(recipe), "--out", out, "--executor", "local", *options])
 
 
-def test_a_run_at_a_url_ends_with_the_digest_of_one_on_disk(tiny_world, tmp_path, url):
-    assert train(tiny_world, str(tmp_path / "run")) == 0
-    assert train(tiny_world, url) == 0
+def test_a_run_at_a_url_ends_with_the_digest_of_one_on_disk(plain_world, tmp_path, url):
+    assert train(plain_world, str(tmp_path / "run")) == 0
+    assert train(plain_world, url) == 0
     on_disk = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert json.loads(read(f"{url}/summary.json"))["digest"] == on_disk["digest"]
     assert {name for name in names_at(url) if not name.startswith("tensorboard")} == {
@@ -151,12 +152,12 @@ def test_a_run_at_a_url_ends_with_the_digest_of_one_on_disk(tiny_world, tmp_path
         for file in (tmp_path / "run").rglob("*")
         if file.is_file() and "tensorboard" not in file.parts
     }
-    assert train(tiny_world, url) == 2  # it holds a run
+    assert train(plain_world, url) == 2  # it holds a run
 
 
-def test_a_run_at_a_url_goes_on_from_there(tiny_world, tmp_path, url, monkeypatch):
+def test_a_run_at_a_url_goes_on_from_there(plain_world, tmp_path, url, monkeypatch):
     short = ["--set", "loop.steps=4", "--set", "heldout.every=100"]
-    assert train(tiny_world, str(tmp_path / "run"), *short) == 0
+    assert train(plain_world, str(tmp_path / "run"), *short) == 0
     step_over = Driver.step_over
 
     def over_then_stopped(driver, train):
@@ -165,17 +166,17 @@ def test_a_run_at_a_url_goes_on_from_there(tiny_world, tmp_path, url, monkeypatc
             driver.control.stop()
 
     monkeypatch.setattr(Driver, "step_over", over_then_stopped)
-    assert train(tiny_world, url, *short) == 130
+    assert train(plain_world, url, *short) == 130
     monkeypatch.undo()
     assert json.loads(read(f"{url}/status.json"))["status"] == "stopped"
-    assert train(tiny_world, url, *short, "--resume") == 0
+    assert train(plain_world, url, *short, "--resume") == 0
     on_disk = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert json.loads(read(f"{url}/summary.json"))["digest"] == on_disk["digest"]
     assert [json.loads(line)["step"] for line in read(f"{url}/metrics.jsonl").splitlines()] == [1, 2, 3, 4]
 
 
-def test_a_report_is_written_beside_a_run_at_a_url(tiny_world, url):
-    assert train(tiny_world, url, "--set", "loop.steps=1") == 0
+def test_a_report_is_written_beside_a_run_at_a_url(plain_world, url):
+    assert train(plain_world, url, "--set", "loop.steps=1") == 0
     fsspec.filesystem("s3").rm(f"{url}/report.html")
     assert report.main([url]) == 0
     assert b"<html" in read(f"{url}/report.html")
@@ -283,13 +284,13 @@ def test_what_is_no_place_ends_with_2_before_any_worker_starts(key, given, tiny_
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_run_folder_is_no_checkpoint_and_other_files_are_no_run(tiny_world, tmp_path, capsys):
+def test_a_run_folder_is_no_checkpoint_and_other_files_are_no_run(plain_world, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").touch()
-    assert train(tiny_world, str(tmp_path / "new"), "--resume", str(tmp_path / "run")) == 2
+    assert train(plain_world, str(tmp_path / "new"), "--resume", str(tmp_path / "run")) == 2
     assert f"to go on with it, give --out {tmp_path}/run --resume" in capsys.readouterr().err
-    assert train(tiny_world, str(tmp_path / "new"), "--resume", str(tmp_path / "nowhere")) == 2
+    assert train(plain_world, str(tmp_path / "new"), "--resume", str(tmp_path / "nowhere")) == 2
     assert "Give a folder such as checkpoints/step-000050" in capsys.readouterr().err
-    assert train(tiny_world, str(tmp_path), "--resume") == 2
+    assert train(plain_world, str(tmp_path), "--resume") == 2
     assert "holds no run to go on with, but other files (run)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from actors.messages import DrawReport, Prompt, Scores
-from actors.rollout.actor import RolloutActor
 from cluster.executors.virtual import VirtualExecutor
 from cluster.storage import files
 from cluster.tasks import Cause, PoolSpec, Task
@@ -26,11 +25,11 @@ from pipelines.engine.messages import GroupKey, Unit
 from pipelines.engine.tickets import Tickets
 from pipelines.recipe.load import dump_recipe
 from pipelines.run_folder.folder import RunFolder
-from pipelines.train import main
 from pipelines.training.groups import Chunk, Group
 from pipelines.training.shards import ShardWriter
 from tests.support.outbox import Outbox, comes_back
-from tests.support.plain_run import in_no_time
+from tests.support.plain_run import in_no_time, pools_in_no_time
+from tests.support.plain_world import PlainRollout
 from tests.support.runs import main_with
 from tests.support.virtual_world import TimedPacker, TimedStorage, virtual_driver, virtual_pools, virtual_recipe
 
@@ -42,7 +41,7 @@ def overrides(**values: object) -> list[str]:
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
-def train(recipe: Path, out: Path, *options: str, main: Callable[..., int] = main) -> str:
+def train(recipe: Path, out: Path, *options: str, main: Callable[..., int] = in_no_time) -> str:
     """Runs in this process; returns the digest."""
     options = ("--executor", "local", *overrides(loop__steps=STEPS, loop__staleness=1), *options)
     assert main([str(recipe), "--out", str(out), *options]) == 0
@@ -62,7 +61,7 @@ def shards(out: Path) -> dict[int, bytes]:
     return {int(path.stem.removeprefix("step-")): path.read_bytes() for path in (out / "samples").glob("*.parquet")}
 
 
-class RecordingActor(RolloutActor):
+class RecordingRollout(PlainRollout):
     """Remembers what it drew for training, by seed."""
 
     drawn: dict[int, np.ndarray]
@@ -75,13 +74,18 @@ class RecordingActor(RolloutActor):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, np.ndarray]]:
+def whole(plain_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, np.ndarray]]:
     """The folder of a run that keeps all images, and what was drawn in it."""
     out = tmp_path_factory.mktemp("samples") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RecordingActor, "drawn", {}, raising=False)
-        train(tiny_world, out, *overrides(samples__every=1), main=main_with("rollout", RecordingActor))
-        return out, RecordingActor.drawn
+        patch.setattr(RecordingRollout, "drawn", {}, raising=False)
+        train(
+            plain_world,
+            out,
+            *overrides(samples__every=1),
+            main=main_with("rollout", RecordingRollout, pools_in_no_time),
+        )
+        return out, RecordingRollout.drawn
 
 
 def test_every_image_is_there_as_it_was_drawn_scored_and_trained_on(whole) -> None:
@@ -103,26 +107,26 @@ def test_every_image_is_there_as_it_was_drawn_scored_and_trained_on(whole) -> No
             assert np.array_equal(np.asarray(picture), drawn[row["noise_seed"]])
 
 
-def test_nothing_of_what_is_trained_depends_on_it(whole, tiny_world: Path, tmp_path: Path) -> None:
-    assert train(tiny_world, tmp_path / "none") == digest_of(whole[0])
+def test_nothing_of_what_is_trained_depends_on_it(whole, plain_world: Path, tmp_path: Path) -> None:
+    assert train(plain_world, tmp_path / "none") == digest_of(whole[0])
     assert shards(tmp_path / "none") == {}
 
 
-def test_only_what_is_asked_for_is_kept(whole, tiny_world: Path, tmp_path: Path) -> None:
+def test_only_what_is_asked_for_is_kept(whole, plain_world: Path, tmp_path: Path) -> None:
     out = tmp_path / "some"
-    assert train(tiny_world, out, *overrides(samples__every=2, samples__groups=1)) == digest_of(whole[0])
+    assert train(plain_world, out, *overrides(samples__every=2, samples__groups=1)) == digest_of(whole[0])
     assert sorted(shards(out)) == [2, 4]
     few = pq.read_table(out / "samples" / "step-000002.parquet")
     assert few.equals(pq.read_table(whole[0] / "samples" / "step-000002.parquet").slice(0, K))
 
 
-def test_a_resumed_run_writes_the_same_bytes(whole, tiny_world: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_writes_the_same_bytes(whole, plain_world: Path, tmp_path: Path) -> None:
     out = tmp_path / "resumed"
     shutil.copytree(whole[0], out)
     shutil.rmtree(out / "checkpoints" / "step-000004")
     for step in (3, 4):
         (out / "samples" / f"step-{step:06d}.parquet").unlink()
-    train(tiny_world, out, *overrides(samples__every=1), "--resume")
+    train(plain_world, out, *overrides(samples__every=1), "--resume")
     assert [event["step"] for event in events_of(out, "resumed")] == [2]
     assert shards(out) == shards(whole[0])
 
@@ -145,10 +149,10 @@ def test_workers_of_their_own_write_the_same_bytes(ray_cluster: str, plain_world
     assert shards(out) == shards(here)
 
 
-def test_what_cannot_be_kept_is_said_and_the_run_goes_on(whole, tiny_world: Path, tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_kept_is_said_and_the_run_goes_on(whole, plain_world: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "blocked"
     (out / "samples" / "step-000002.parquet").mkdir(parents=True)
-    assert train(tiny_world, out, *overrides(samples__every=1)) == digest_of(whole[0])
+    assert train(plain_world, out, *overrides(samples__every=1)) == digest_of(whole[0])
     (failed,) = events_of(out, "samples_failed")
     assert failed["step"] == 2
     assert "Is a directory" in failed["message"]
