@@ -6,6 +6,10 @@ NCCL's place is taken by gloo. DeepSpeed changes torch for the whole process, so
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing import Pipe
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ import torch
 from actors.policy import zero
 from actors.policy.actor import PolicyActor
 from actors.process import Process
+from bench.zero import Case, work
 from tests.support.gang import samples, settings
 from toy.random_models.sd3 import make_tiny_sd3
 
@@ -63,3 +68,24 @@ def test_a_stage_trains_and_goes_on_from_what_plain_torch_kept(model: str, stage
     update(actor, 2)
     for name, tensor in actor.export(2)[1].tensors.items():
         np.testing.assert_allclose(tensor, kept["tensors"][name], rtol=0.1, atol=1e-3)
+
+
+def test_the_bench_times_a_rank(model: str):
+    """What `python -m bench.zero --device cuda` starts as a process for each rank, in this one."""
+    case = Case(model, (4, 8, 8), 32, samples=2, micro_batch=1)
+    ours, theirs = Pipe()
+    told: list[Any] = []
+
+    def attend() -> None:
+        ours.send(ours.recv())  # where the ranks meet
+        told.append(ours.recv())
+        ours.send("end")
+
+    bench = Thread(target=attend)
+    bench.start()
+    work(theirs, case, case.settings(Path(model), "cuda", 1), rank=0, ranks=1, updates=1, threads=1)
+    theirs.close()  # a rank that fails has nothing to tell
+    bench.join()
+    [result] = told
+    assert len(result["seconds"]) == 1
+    assert result["peak_mb"] >= 0

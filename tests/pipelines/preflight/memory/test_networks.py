@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.diffusion import lora
 from actors.diffusion.family import FAMILIES
@@ -102,44 +104,61 @@ def known(model: nn.Module, given: dict[str, Any]) -> list[Tensor]:
 RUN = Pass(ROWS, TOKENS, TEXT, element=2, rank=RANK)
 
 
-@pytest.mark.parametrize(("name", "targets"), CASES)
-def test_the_lora_has_as_many_numbers_as_the_network_says(name: str, targets: str) -> None:
-    model, network = make(name, targets)
-    assert sum(parameter.numel() for parameter in lora.tensors(model, lora.TRAINED).values()) == network.lora * RANK
+@dataclass(frozen=True)
+class Case:
+    """A network whose tensors have no numbers, the mode in which it runs, and what is said of it."""
+
+    name: str
+    targets: str
+    model: nn.Module
+    mode: FakeTensorMode
+    said: Network
 
 
-@pytest.mark.parametrize(("name", "targets"), CASES)
-def test_what_is_saved_for_the_backward_is_what_the_hooks_count(name: str, targets: str) -> None:
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Made once for all tests of it."""
+    model, said = make(*request.param)
+    return Case(*request.param, model, fake(model), said)
+
+
+def test_the_lora_has_as_many_numbers_as_the_network_says(case: Case) -> None:
+    found = sum(parameter.numel() for parameter in lora.tensors(case.model, lora.TRAINED).values())
+    assert found == case.said.lora * RANK
+
+
+def test_what_is_saved_for_the_backward_is_what_the_hooks_count(case: Case) -> None:
     """Within 6 %: left out are the first norms, which nothing trained comes before, the last one, and small things."""
-    model, network = make(name, targets)
-    with fake(model), saved_for_backward(model) as saved:
-        loss(model, inputs(name, model))
-    assert saved_bytes(network, RUN, checkpointing=False) == pytest.approx(sum(saved.values()), rel=0.06)
+    with case.mode, saved_for_backward(case.model) as saved:
+        loss(case.model, inputs(case.name, case.model))
+    assert saved_bytes(case.said, RUN, checkpointing=False) == pytest.approx(sum(saved.values()), rel=0.06)
 
 
-@pytest.mark.parametrize(("name", "targets"), CASES)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_an_update_takes_no_more_than_was_said_and_not_much_less(name: str, targets: str, checkpointing: bool) -> None:
-    """Peak bytes of forward and backward, but for the gradient; the excess of small networks is the room for the widest backward."""
-    model, network = make(name, targets)
+def test_an_update_takes_no_more_than_was_said_and_not_much_less(case: Case) -> None:
+    """Peak bytes of forward and backward, but for the gradient; the excess of small networks is the room for the widest backward.
+
+    Every family is met with and without checkpoints, and with either LoRA: what these cost is added up.
+    """
+    checkpointing = CASES.index((case.name, case.targets)) % 4 in (1, 2)
+    model: Any = case.model
     if checkpointing:
-        model.enable_gradient_checkpointing()  # type: ignore[operator]
-    with fake(model):
-        given = inputs(name, model)
+        model.enable_gradient_checkpointing()
+    with case.mode:
+        given = inputs(case.name, model)
         with LiveBytes(known(model, given)) as live:
             loss(model, given).backward()
-    said = saved_bytes(network, RUN, checkpointing) + backward_bytes(network, RUN) + 4 * network.lora * RANK
+    model.disable_gradient_checkpointing()
+    model.zero_grad()
+    said = saved_bytes(case.said, RUN, checkpointing) + backward_bytes(case.said, RUN) + 4 * case.said.lora * RANK
     assert 0.5 * said < live.peak < 1.02 * said
 
 
-@pytest.mark.parametrize(("name", "targets"), CASES)
-def test_a_forward_takes_no_more_than_was_said_and_not_much_less(name: str, targets: str) -> None:
-    model, network = make(name, targets)
-    with fake(model), torch.no_grad():
-        given = inputs(name, model)
-        with LiveBytes(known(model, given)) as live:
-            model(**given, return_dict=False)
-    assert 0.4 * forward_bytes(network, RUN) < live.peak < forward_bytes(network, RUN)
+def test_a_forward_takes_no_more_than_was_said_and_not_much_less(case: Case) -> None:
+    with case.mode, torch.no_grad():
+        given = inputs(case.name, case.model)
+        with LiveBytes(known(case.model, given)) as live:
+            case.model(**given, return_dict=False)
+    assert 0.4 * forward_bytes(case.said, RUN) < live.peak < forward_bytes(case.said, RUN)
 
 
 def test_every_network_of_a_family_is_known() -> None:
