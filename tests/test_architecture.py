@@ -54,7 +54,10 @@ def test_the_actors_are_found() -> None:
 
 ROOMS = sorted({path.parent for top in ("pipelines", "cluster", "actors") for path in (ROOT / top).rglob("*.py")})
 MOST_MODULES = 14
-OF_BENCH = {"tests/simcuda/device_benches.py"}  # runs the benchmarks on the make-believe device
+OF_BENCH = {
+    "tests/simcuda/device_benches.py",
+    "tests/simcuda/device_ranks.py",
+}  # runs the benchmarks on the make-believe device
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())
