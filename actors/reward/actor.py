@@ -77,10 +77,13 @@ class RewardActor:
         if self.reads_caption and not prompt.caption.strip():
             return Verdict(None, "there is no caption")
         try:
-            (reward,) = self.reward.score(image_KHWC, prompt).rewards_K
-            said = cast("ExplainingReward", self.reward).explain(image_KHWC, prompt) if tokens else None
+            if tokens:
+                scores, said = cast("ExplainingReward", self.reward).explain(image_KHWC, prompt)
+            else:
+                scores, said = self.reward.score(image_KHWC, prompt), None
         except ValueError as error:
             return Verdict(None, str(error))
+        (reward,) = scores.rewards_K
         if not math.isfinite(reward):
             return Verdict(None, f"the score is {reward}")
         return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if said else Verdict(reward)
@@ -88,7 +91,7 @@ class RewardActor:
     @leaves_room
     def explain(self, prompt: Prompt, images_KHWC: np.ndarray) -> TokenLogProbs:
         """See `ExplainingReward.explain`: only for rewards whose options say that they explain."""
-        return cast("ExplainingReward", self.reward).explain(images_KHWC, prompt)
+        return cast("ExplainingReward", self.reward).explain(images_KHWC, prompt)[1]
 
     def info(self) -> dict[str, Any]:
         """Where and how this worker runs, and on what."""

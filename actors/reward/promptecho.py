@@ -65,8 +65,13 @@ class PromptEcho:
 
     def score(self, images_KHWC: np.ndarray, prompt: Prompt) -> Scores:
         """See `Reward.score`. Raises ValueError for an empty caption."""
+        return self.explain(images_KHWC, prompt)[0]
+
+    def explain(self, images_KHWC: np.ndarray, prompt: Prompt) -> tuple[Scores, TokenLogProbs]:
+        """The scores, and log p of each token of the caption given each image, of which they are made."""
         start = time.perf_counter()
-        log_probs_KT = self.explain(images_KHWC, prompt).log_probs_KT.astype(np.float64)
+        said = self._log_probs(images_KHWC, prompt.caption)
+        log_probs_KT = said.log_probs_KT.astype(np.float64)
         means_K = log_probs_KT.mean(axis=1)
         rewards_K = log_probs_KT.sum(axis=1) if self.options.reduction == "sum" else means_K
         if self.options.transform == "exp":
@@ -74,11 +79,7 @@ class PromptEcho:
         metrics = {"mean_log_prob": tuple(means_K.tolist())}
         if self.options.log_gain:
             metrics["gain"] = tuple((means_K - self.log_prob_without_image(prompt.caption)).tolist())
-        return Scores(tuple(rewards_K.tolist()), metrics, time.perf_counter() - start)
-
-    def explain(self, images_KHWC: np.ndarray, prompt: Prompt) -> TokenLogProbs:
-        """log p of each token of the caption given each image, as the reward saw it."""
-        return self._log_probs(images_KHWC, prompt.caption)
+        return Scores(tuple(rewards_K.tolist()), metrics, time.perf_counter() - start), said
 
     def log_prob_without_image(self, caption: str) -> float:
         """The mean of log p(c_t | q, c_<t), with no image; computed once per caption."""

@@ -29,5 +29,5 @@ class Reward(Protocol):
 class ExplainingReward(Reward, Protocol):
     """A reward whose options say `explains`."""
 
-    def explain(self, images_KHWC: np.ndarray, prompt: Prompt) -> TokenLogProbs:
-        """What each piece of the caption contributed."""
+    def explain(self, images_KHWC: np.ndarray, prompt: Prompt) -> tuple[Scores, TokenLogProbs]:
+        """What `score` gives, and what each piece of the caption contributed to it: both of one pass."""

@@ -93,7 +93,7 @@ def test_a_vlm_takes_what_the_formula_says(name: str, size: tuple[int, int], tmp
     images_KHWC = np.zeros((2, *size, 3), np.uint8)
     caption = "a red circle above a blue square"
     counted, inputs = count_forward(reward, images_KHWC, caption)
-    tokens, predicted = inputs["input_ids"].shape[1], len(reward.explain(images_KHWC, Prompt("0", caption)).tokens)
+    tokens, predicted = inputs["input_ids"].shape[1], len(reward.explain(images_KHWC, Prompt("0", caption))[1].tokens)
     config = reward.vlm.model.config.to_dict()
     patches = (6, 6) if name == "llava" else tuple(inputs["image_grid_thw"][0, 1:].tolist())
     assert 2 * vlm(config, patches, tokens, predicted).forward == pytest.approx(counted, rel=0.02)

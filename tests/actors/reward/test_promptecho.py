@@ -32,7 +32,7 @@ def test_the_mean_is_the_mean_of_the_tokens_log_probs(mean: PromptEcho):
 
 def test_the_sum_is_t_times_the_mean(mean: PromptEcho, tiny_llava: Path):
     total = PromptEchoOptions(model=str(tiny_llava), reduction="sum").load().score(IMAGES, PROMPT)
-    count = len(mean.explain(IMAGES, PROMPT).tokens)
+    count = len(mean.explain(IMAGES, PROMPT)[1].tokens)
     assert total.rewards_K == pytest.approx(
         [count * value for value in mean.score(IMAGES, PROMPT).rewards_K], rel=1e-12
     )
@@ -40,7 +40,7 @@ def test_the_sum_is_t_times_the_mean(mean: PromptEcho, tiny_llava: Path):
 
 def test_the_end_token_is_one_label_more(mean: PromptEcho, tiny_llava: Path):
     with_eos = PromptEchoOptions(model=str(tiny_llava), include_eos=True).load()
-    short, long = mean.explain(IMAGES, PROMPT), with_eos.explain(IMAGES, PROMPT)
+    (_, short), (_, long) = mean.explain(IMAGES, PROMPT), with_eos.explain(IMAGES, PROMPT)
     assert long.tokens == (*short.tokens, "<|im_end|>")
     np.testing.assert_allclose(long.log_probs_KT[:, :-1], short.log_probs_KT, atol=1e-5)
     expected = long.log_probs_KT.mean(1, dtype=np.float64)

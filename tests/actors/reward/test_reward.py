@@ -69,7 +69,8 @@ def test_an_explanation_has_a_number_for_each_piece_of_the_caption(options: Rewa
     assert options.explains == hasattr(reward, "explain")
     if not options.explains:
         return
-    explained = reward.explain(draw(3), CAPTION)
+    scores, explained = reward.explain(draw(3), CAPTION)
+    assert scores.rewards_K == reward.score(draw(3), CAPTION).rewards_K
     assert "".join(explained.tokens) == CAPTION.caption
     assert explained.log_probs_KT.shape == (3, len(explained.tokens))
     assert explained.log_probs_KT.dtype == np.float32
