@@ -39,9 +39,7 @@ def scores_context(folder: RunFolder) -> Record:
         "figures": [(name, [_figure(said[key]) for key in FIGURES]) for name, said in summary["rewards"].items()],
         "columns": FIGURES,
         "shown": {name: _ends(folder.path, ends) for name, ends in scores["shown"].items()},
-        "explained": [
-            name for name, ends in scores["shown"].items() if any(row["tokens"] for row in sum(ends.values(), []))
-        ],
+        "explained": {name for name, ends in scores["shown"].items() if any(row["tokens"] for row in ends["best"])},
         "legend": [(p, echo_style(p)) for p in LEGEND],
         "failures": scores["failures"],
         "reasons": scores["reasons"],

@@ -1,12 +1,13 @@
 """scores/*.parquet: what is known of the rows of an image set. A run that goes on does what is not written there yet.
 
-Each file is of a fixed range of rows, and is replaced as a whole: when its range is complete, and with what there is of it when
-a run stops. So the finished files do not depend on who scored what when.
+Each file is of a fixed range of rows, and is replaced as a whole: when its range is complete, and with what there is of it every
+KEEP_EVERY_S and when a run stops. So the finished files do not depend on who scored what when.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ FOLDER = "scores"
 ROW, REASON = "row", "reason"
 TOKENS, LOG_PROBS = "{}.tokens", "{}.log_probs"
 Record = dict[str, Any]
+KEEP_EVERY_S = 20.0  # so much of the work does a kill lose
 
 
 def schema_of(rewards: Mapping[str, bool]) -> pa.Schema:
@@ -33,7 +35,10 @@ def schema_of(rewards: Mapping[str, bool]) -> pa.Schema:
 
 
 class Shards:
-    """The files of so many rows, `size` to each. `written`: the numbers of the rows that are in them, or were added."""
+    """The files of so many rows, `size` to each. `written`: the numbers of the rows that are done.
+
+    A row that failed before this start is not: it is tried again.
+    """
 
     def __init__(self, run: Path, rows: int, size: int, schema: pa.Schema) -> None:
         self.folder, self.rows, self.size, self.schema = run / FOLDER, rows, size, schema
@@ -41,6 +46,7 @@ class Shards:
         self.failed = 0
         self._open: dict[int, dict[int, Record]] = {}  # by shard: its rows, while some are missing
         self._changed: set[int] = set()
+        self._kept_at = time.monotonic()
         for shard in range(-(-rows // size)):
             self._take_up(shard)
 
@@ -53,11 +59,14 @@ class Shards:
         if len(self._open[shard]) == len(self._range(shard)):
             self._write(shard)
             del self._open[shard]
+        if time.monotonic() - self._kept_at >= KEEP_EVERY_S:
+            self.finish()
 
     def finish(self) -> None:
         """Writes what there is of the others."""
         for shard in sorted(self._changed):
             self._write(shard)
+        self._kept_at = time.monotonic()
 
     def missing(self) -> list[int]:
         """The rows that are still to be done."""
@@ -69,7 +78,7 @@ class Shards:
             yield from self._read(shard)
 
     def _take_up(self, shard: int) -> None:
-        records = self._read(shard)
+        records = [record for record in self._read(shard) if record[REASON] is None]
         for record in records:
             self._note(record)
         if records and len(records) < len(self._range(shard)):

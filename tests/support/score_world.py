@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from actors.messages import Prompt, Verdict
 from cluster.tasks import PoolSpec
 from pipelines.data.images import ImageRow
 from pipelines.recipe.programs.score import READER, ScoreRecipe
@@ -49,13 +50,27 @@ def make_score_world(folder: Path) -> Path:
     return recipe
 
 
-def plain_pools(recipe: ScoreRecipe, rows: Sequence[ImageRow]) -> list[PoolSpec]:
-    """The pools of a run with plain judges; places, sizes and limits are the recipe's."""
-    judge = {"model": recipe.reward.judge}
-    return [
-        spec if spec.name == READER else replace(spec, actor=PlainReward, kwargs=judge)
-        for spec in pool_specs(recipe, rows)
-    ]
+@dataclass
+class NotingReward(PlainReward):
+    """Notes the caption of each image that it judges in the file `log`, a line each."""
+
+    log: Path = Path()
+
+    def judge(self, prompt: Prompt, image_KHWC: np.ndarray, tokens: bool) -> Verdict:
+        with self.log.open("a") as file:
+            file.write(f"{prompt.caption}\n")
+        return super().judge(prompt, image_KHWC, tokens)
 
 
-main = program(plain_pools)
+def main_with(judge: type[PlainReward], **more: object) -> Callable[..., int]:
+    """The program with such judges; places, sizes and limits are the recipe's."""
+
+    def pools(recipe: ScoreRecipe, rows: Sequence[ImageRow]) -> list[PoolSpec]:
+        kwargs = {"model": recipe.reward.judge, **more}
+        specs = pool_specs(recipe, rows)
+        return [spec if spec.name == READER else replace(spec, actor=judge, kwargs=kwargs) for spec in specs]
+
+    return program(pools)
+
+
+main = main_with(PlainReward)

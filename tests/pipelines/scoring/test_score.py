@@ -82,14 +82,24 @@ def test_a_run_goes_on_with_what_is_not_written_and_has_the_digest_of_one_that_w
     score(recipe, whole)
     shutil.copytree(whole, halved)
     kept = sorted((halved / "scores").glob("*.parquet"))
-    for path in kept[1::2]:
+    for path in kept[0::2]:
         path.unlink()
     kept[2].write_bytes(b"PAR1 and then the power went")  # only a whole file counts
-    written_at = kept[0].stat().st_mtime_ns
+    written_at = kept[3].stat().st_mtime_ns
     assert score(recipe, halved, "--resume") == 0
-    assert kept[0].stat().st_mtime_ns == written_at
+    assert kept[3].stat().st_mtime_ns == written_at
     assert rows_of(halved) == rows_of(whole)
     assert summary_of(halved)["digest"] == summary_of(whole)["digest"]
+
+
+def test_what_was_mended_has_its_score_after_a_resume(recipe: Path, tmp_path: Path) -> None:
+    out, missing = tmp_path / "run", tmp_path / "pictures" / f"{MISSING}.png"
+    score(recipe, out)
+    shutil.copyfile(tmp_path / "pictures" / "0.png", missing)
+    assert score(recipe, out, "--resume") == 0
+    assert {row["row"] for row in rows_of(out) if row["reason"]} == {BROKEN, GREEN}
+    assert rows_of(out)[MISSING][NAME] is not None
+    assert summary_of(out)["failed"] == 2
 
 
 def test_another_pool_size_or_place_may_be_given_to_a_run_that_goes_on_but_no_other_set_or_judge(
