@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from pipelines.evaluation.statistics import Interval, macro_interval
+from pipelines.evaluation.statistics import ByCategory, Interval, macro_interval, macro_mean, wilson_interval
 from pipelines.run_folder.records import HeldoutRecord
 
 ACCURACY, REWARD = "accuracy", "reward"
@@ -77,15 +77,39 @@ def compare(records: list[HeldoutRecord]) -> Comparison:
         "after_best": _best_beside_first(after),
     }
     columns = tuple(_column(key, record, measure) for key, found in chosen.items() for record in found)
-    gains = _gains(before[0], after[0], measure) if before and after else {}
+    gain = difference(before[0], after[0], measure) if before and after else None
     return Comparison(
         columns,
         tuple({name: None for column in columns for name in column.values}),
         measure,
         shares(records),
-        macro_interval(gains),
-        sum(map(len, gains.values())),
+        gain and gain.interval,
+        gain.prompts if gain else 0,
     )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one evaluation's measure is above another's, over the prompts that both have, paired by prompt."""
+
+    value: float
+    interval: Interval | None
+    prompts: int
+
+
+def difference(first: HeldoutRecord, second: HeldoutRecord, measure: str) -> Difference | None:
+    """The second over the first; None if they have no prompt in common, or kept no figures of their prompts."""
+    gains = _gains(first, second, measure)
+    value = macro_mean(gains)
+    return None if value is None else Difference(value, macro_interval(gains), sum(map(len, gains.values())))
+
+
+def interval_of(record: HeldoutRecord, measure: str, share: bool) -> Interval | None:
+    """Of an evaluation's measure: over its prompts if it kept their figures, else of a share over its images (too narrow)."""
+    if figures := _figures(record, measure):
+        return macro_interval(figures)
+    total = total_of(record, measure)
+    return wilson_interval(total, record.images) if share and known(total) and record.images else None
 
 
 def measure_of(records: Iterable[HeldoutRecord]) -> str:
@@ -166,9 +190,6 @@ def _best_beside_first(records: list[HeldoutRecord]) -> list[HeldoutRecord]:
 
 def _column(key: str, record: HeldoutRecord, measure: str) -> Column:
     name = {"before": "base", "after": "trained", "during": f"step {record.step}"}[record.tag]
-    figures: dict[str, list[tuple[float, float]]] = {}
-    for _, category, images, value in _prompts(record, measure):
-        figures.setdefault(category, []).append((value, images))
     return Column(
         key=key,
         model=name,
@@ -177,7 +198,7 @@ def _column(key: str, record: HeldoutRecord, measure: str) -> Column:
         values={category: _or(value, math.nan) for category, value in by_category(record, measure).items()},
         images=record.images,
         others={name: _or(value, math.nan) for name, value in record.checks.items() if name != measure},
-        interval=macro_interval(figures),
+        interval=macro_interval(_figures(record, measure)),
     )
 
 
@@ -189,7 +210,15 @@ def _prompts(record: HeldoutRecord, measure: str) -> Iterator[tuple[str, str, fl
             yield prompt_id, kept.category, kept.images, value
 
 
-def _gains(before: HeldoutRecord, after: HeldoutRecord, measure: str) -> Mapping[str, Sequence[tuple[float, float]]]:
+def _figures(record: HeldoutRecord, measure: str) -> ByCategory:
+    """(the measure's mean, images) of each prompt of an evaluation that kept them, by category."""
+    figures: dict[str, list[tuple[float, float]]] = {}
+    for _, category, images, value in _prompts(record, measure):
+        figures.setdefault(category, []).append((value, images))
+    return figures
+
+
+def _gains(before: HeldoutRecord, after: HeldoutRecord, measure: str) -> ByCategory:
     """(gain, images) of each prompt that both evaluations have, by category."""
     at_first = {prompt_id: value for prompt_id, _, _, value in _prompts(before, measure)}
     gains: dict[str, list[tuple[float, float]]] = {}

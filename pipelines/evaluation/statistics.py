@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,13 +11,33 @@ Interval = tuple[float, float]
 RESAMPLES, PARTS = 2000, 20
 LEVEL = 0.95
 SEED = 0  # the same figures give the same interval
+Z = 1.959964  # the normal distribution's quantile of LEVEL
+
+ByCategory = Mapping[str, Sequence[tuple[float, float]]]
+"""By category, (mean, number of images) of each prompt."""
 
 
-def macro_interval(figures: Mapping[str, Sequence[tuple[float, float]]]) -> Interval | None:
-    """The 95 % interval of a mean over categories of the means over their images.
+def macro_mean(figures: ByCategory) -> float | None:
+    """The mean over categories of the means over their images; None of nothing."""
+    means = [
+        sum(mean * images for mean, images in prompts) / sum(images for _, images in prompts)
+        for prompts in figures.values()
+    ]
+    return sum(means) / len(means) if means else None
 
-    figures: by category, (mean, number of images) of each prompt. Prompts are drawn again with replacement within their category,
-    with all their images: images of a prompt are not independent (percentile bootstrap, Efron 1979).
+
+def wilson_interval(share: float, images: int) -> Interval:
+    """The 95 % interval of a share of images as if they were independent (Wilson 1927), for want of each prompt's figures."""
+    middle = (share + Z**2 / (2 * images)) / (1 + Z**2 / images)
+    half = Z / (1 + Z**2 / images) * math.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
+    return middle - half, middle + half
+
+
+def macro_interval(figures: ByCategory) -> Interval | None:
+    """The 95 % interval of `macro_mean`.
+
+    Prompts are drawn again with replacement within their category, with all their images: images of a prompt are not independent
+    (percentile bootstrap, Efron 1979).
     None if a category has fewer than two prompts, whose spread is unknown.
     """
     if not figures or min(map(len, figures.values())) < 2:

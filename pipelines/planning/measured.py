@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from cluster.storage import files
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
 from pipelines.preflight.memory.estimate import image_bytes, samples_of_rank
 from pipelines.preflight.memory.families import shape_of
@@ -18,7 +14,7 @@ from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import METRICS, RECIPE, RunFolder
-from pipelines.run_folder.location import given_by_user, resolved
+from pipelines.run_folder.location import brought, resolved
 from pipelines.run_folder.records import StepRecord
 
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
@@ -76,8 +72,7 @@ def read_run(place: str) -> Run:
     folder that cannot be read or has no run, or with too few such steps.
     """
     place = resolved(place, "--measured")
-    with TemporaryDirectory() as copy:
-        folder = _brought(place, Path(copy)) if "://" in place else Path(place)
+    with brought(place, "--measured", lambda name: name in (RECIPE, METRICS)) as folder:
         if not RunFolder.holds_run(folder):
             raise UserError(
                 f"--measured {place}: no run lies there; give a run folder, which holds {RECIPE} and {METRICS}"
@@ -114,15 +109,6 @@ def check_same(run: Recipe, recipe: Recipe) -> None:
                 f"the run was measured with {key} = {was!r}, but the recipe has {wanted!r}: times do not carry over; measure a run of "
                 "this recipe, or plan without --measured"
             )
-
-
-def _brought(url: str, copy: Path) -> Path:
-    """The two files of a run that a plan reads, as far as they are there."""
-    with given_by_user(url, "--measured"):
-        for name in (RECIPE, METRICS):
-            with suppress(FileNotFoundError):
-                (copy / name).write_bytes(files.read(f"{url}/{name}"))
-    return copy
 
 
 def _only_trained(record: StepRecord) -> bool:

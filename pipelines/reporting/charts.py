@@ -67,8 +67,12 @@ def line_chart(
     unit: str = "",
     floor: float | None = None,
     ceiling: float | None = None,
+    along: str = "step",
 ) -> Chart | None:
-    """A chart of `lines`, or None where none has a value. The axis shows at least `floor` and `ceiling`."""
+    """A chart of `lines`, or None where none has a value. The axis shows at least `floor` and `ceiling`.
+
+    along: what the lines are over, as the reading under the pointer calls it.
+    """
     lines = [thinned(line) for line in lines if any(map(known, line.ys))]
     if not lines:
         return None
@@ -79,7 +83,7 @@ def line_chart(
     parts = [_axes(x_scale, y_scale, ticks, unit)]
     parts += [_band(line, x_scale, y_scale) for line in lines if line.low is not None]
     parts += [_stroke(line, x_scale, y_scale) for line in lines]
-    return Chart(title, note, _svg(parts, lines, x_scale, unit), _legend(lines, unit), x_scale)
+    return Chart(title, note, _svg(parts, lines, x_scale, unit, along), _legend(lines, unit), x_scale)
 
 
 def stacked_chart(title: str, note: str, lines: Sequence[Line], unit: str = "") -> Chart | None:
@@ -224,7 +228,7 @@ def _points(points: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _svg(parts: Sequence[str], lines: Sequence[Line], x_scale: Scale, unit: str) -> Markup:
+def _svg(parts: Sequence[str], lines: Sequence[Line], x_scale: Scale, unit: str, along: str = "step") -> Markup:
     """The drawing, with the figures for the reading under the pointer."""
     series = [
         {
@@ -242,6 +246,7 @@ def _svg(parts: Sequence[str], lines: Sequence[Line], x_scale: Scale, unit: str)
         "low": x_scale.low,
         "high": x_scale.high,
         "unit": unit,
+        "along": along,
         "series": series,
     }
     names = escape(", ".join(line.name for line in lines))

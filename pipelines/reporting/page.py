@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipelines.evaluation.comparison import Comparison, compare, known, measure_words
 from pipelines.reporting.charts import Chart, marked, number
 from pipelines.reporting.curves import Palette, learning_charts, machine_charts
 from pipelines.reporting.facts import STATUS_WORDS, changes, duration, header, notes, seconds_of, starts, what_happened
+from pipelines.reporting.rendering import rendered
+from pipelines.reporting.snapshots import snapshots_of
 from pipelines.reporting.timeline import timelines
 from pipelines.reporting.words import echo_style, picture, scored_group
 from pipelines.run_folder.event import Line
@@ -27,8 +28,6 @@ from pipelines.run_folder.records import StepRecord
 
 Record = dict[str, Any]
 MOST_SNAPSHOTS = 5  # columns of sample images
-SNAPSHOT_WORDS = {"before": "before", "during": "step {}", "after": "after"}  # in the order of time
-SNAPSHOT = re.compile(rf"(?P<tag>{'|'.join(SNAPSHOT_WORDS)})(-(?P<step>\d+))?")
 NOTHING = "–"
 CONTENTS = (  # anchor, title, the part of the context that must be there
     ("heldout", "Held out", "comparison"),
@@ -53,11 +52,7 @@ def write_report(run_dir: Path) -> Path:
 
 def write_page(run_dir: Path, template: str, context: Record) -> Path:
     """`run_dir`/report.html from a template; it replaces the one before as a whole."""
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template(template).render(context)
+    page = rendered(template, context)
     path = run_dir / "report.html"
     temporary = path.with_name("report.html.tmp")
     temporary.write_text(page, encoding="utf-8")
@@ -196,9 +191,7 @@ def _standard_error(comparison: Comparison) -> str | None:
 
 def _snapshots(samples: Path) -> Record | None:
     """The sample grids side by side: `columns` (names), `rows` (caption, pictures of each column)."""
-    found = [(match, path) for path in samples.glob("*.png") if (match := SNAPSHOT.fullmatch(path.stem))]
-    found.sort(key=lambda pair: (list(SNAPSHOT_WORDS).index(pair[0]["tag"]), int(pair[0]["step"] or 0)))
-    grids = [(SNAPSHOT_WORDS[match["tag"]].format(int(match["step"] or 0)), read_grid(path)) for match, path in found]
+    grids = [(one.words, read_grid(one.path)) for one in snapshots_of(samples)]
     if not grids:
         return None
     if len(grids) > MOST_SNAPSHOTS:

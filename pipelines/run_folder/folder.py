@@ -77,10 +77,10 @@ class RunFolder:
             )
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Read a folder that holds a run, perhaps while it goes on. Raises UserError if `path` holds no run."""
+    def open(cls, path: Path, shown: str = "") -> RunFolder:
+        """Read a folder that holds a run, perhaps while it goes on. Raises UserError if `path`, `shown` to the user, holds no run."""
         if not cls.holds_run(path):
-            raise UserError(f"{path} holds no run: it has no {RECIPE}. Give the folder that --out named")
+            raise UserError(f"{shown or path} holds no run: it has no {RECIPE}. Give the folder that --out named")
         return cls(path)
 
     def metric(self, record: StepRecord) -> None:

@@ -67,10 +67,15 @@ def read_json(path: Path, kind: type[T]) -> T | None:
 
 def read_lines(path: Path) -> list[Record]:
     """The records of a .jsonl file; a last line that is not written to its end is left out, a missing file is empty. Raises Damaged."""
-    records, problem = parse_lines(_content(path) if path.exists() else b"")
+    records, problem = readable_lines(path)
     if problem:
         raise Damaged(path, problem)
     return records
+
+
+def readable_lines(path: Path) -> tuple[list[Record], str]:
+    """The records of a .jsonl file as far as they can be read, and what is wrong with the first line that cannot, if one is."""
+    return parse_lines(_content(path) if path.exists() else b"")
 
 
 def parse_lines(content: bytes) -> tuple[list[Record], str]:

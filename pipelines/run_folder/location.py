@@ -113,6 +113,25 @@ def resolved(place: str, key: str) -> str:
         return files.resolved(home_resolved(place))
 
 
+@contextmanager
+def brought(place: str, key: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """A run folder that is only read: itself, or a copy here of the `wanted` files at a URL, which is gone afterwards.
+
+    Raises UserError if the path or URL that the user gave as `key` names no place, or cannot be read.
+    """
+    place = resolved(place, key)
+    if "://" not in place:
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="echoray-") as copy:
+        with given_by_user(place, key):
+            for name in filter(wanted, files.files(place)):
+                with suppress(FileNotFoundError):  # the run goes on, and replaced it
+                    Path(copy, name).parent.mkdir(parents=True, exist_ok=True)
+                    Path(copy, name).write_bytes(files.read(f"{place}/{name}"))
+        yield Path(copy)
+
+
 def check_writable(place: str, key: str) -> None:
     """Raises UserError, soon, if a folder or URL that the user gave as `key` cannot be written."""
     with given_by_user(place, key):

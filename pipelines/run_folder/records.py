@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.run_folder.json_files import Damaged, read_lines
+from pipelines.run_folder.json_files import Damaged, readable_lines
 
 Figure = float | None
 Figures = Mapping[str, Figure]
@@ -180,12 +180,20 @@ class HeldoutRecord(Row):
 
 def read_records(path: Path, kind: type[R]) -> list[R]:
     """The records of a .jsonl file. Raises Damaged, also for a line that is none of this kind."""
+    records, problem = readable_records(path, kind)
+    if problem:
+        raise Damaged(path, problem)
+    return records
+
+
+def readable_records(path: Path, kind: type[R]) -> tuple[list[R], str]:
+    """The records of a .jsonl file as far as they can be read, and what is wrong with the first line that cannot, if one is."""
+    lines, problem = readable_lines(path)
     records = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(lines, 1):
         try:
             records.append(kind.model_validate(line))
         except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, problem["loc"]))
-            raise Damaged(path, f"in line {number}, {key}: {problem['msg']}") from None
-    return records
+            found = error.errors()[0]
+            problem = problem or f"in line {number}, {'.'.join(map(str, found['loc']))}: {found['msg']}"
+    return records, problem
