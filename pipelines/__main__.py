@@ -19,6 +19,7 @@ PROGRAMS = {  # name -> (module, what it does)
     "score": ("pipelines.score", "score images by the captions that they come with"),
     "export": ("pipelines.export", "write a run's LoRA, or the whole pipeline with it merged, for diffusers"),
     "report": ("pipelines.report", "write report.html of a run folder"),
+    "compare": ("pipelines.compare", "show several runs side by side, as a page and as tables"),
     "doctor": ("pipelines.doctor", "say whether a recipe fits its GPUs, or what is wrong with a RayJob"),
     "plan": ("pipelines.plan", "say how to split a recipe's GPUs"),
     "submit": ("pipelines.submit", "send a training run to a Ray cluster and follow it"),

@@ -32,7 +32,7 @@ from pipelines.run_folder.json_files import (
 )
 from pipelines.run_folder.records import HeldoutRecord, StepRecord, Tag, read_records
 
-__all__ = ["HELDOUT", "METRICS", "RECIPE", "Record", "RunFolder"]
+__all__ = ["EVENTS", "HELDOUT", "METRICS", "RECIPE", "STATUS", "SUMMARY", "Record", "RunFolder"]
 
 RECIPE, METRICS, HELDOUT, EVENTS = "recipe.toml", "metrics.jsonl", "heldout.jsonl", "events.jsonl"
 STATUS, SUMMARY, TOKENS, WORKERS = "status.json", "summary.json", "tokens.json", "workers.json"
