@@ -16,7 +16,7 @@ from pipelines.reporting.side_by_side.terminal import show
 from pipelines.run_folder.folder import EVENTS, HELDOUT, METRICS, RECIPE, STATUS, SUMMARY
 from pipelines.run_folder.location import brought, check_writable, resolved
 
-WIDTH = 120  # columns of the tables, at least
+WIDTH = 160  # columns of the tables, at least
 MOST_RUNS = 16  # that colours and dashes tell from each other
 READ = (RECIPE, METRICS, HELDOUT, EVENTS, STATUS, SUMMARY)
 

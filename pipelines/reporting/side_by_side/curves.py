@@ -31,8 +31,13 @@ def curves(runs: Sequence[Run], blocks: Sequence[Block]) -> list[tuple[str, list
 
 
 def color_of(run: Run) -> int:
-    """A run's place in the page's palette; the runs beyond it are drawn dashed."""
+    """A run's place in the page's palette."""
     return run.place % COLOURS
+
+
+def style_of(run: Run) -> Style:
+    """How a run is drawn: dashed beyond the palette."""
+    return "line" if run.place < COLOURS else "dashed"
 
 
 def _figure(runs: Sequence[Run], along: Along, key: str, title: str, note: str) -> Chart | None:
@@ -49,7 +54,9 @@ def _figure(runs: Sequence[Run], along: Along, key: str, title: str, note: str) 
 
 
 def _heldout(block: Block, along: Along) -> Chart | None:
-    """A block's measure over the training; none where no run has two evaluations."""
+    """A block's measure over the training; none where fewer than two runs have it, or none has two evaluations."""
+    if not block.compares:
+        return None
     lines = []
     for row in block.rows:
         by_step = {record.step: total_of(record, block.measure) for record in block.records[row.run.name]}
@@ -57,14 +64,14 @@ def _heldout(block: Block, along: Along) -> Chart | None:
         lines.append(_line(row.run, along, steps, [by_step[step] for step in steps]))
     if max(sum(map(known, line.ys)) for line in lines) < 2:
         return None
-    note = "Of held-out prompts; those on the way are fewer images of the same prompts."
-    return line_chart(block.title, note, lines, "%" if block.share else "", along=along)
+    note = "Evaluations on the way have fewer images of the same prompts."
+    said = f" With {block.conditions}." if block.conditions else ""
+    return line_chart(block.title, note + said, lines, "%" if block.share else "", along=along)
 
 
 def _line(run: Run, along: Along, steps: Sequence[int], ys: Sequence[float | None]) -> Line:
     at = run.at(along)
-    style: Style = "line" if run.place < COLOURS else "dashed"
-    return Line(run.name, [at[step] for step in steps], ys, color_of(run), style)
+    return Line(run.name, [at[step] for step in steps], ys, color_of(run), style_of(run))
 
 
 def _held_out_first(chart: Chart) -> int:

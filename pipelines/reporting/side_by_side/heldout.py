@@ -48,7 +48,7 @@ class Row:
 class Block:
     """The runs whose held-out figures compare: one measure, at one guidance scale, under the same conditions.
 
-    conditions: in words, as far as other blocks have others. first: the run that `over_first` is over.
+    conditions: in words, as far as other blocks have others. records: of each run, by its name.
     """
 
     measure: str
@@ -56,18 +56,23 @@ class Block:
     share: bool
     conditions: str
     rows: Sequence[Row]
-    records: Mapping[str, Sequence[HeldoutRecord]]  # of each run, by its name
+    records: Mapping[str, Sequence[HeldoutRecord]]
     shares: frozenset[str]
 
     @property
     def title(self) -> str:
         """What is measured, and how."""
-        return ", ".join(filter(None, (measure_words(self.measure), guidance_words(self.guidance), self.conditions)))
+        return f"{measure_words(self.measure)}, {guidance_words(self.guidance)}"
+
+    @property
+    def compares(self) -> bool:
+        """Whether at least two runs have been trained and evaluated like this."""
+        return sum(row.last is not None for row in self.rows) > 1
 
     @property
     def first(self) -> Run | None:
-        """The first run that has been trained and evaluated."""
-        return next((row.run for row in self.rows if row.last), None)
+        """The run that others are compared with."""
+        return _first(self.rows).run if _first(self.rows) else None
 
     @property
     def categories(self) -> list[str]:
@@ -90,23 +95,23 @@ def judge_of(run: Run) -> Any:
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-    """The tables, that of the first run's evaluation first. Runs that were judged or drawn otherwise get tables of their own."""
+    """The tables, those in which runs compare first. Runs that were judged or drawn otherwise get tables of their own."""
     found: dict[tuple[Any, ...], dict[str, list[HeldoutRecord]]] = {}
     for run in runs:
         measure = measure_of(run.heldout)
         judged = judge_of(run) if measure == REWARD else ""
         for record in run.heldout:
-            conditions = tuple(str(run.value(path)) for path in CONDITIONS)
+            conditions = tuple(str(run.value(path) or "") for path in CONDITIONS)
             key = (measure, record.guidance, judged, *conditions)
             found.setdefault(key, {}).setdefault(run.name, []).append(record)
     several = [place for place in range(len(CONDITIONS)) if len({key[3 + place] for key in found}) > 1]
     judges = len({key[2] for key in found if key[0] == REWARD}) > 1
     made = []
     for (measure, guidance, _, *conditions), records in found.items():
-        words = ", ".join(f"{CONDITIONS[place]} {conditions[place]}" for place in several)
-        own = f"the reward of {' and '.join(records)}" if judges and measure == REWARD else ""
-        made.append(_block(runs, measure, guidance, ", ".join(filter(None, (words, own))), records))
-    return made
+        words = [f"{CONDITIONS[place]} = {conditions[place]}" for place in several if conditions[place]]
+        words += [f"the reward of {' and '.join(records)}"] if judges and measure == REWARD else []
+        made.append(_block(runs, measure, guidance, ", ".join(words), records))
+    return sorted(made, key=lambda block: not block.compares)
 
 
 def _block(
@@ -116,8 +121,8 @@ def _block(
     rows: list[Row] = []
     for run in runs:
         if run.name in records:
-            first = next((row.last for row in rows if row.last), None)
-            rows.append(_row(run, records[run.name], measure, measure in share, first))
+            first = _first(rows)
+            rows.append(_row(run, records[run.name], measure, measure in share, first and first.last))
     return Block(measure, guidance, measure in share, conditions, rows, records, share)
 
 
@@ -135,6 +140,11 @@ def _row(run: Run, records: Sequence[HeldoutRecord], measure: str, share: bool, 
         gain=difference(base, last, measure) if base and last else None,
         over_first=difference(first, last, measure) if first and last else None,
     )
+
+
+def _first(rows: Sequence[Row]) -> Row | None:
+    """The first run that was evaluated at its end; what was evaluated on the way kept no figures of prompts."""
+    return next((row for row in rows if row.last and row.last.tag == "after"), None)
 
 
 def _total(record: HeldoutRecord | None, measure: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.reporting.rendering import rendered
-from pipelines.reporting.side_by_side.curves import color_of, curves
+from pipelines.reporting.side_by_side.curves import color_of, curves, style_of
 from pipelines.reporting.side_by_side.heldout import Block, blocks
 from pipelines.reporting.side_by_side.recipes import differences
 from pipelines.reporting.side_by_side.run import Run
@@ -39,7 +39,7 @@ def page_of(runs: Sequence[Run]) -> str:
         "title": listed([run.name for run in runs]) if len(runs) < 4 else f"{len(runs)} runs side by side",
         "status": "",
         "header": [],
-        "colors": {run.name: color_of(run) for run in runs},
+        "looks": {run.name: f"{style_of(run)} c{color_of(run)}" for run in runs},
         "names": [run.name for run in runs],
         "titles": OVERVIEW,
         "overview": [(run, overview(run)) for run in runs],

@@ -26,9 +26,9 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Grid:
-    """Sample images: when they were drawn, and a row a prompt."""
+    """Sample images: the step of the policy that drew them, and a row a prompt."""
 
-    words: str
+    step: int
     rows: Sequence[GridRow]
 
 
@@ -91,10 +91,10 @@ def read_run(path: Path, shown: str, name: str, place: int) -> Run:
     summary = damage.whole(SUMMARY, folder.read_summary, {})
     said = notes(summary, state, recipe, trained, damage.whole(EVENTS, folder.read_events, []))
     own = recipe.get("run", {}).get("notes", [])  # the run's report has them
-    grids = [
-        Grid(one.words, damage.whole(f"samples/{one.path.name}", partial(read_grid, one.path), []))
+    grids = {
+        one.tag: Grid(one.step, damage.whole(f"samples/{one.path.name}", partial(read_grid, one.path), []))
         for one in _ends(path / "samples")
-    ]
+    }
     return Run(
         name=name,
         place=place,
@@ -104,8 +104,8 @@ def read_run(path: Path, shown: str, name: str, place: int) -> Run:
         status=str(state.get("status", "unknown")),
         digest=summary.get("digest") or (trained[-1].digest if trained else None),
         notes=[*(note for note in said if note not in own), *damage.found],
-        base=next((grid for grid in grids if grid.words == "before"), None),
-        latest=next((grid for grid in grids if grid.words != "before"), None),
+        base=grids.pop("before", None),
+        latest=next(iter(grids.values()), None),
     )
 
 

@@ -37,7 +37,7 @@ def samples(runs: Sequence[Run]) -> list[tuple[str, list[Strip]]]:
     for caption in common:
         strips = [Strip(None, "base", _pictures(row)) for row in (base.rows if base else ()) if row.caption == caption]
         strips += [
-            Strip(run, run.latest.words, _pictures(rows[caption]))
+            Strip(run, f"step {run.latest.step:,}", _pictures(rows[caption]))
             for run, rows in shown
             if caption in rows and run.latest
         ]
@@ -46,13 +46,13 @@ def samples(runs: Sequence[Run]) -> list[tuple[str, list[Strip]]]:
 
 
 def unlike(runs: Sequence[Run]) -> list[str]:
-    """What makes samples of the same prompt differ beside the training, in sentences."""
+    """What makes samples of the same prompt differ beside the training, in sentences; if nothing does, that."""
     shown = [run for run in runs if run.latest]
     found = []
-    for said, keys in (("The noise is not the same", NOISE), ("They are not drawn alike", DRAWN)):
+    for said, keys in (("Not from the same noise", NOISE), ("Not drawn in the same way", DRAWN)):
         if differ := [key for key in keys if len({str(run.value(key)) for run in shown}) > 1]:
             found.append(f"{said}: the runs differ in {' and '.join(differ)}.")
-    return found
+    return found or ["In a column the images of all runs begin from the same noise."]
 
 
 def _one_base(runs: Sequence[Run]) -> Grid | None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from cluster import speaking
 from pipelines.reporting.side_by_side.heldout import blocks
 from pipelines.reporting.side_by_side.page import notes
-from pipelines.reporting.side_by_side.recipes import differences
+from pipelines.reporting.side_by_side.recipes import by_value, differences
 from pipelines.reporting.side_by_side.run import Run
 from pipelines.reporting.side_by_side.words import OVERVIEW, caveats, heldout_cells, heldout_titles, overview
 
@@ -20,17 +20,25 @@ from pipelines.reporting.side_by_side.words import OVERVIEW, caveats, heldout_ce
 def show(runs: Sequence[Run], console: Console) -> None:
     """Prints what the page says, without its curves and pictures."""
     _print(console, "Runs", ["run", *OVERVIEW], [[run.name, *overview(run)] for run in runs])
-    for block in blocks(runs):
+    found = blocks(runs)
+    for block in found:
+        if not block.compares:
+            continue
         rows = [[row.run.name, *heldout_cells(row, block)] for row in block.rows]
         _print(console, block.title, ["run", *heldout_titles(block)], rows)
         for caveat in caveats(block):
             speaking.say(console, caveat, style="dim")
         console.print()
     if differ := differences(runs):
-        titles = ["recipe", *(run.name for run in runs)]
-        _print(console, "What differs between the recipes", titles, [[path, *words] for path, words in differ])
+        speaking.say(console, "", "What differs between the recipes", "bold")
+        width = max(len(path) for path, _ in differ)
+        for path, words in differ:
+            speaking.say(console, f"  {path:<{width}}  {by_value([run.name for run in runs], words)}")
     else:
         speaking.say(console, "The recipes are equal.")
+    console.print()
+    if any(not block.compares for block in found):
+        speaking.say(console, "Some held-out figures are of one run only, or of bases: they are on the page.")
     for note in notes(runs):
         speaking.say(console, note)
 
@@ -38,7 +46,7 @@ def show(runs: Sequence[Run], console: Console) -> None:
 def _print(console: Console, title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     made = Table(box=SIMPLE_HEAD)
     for number, name in enumerate(titles):
-        made.add_column(Text(name), justify="right" if number else "left", overflow="fold")
+        made.add_column(Text(name), justify="right" if number else "left", no_wrap=True)
     for row in rows:
         made.add_row(*map(Text, row))
     speaking.say(console, "", title, "bold")

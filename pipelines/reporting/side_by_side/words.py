@@ -70,7 +70,7 @@ def category_rows(block: Block) -> list[tuple[str, list[str]]]:
 
 def caveats(block: Block) -> list[str]:
     """What must be known before a table of held-out figures is read."""
-    found = []
+    found = [f"With {block.conditions}."] if block.conditions else []
     if len(block.rows) == 1:
         found.append(f"Only {block.rows[0].run.name} was evaluated like this: there is nothing to compare it with.")
     if partial := [row.run.name for row in block.rows if row.last and row.last.tag != "after"]:
@@ -82,9 +82,9 @@ def caveats(block: Block) -> list[str]:
         found.append(f"{listed(untrained)}: only the base is evaluated.")
     if len({str(row.run.value("run.seed")) for row in block.rows}) > 1:
         found.append("run.seed differs, and with it the noise of the images: so the bases differ too.")
-    pairs = {row.over_first.prompts for row in block.rows if row.over_first and row.run is not block.first}
+    pairs = sorted({row.over_first.prompts for row in block.rows if row.over_first and row.run is not block.first})
     if pairs:
-        counts = " and ".join(map(str, sorted(pairs)))
+        counts = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
         found.append(f"Differences are paired by prompt, with a 95 % interval by bootstrap over {counts} prompts.")
     if unpaired := [row.run.name for row in block.rows if row.last and row.last.tag == "after" and not row.over_first]:
         names = [name for name in unpaired if block.first and name != block.first.name]
