@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_runs(given: Sequence[str]) -> list[Run]:
-    """The runs in the order given. Raises UserError for too few or too many, one that is given twice, or a place without a run."""
+    """The runs in the order given. Raises UserError for too few or too many, one given twice, or a place without a run."""
     places = [resolved(place, "RUN") for place in given]
     if not 2 <= len(places) <= MOST_RUNS:
         advice = "`python -m pipelines.report RUN` shows one" if len(places) < 2 else "leave some out"

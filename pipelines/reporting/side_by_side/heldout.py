@@ -72,7 +72,8 @@ class Block:
     @property
     def first(self) -> Run | None:
         """The run that others are compared with."""
-        return _first(self.rows).run if _first(self.rows) else None
+        first = _first(self.rows)
+        return first.run if first else None
 
     @property
     def categories(self) -> list[str]:
@@ -95,14 +96,14 @@ def judge_of(run: Run) -> Any:
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-    """The tables, those in which runs compare first. Runs that were judged or drawn otherwise get tables of their own."""
+    """The tables, those in which runs compare first. Runs that were judged or drawn otherwise get their own."""
     found: dict[tuple[Any, ...], dict[str, list[HeldoutRecord]]] = {}
     for run in runs:
         measure = measure_of(run.heldout)
         judged = judge_of(run) if measure == REWARD else ""
         for record in run.heldout:
-            conditions = tuple(str(run.value(path) or "") for path in CONDITIONS)
-            key = (measure, record.guidance, judged, *conditions)
+            alike = tuple(str(run.value(path) or "") for path in CONDITIONS)
+            key = (measure, record.guidance, judged, *alike)
             found.setdefault(key, {}).setdefault(run.name, []).append(record)
     several = [place for place in range(len(CONDITIONS)) if len({key[3 + place] for key in found}) > 1]
     judges = len({key[2] for key in found if key[0] == REWARD}) > 1
@@ -122,7 +123,7 @@ def _block(
     for run in runs:
         if run.name in records:
             first = _first(rows)
-            rows.append(_row(run, records[run.name], measure, measure in share, first and first.last))
+            rows.append(_row(run, records[run.name], measure, measure in share, first.last if first else None))
     return Block(measure, guidance, measure in share, conditions, rows, records, share)
 
 

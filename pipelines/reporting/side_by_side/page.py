@@ -34,7 +34,7 @@ CONTENTS = (  # anchor, title, the part of the context that must be there
 
 def page_of(runs: Sequence[Run]) -> str:
     """The page's HTML. Parts of which no run has anything are left out."""
-    found = blocks(runs)
+    found, shown = blocks(runs), samples(runs)
     context = {
         "title": listed([run.name for run in runs]) if len(runs) < 4 else f"{len(runs)} runs side by side",
         "status": "",
@@ -46,8 +46,8 @@ def page_of(runs: Sequence[Run]) -> str:
         "notes": notes(runs),
         "tables": [_table(block) for block in found],
         "axes": curves(runs, found),
-        "samples": samples(runs),
-        "unlike": unlike(runs),
+        "samples": shown,
+        "unlike": unlike(shown),
         "recipes": differences(runs),
         "several": True,
         "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),

@@ -32,7 +32,7 @@ def by_value(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every value by its path; tables in a list by their names, else by their numbers. A table without keys says nothing."""
+    """Every value by its path; tables in a list by their names, else by their numbers. An empty table says nothing."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(f"{prefix}.{key}" if prefix else key, item)

@@ -34,7 +34,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Run:
-    """A run. place: its number among those compared. base, latest: its sample grids of the start and of the end so far."""
+    """A run. place: its number among those compared. base, latest: its first and its last sample grid."""
 
     name: str
     place: int
@@ -60,7 +60,7 @@ class Run:
     def at(self, along: Along) -> dict[int, float]:
         """By step, the base's 0 included: how many steps, images or seconds of the run lay behind.
 
-        Seconds are those of the steps that stayed, evaluations on the way included: what a restart did again is counted once.
+        Seconds are those of the steps that stayed, evaluations on the way included: what a restart did again counts once.
         """
         steps = [record.step for record in self.metrics]
         if along == "step":
@@ -79,20 +79,20 @@ class Run:
 def read_run(path: Path, shown: str, name: str, place: int) -> Run:
     """A run of any program, perhaps while it goes on; `place` is its number among those compared.
 
-    A damaged file is left out, of records only the lines that cannot be read, and a note says so. Raises UserError if `path`,
-    `shown` to the user, holds no run, or if its recipe is damaged.
+    A damaged file is left out, of records only the lines that cannot be read, and a note says so. Raises UserError if
+    `path`, `shown` to the user, holds no run, or if its recipe is damaged.
     """
     folder, damage = RunFolder.open(path, shown), Damage()
     recipe = tomllib.loads(folder.read_recipe())
     metrics = {record.step: record for record in damage.records(path / METRICS, StepRecord)}
     trained = [metrics[step] for step in sorted(metrics)]
     heldout = damage.records(path / HELDOUT, HeldoutRecord)
-    state = damage.whole(STATUS, folder.read_state, {})
-    summary = damage.whole(SUMMARY, folder.read_summary, {})
-    said = notes(summary, state, recipe, trained, damage.whole(EVENTS, folder.read_events, []))
+    state = damage.whole(STATUS, folder.read_state) or {}
+    summary = damage.whole(SUMMARY, folder.read_summary) or {}
+    said = notes(summary, state, recipe, trained, damage.whole(EVENTS, folder.read_events) or [])
     own = recipe.get("run", {}).get("notes", [])  # the run's report has them
     grids = {
-        one.tag: Grid(one.step, damage.whole(f"samples/{one.path.name}", partial(read_grid, one.path), []))
+        one.tag: Grid(one.step, damage.whole(f"samples/{one.path.name}", partial(read_grid, one.path)) or [])
         for one in _ends(path / "samples")
     }
     return Run(
@@ -115,20 +115,20 @@ class Damage:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def whole(self, name: str, read: Callable[[], T], otherwise: T) -> T:
-        """What `read` gives of the file `name`, or `otherwise`."""
+    def whole(self, name: str, read: Callable[[], T]) -> T | None:
+        """What `read` gives of the file `name`; None if it is damaged."""
         try:
             return read()
         except Damaged as error:
             self.found.append(f"{name} is damaged and left out: {error.problem}.")
-            return otherwise
+            return None
 
     def records(self, path: Path, kind: type[R]) -> list[R]:
         """The records that can be read."""
-        found, problem = self.whole(path.name, partial(readable_records, path, kind), ([], ""))
+        records, problem = self.whole(path.name, partial(readable_records, path, kind)) or ([], "")
         if problem:
-            self.found.append(f"{path.name} is damaged: {problem}. Its {len(found)} other lines are shown.")
-        return found
+            self.found.append(f"{path.name} is damaged: {problem}. Its {len(records)} other lines are shown.")
+        return records
 
 
 def unique_names(places: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Strip:
 
 
 def samples(runs: Sequence[Run]) -> list[tuple[str, list[Strip]]]:
-    """(prompt, a strip for each run that drew it) of the prompts that at least two runs drew, and the base if it is one for all."""
+    """(prompt, a strip for each run that drew it) of the prompts of at least two runs; the base first if it is one for all."""
     shown = [(run, {row.caption: row for row in run.latest.rows}) for run in runs if run.latest]
     counts = {caption: sum(caption in rows for _, rows in shown) for _, rows in shown for caption in rows}
     common = [caption for caption, count in counts.items() if count > 1][:MOST_PROMPTS]
@@ -45,12 +45,12 @@ def samples(runs: Sequence[Run]) -> list[tuple[str, list[Strip]]]:
     return made
 
 
-def unlike(runs: Sequence[Run]) -> list[str]:
+def unlike(shown: Sequence[tuple[str, Sequence[Strip]]]) -> list[str]:
     """What makes samples of the same prompt differ beside the training, in sentences; if nothing does, that."""
-    shown = [run for run in runs if run.latest]
+    runs = {strip.run.name: strip.run for _, strips in shown for strip in strips if strip.run}.values()
     found = []
     for said, keys in (("Not from the same noise", NOISE), ("Not drawn in the same way", DRAWN)):
-        if differ := [key for key in keys if len({str(run.value(key)) for run in shown}) > 1]:
+        if differ := [key for key in keys if not _one_value(runs, key)]:
             found.append(f"{said}: the runs differ in {' and '.join(differ)}.")
     return found or ["In a column the images of all runs begin from the same noise."]
 
@@ -58,8 +58,14 @@ def unlike(runs: Sequence[Run]) -> list[str]:
 def _one_base(runs: Sequence[Run]) -> Grid | None:
     """The base's images, if all runs began from one model and drew it alike."""
     keys = ("policy.model", "policy.init_adapter", *NOISE, *DRAWN)
-    alike = all(len({str(run.value(key)) for run in runs if run.base}) <= 1 for key in keys)
-    return next((run.base for run in runs if run.base), None) if alike else None
+    begun = [run for run in runs if run.base]
+    return begun[0].base if begun and all(_one_value(begun, key) for key in keys) else None
+
+
+def _one_value(runs: Iterable[Run], key: str) -> bool:
+    """Whether a key is the same in all recipes; of a list, its first: at the first scale samples are drawn."""
+    values = [run.value(key) for run in runs]
+    return len({str(value[0] if isinstance(value, list) and value else value) for value in values}) <= 1
 
 
 def _pictures(row: GridRow) -> list[dict[str, Any]]:

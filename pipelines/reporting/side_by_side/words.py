@@ -75,8 +75,8 @@ def caveats(block: Block) -> list[str]:
         found.append(f"Only {block.rows[0].run.name} was evaluated like this: there is nothing to compare it with.")
     if partial := [row.run.name for row in block.rows if row.last and row.last.tag != "after"]:
         found.append(
-            f"{listed(partial)}: not evaluated at the end. The figures are of an evaluation on the way, on fewer images, and are "
-            "compared with no others."
+            f"{listed(partial)}: not evaluated at the end. The figures are of an evaluation on the way, on fewer images, "
+            "and are compared with no others."
         )
     if untrained := [row.run.name for row in block.rows if not row.last]:
         found.append(f"{listed(untrained)}: only the base is evaluated.")
