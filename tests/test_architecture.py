@@ -32,6 +32,7 @@ def loaded(module: str, *watched: str) -> set[str]:
         "pipelines.monitoring.terminal",
         "pipelines.doctor",
         "pipelines.plan",
+        "pipelines.compare",
     ],
 )
 def test_recipes_the_loop_and_the_report_load_neither_torch_nor_ray(module: str) -> None:

@@ -83,7 +83,7 @@ def compare(records: list[HeldoutRecord]) -> Comparison:
         tuple({name: None for column in columns for name in column.values}),
         measure,
         shares(records),
-        gain and gain.interval,
+        gain.interval if gain else None,
         gain.prompts if gain else 0,
     )
 
