@@ -60,13 +60,17 @@ class DrawRequest:
 
 @dataclass(frozen=True)
 class DrawTrial:
-    """What a worker with an image model tries when it starts: an image of this size of this model, and schedules of so many steps."""
+    """What a worker with an image model tries when it starts: an image of this size of this model, and schedules of so many steps.
+
+    model: as the recipe names it at `key`.
+    """
 
     model: str
     height: int
     width: int
     num_steps: tuple[int, ...]
     guidance_scale: float
+    key: str = "policy.model"
 
 
 @dataclass(frozen=True)

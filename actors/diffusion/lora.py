@@ -172,6 +172,14 @@ class Merger:
         self.size = (wanted / whole) ** 0.5 if whole else 0.0
         self.sha256 = adapter.sha256
 
+    @torch.no_grad()
+    def unload(self) -> None:
+        """Makes the transformer the base again."""
+        self.sha256 = ""
+        for name in list(self.base):
+            self.weights[name].copy_(self.base.pop(name), non_blocking=True)
+        self.share, self.size = 1.0, 0.0
+
     def _keep_base(self, weights: dict[str, Tensor]) -> None:
         """Copies these weights, which no adapter has touched yet."""
         here = room_on(self.device, sum(weight.nbytes for weight in weights.values()))

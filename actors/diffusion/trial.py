@@ -34,7 +34,7 @@ def try_network(family: Family, trial: DrawTrial) -> Tensor:
             velocity_BCHW = family.guided_velocity(noise_BCHW, sigma_B, prompted)
     except UNUSABLE as error:
         raise Mistake(
-            f"policy.model = {trial.model!r} does not draw {trial.height} x {trial.width} pixels: {error}"
+            f"{trial.key} = {trial.model!r} does not draw {trial.height} x {trial.width} pixels: {error}"
         ) from error
     if not _finite(velocity_BCHW):
         raise not_finite(trial, "transformer gives")
@@ -44,7 +44,7 @@ def try_network(family: Family, trial: DrawTrial) -> Tensor:
 def not_finite(trial: DrawTrial, what: str) -> Mistake:
     """What is said of a part of the model that gives no numbers."""
     return Mistake(
-        f"policy.model = {trial.model!r}: its {what} values that are not finite, so no image can be drawn: its weights are damaged, "
+        f"{trial.key} = {trial.model!r}: its {what} values that are not finite, so no image can be drawn: its weights are damaged, "
         "or they overflow in this dtype"
     )
 

@@ -1,15 +1,13 @@
-"""The reward worker as an actor: a thin shell around a `Reward` and a held-out checker, importable without torch."""
+"""The workers that judge as actors: thin shells around a `Reward` and a held-out checker, importable without torch."""
 
 from __future__ import annotations
 
 import math
-import pkgutil
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs, Verdict
-from actors.mistake import Mistake
 from actors.process import Process, leaves_room, prepare
+from actors.reward.checker import Checker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +19,8 @@ if TYPE_CHECKING:
 class RewardActor:
     """Scores the images of a prompt; for held-out prompts a checker looks at them as well, and its figures go apart.
 
-    `options` are the recipe's [reward] table without the pool's keys. `checker` names a function "module:function" that is called with
-    (images_KHWC, {"id", "caption", "category", and the prompt's other fields}) and returns K floats by name. `trial` is tried before
-    the first task. Raises Mistake for what can be neither loaded nor used.
+    `options` are the recipe's [reward] table without the pool's keys, `checker` names a function (see `Checker`). `trial` is tried
+    before the first task. Raises Mistake for what can be neither loaded nor used.
     """
 
     def __init__(
@@ -34,16 +31,13 @@ class RewardActor:
         trial: ScoreTrial | None = None,
     ) -> None:
         device = prepare(process, options.where)
-        from actors.reward.trial import try_checker, try_reward
+        from actors.reward.trial import try_reward
 
         self.model, self.reads_caption = options.judge, options.reads_caption
-        self.checker_name = checker
-        self.checker = find_checker(checker) if checker else None
+        self.checker = Checker(checker, trial) if checker else None
         self.reward = options.on(device).load()
         if trial:
             try_reward(self.reward, options.in_words(), trial)
-            if self.checker:
-                try_checker(self.checker, str(checker), trial)
 
     @leaves_room
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
@@ -57,15 +51,8 @@ class RewardActor:
 
     @leaves_room
     def check(self, prompt: Prompt, images_KHWC: np.ndarray) -> dict[str, list[float]]:
-        """What the checker says of each image; nothing without a checker. Raises ValueError for anything but K finite numbers a figure."""
-        from actors.reward.trial import fields_of, problem_of
-
-        if self.checker is None:
-            return {}
-        found = self.checker(images_KHWC, fields_of(prompt))
-        if problem := problem_of(found, len(images_KHWC)):
-            raise ValueError(f"heldout.checker = {self.checker_name!r} {problem}")
-        return {name: [float(value) for value in values] for name, values in found.items()}
+        """See `Checker.check`; nothing without a checker."""
+        return self.checker.check(prompt, images_KHWC) if self.checker else {}
 
     def evaluate(self, prompt: Prompt, images_KHWC: np.ndarray) -> tuple[Scores, dict[str, list[float]]]:
         """(scores, what the checker says): two returns, so that a driver can read the first alone."""
@@ -104,12 +91,13 @@ class RewardActor:
         return {**here, "model": self.model, "transformers": transformers.__version__}
 
 
-def find_checker(name: str) -> Callable[[np.ndarray, dict], dict[str, list[float]]]:
-    """The function "module:function". Raises Mistake if there is none, or if its module does not load."""
-    try:
-        found = pkgutil.resolve_name(name)
-    except Exception as error:  # a module may raise anything while it is imported
-        raise Mistake(f"heldout.checker = {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise Mistake(f"heldout.checker = {name!r} is no function, but {found!r:.100}")
-    return found
+class CheckerActor:
+    """The checker alone, beside workers that score."""
+
+    def __init__(self, name: str, trial: ScoreTrial | None = None) -> None:
+        """See `Checker`."""
+        self.checker = Checker(name, trial)
+
+    def check(self, prompt: Prompt, images_KHWC: np.ndarray) -> dict[str, list[float]]:
+        """See `Checker.check`."""
+        return self.checker.check(prompt, images_KHWC)

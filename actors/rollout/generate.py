@@ -27,18 +27,23 @@ class Generator:
         options = LoadOptions.of(settings.options, settings.max_sequence_length, decoder=True)
         self.family: Family = load_family(settings.model, options)
         self.merger = ProvenMerger(self.family)
-        self.objective = load_objective(settings.objective)
+        self.objective = load_objective(settings.objective) if settings.objective else None
 
     @torch.no_grad()
-    def draw(self, request: DrawRequest, adapter: Adapter) -> tuple:
+    def draw(self, request: DrawRequest, adapter: Adapter | None) -> tuple:
         """Returns (a report of each part, and then of each part in turn its images uint8 [K, H, W, 3] and its latents or None).
 
+        adapter: None for the base alone, which a request names by an empty hash.
         Raises ValueError if the adapter is not the one that the request names, or does not reach the model (see `ProvenMerger`).
         """
         start = time.perf_counter()
-        if adapter.sha256 != request.adapter_sha256:
-            raise ValueError(f"got adapter {adapter.sha256[:12]}, but the request names {request.adapter_sha256[:12]}")
-        self.merger.load(adapter)
+        given = adapter.sha256 if adapter else ""
+        if given != request.adapter_sha256:
+            raise ValueError(f"got adapter {given[:12]}, but the request names {request.adapter_sha256[:12]}")
+        if adapter:
+            self.merger.load(adapter)
+        else:
+            self.merger.unload()
         load_seconds = time.perf_counter() - start
         family = self.family
         captions = [family.fit_caption(part.caption) for part in request.parts]
@@ -48,6 +53,7 @@ class Generator:
         prompted = self._prompted(request, captions)
         behaviour: dict[str, Tensor] = {}
         if request.keep_latents:
+            assert self.objective, "this worker draws nothing for training"
             seeds = tuple(seed for part in request.parts for seed in part.sample_seeds)
             latents_BCHW, behaviour = self.objective.draw(family, noise_BCHW, sigmas, prompted, seeds)
         else:

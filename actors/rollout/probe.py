@@ -60,6 +60,10 @@ class ProvenMerger(Merger):
         self.effect = ((velocity_BCHW - self.base_velocity_BCHW).norm() / self.base_velocity_BCHW.norm()).item()
         self.sha256 = adapter.sha256
 
+    def unload(self) -> None:
+        super().unload()
+        self.effect = 0.0
+
     def finding(self, changed: list[str], velocity_BCHW: Tensor) -> str:
         """Why an adapter that was merged and changes these modules does not reach the images; empty if it does."""
         dtype = str(self.family.dtype).removeprefix("torch.")

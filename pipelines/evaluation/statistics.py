@@ -1,9 +1,10 @@
-"""How sure a held-out figure is: intervals by the bootstrap over prompts."""
+"""Held-out figures: means within categories, and how sure they are, by the bootstrap over prompts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +16,19 @@ Z = 1.959964  # the normal distribution's quantile of LEVEL
 
 ByCategory = Mapping[str, Sequence[tuple[float, float]]]
 """By category, (mean, number of images) of each prompt."""
+
+
+def category_means(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, float]:
+    """Of each category that has any: (category, values) of each group, in an order that decides the last bits."""
+    by_category: dict[str, list[float]] = defaultdict(list)
+    for category, of_group in values:
+        by_category[category] += of_group
+    return {category: mean(items) for category, items in by_category.items() if items}
+
+
+def mean(values: Collection[float]) -> float:
+    """The mean; NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
 
 
 def macro_mean(figures: ByCategory) -> float | None:

@@ -161,19 +161,13 @@ else:
     Objective = Annotated[Any, Chosen("objective", OBJECTIVES, ObjectiveOptions, "awm")]
 
 
-class Heldout(Table):
-    """Evaluation on prompts that training never sees."""
+class HeldoutDraws(Table):
+    """What is drawn of held-out prompts, and who looks at it beside the rewards."""
 
-    every: Count = 50
-    """Steps."""
     images_per_category: Count = 100
-    """Before the first step and after the last."""
-    images_per_category_during: Count = 30
-    """On the way."""
+    """Of a whole evaluation: before the first step and after the last."""
     prompts: Count | None = None
     """So many prompts instead, whatever their categories; none given, with images_per_prompt: all."""
-    prompts_during: Count | None = None
-    """On the way; none given: as many."""
     images_per_prompt: Count | None = None
     """None given, with prompts: chunk."""
     chunk: Count = 5
@@ -182,8 +176,6 @@ class Heldout(Table):
     """Prompts that are drawn as one batch."""
     steps: Count = 16
     """Of the sampler."""
-    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
-    """At which the base is measured."""
     guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
     """At which the result is measured; the first also on the way."""
     checker: str | None = None
@@ -205,6 +197,19 @@ class Heldout(Table):
     def images_per_task(self) -> int:
         """Images per draw task."""
         return self.images_of_group * self.groups_per_task
+
+
+class Heldout(HeldoutDraws):
+    """Evaluation on prompts that training never sees."""
+
+    every: Count = 50
+    """Steps."""
+    images_per_category_during: Count = 30
+    """On the way."""
+    prompts_during: Count | None = None
+    """On the way; none given: as many."""
+    base_guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """At which the base is measured."""
 
 
 class Samples(Table):

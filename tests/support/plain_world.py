@@ -33,7 +33,7 @@ from actors.messages import (
 )
 from actors.mistake import Mistake
 from actors.policy.options import LearnerSettings
-from actors.reward.actor import find_checker
+from actors.reward.checker import find_checker
 from actors.seeds import seed_of, stream_of
 from tests.support.shapes import green_prompts, write_shapes
 

@@ -8,10 +8,11 @@ import pytest
 from actors.messages import Prompt
 from pipelines.engine.digest import FIRST, next_digest
 from pipelines.evaluation.comparison import summarise
+from pipelines.evaluation.draws import GRID_ROWS
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.tables import Heldout
 from pipelines.run_folder.records import HeldoutRecord, PromptFigures
-from pipelines.training.heldout_plan import GRID_ROWS, HeldoutPlan, Judged, Tally, extremes
+from pipelines.training.heldout_plan import HeldoutPlan, Judged, Tally, extremes
 
 PROMPTS = [Prompt(f"{c}{i}", f"{c} {i}", c) for c, count in (("few", 2), ("many", 9)) for i in range(count)]
 SETTINGS = Heldout(
