@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from actors.models.files import tensors_of
+
 WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 IN_A_FOLDER = (WEIGHTS, f"adapter/{WEIGHTS}", PEFT_WEIGHTS)  # of diffusers; of a checkpoint; of peft
 DOWN = (".lora_A.", ".lora_down.", ".lora.down.")  # how writers name the matrix whose rows are the rank
+CARD, CARD_SAYS = "README.md", re.compile(r"^base_model:\s*(\S+)\s*$", re.MULTILINE)
+PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|diffusion_model\.)?")  # of a module's name, by who wrote it
+OURS = ("transformer.", "base_model.model.")  # of diffusers and peft: what follows is the name in the transformer
+SIDES = {".lora_A.weight": 1, ".lora_B.weight": 0}  # the matrix of a LoRA, and the axis of the weight that it goes with
 PIECE_BYTES = 2**24
 
 
@@ -47,6 +54,40 @@ def find_adapter(place: str) -> AdapterFile:
         raise ValueError(f"{file} holds no LoRA: none of its {len(names)} tensors is named {' or '.join(DOWN)}")
     rank = ranks.pop() if len(ranks) == 1 else None
     return AdapterFile(str(file.absolute()), _sha256(file), rank, _alpha(config_of(file, metadata)))
+
+
+def base_of(file: str) -> str | None:
+    """The model that a LoRA says it is of: in its description, or in the card beside it. Raises ValueError for one that cannot be read."""
+    with safe_open(file, framework="np") as opened:
+        said = config_of(Path(file), opened.metadata() or {}).get("base_model_name_or_path")
+    card = Path(file).with_name(CARD)
+    if not said and card.is_file():
+        found = CARD_SAYS.search(card.read_text(encoding="utf-8", errors="replace"))
+        said = found[1] if found else None
+    return said or None
+
+
+def misfit(file: str, base: Path) -> str:
+    """Why a LoRA was made for another model than the folder's transformer, by the names and shapes of its layers.
+
+    Empty if it fits, or if that cannot be seen without loading it: other names than diffusers' and peft's, a model of the hub.
+    Raises Mistake for a folder without weights.
+    """
+    if not (base / "transformer").is_dir():
+        return ""
+    weights = tensors_of(base / "transformer")
+    with safe_open(file, framework="np") as opened:
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys() if name.startswith(OURS)}  # noqa: SIM118
+    for name, shape in shapes.items():
+        for side, axis in SIDES.items():
+            if not name.endswith(side):
+                continue
+            layer = PREFIX.sub("", name).removesuffix(side) + ".weight"
+            if layer not in weights:
+                return f"it was made for another model than {base}, which has no layer {layer.removesuffix('.weight')}"
+            if weights[layer].shape[axis] != shape[axis]:
+                return f"it was made for another model than {base}: {name} is {shape}, and the layer {list(weights[layer].shape)}"
+    return ""
 
 
 def config_of(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

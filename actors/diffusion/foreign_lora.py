@@ -14,12 +14,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from actors.diffusion import lora
-from actors.diffusion.adapter_file import config_of
+from actors.diffusion.adapter_file import PREFIX, config_of
 from actors.diffusion.family import Family
 from actors.messages import Adapter, sha256_of
 from actors.mistake import Mistake
 
-PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|diffusion_model\.)?")
 ENDINGS = ((r"\.lora(_A(\.\w+)?|_down|\.down)\.weight$", lora.A), (r"\.lora(_B(\.\w+)?|_up|\.up)\.weight$", lora.B))
 NAMED = 3  # keys in an error
 

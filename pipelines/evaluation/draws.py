@@ -91,3 +91,8 @@ def tasks_of(groups: Sequence[HeldoutGroup], size: int) -> tuple[int, ...]:
     """How many groups each draw task has: as many as may share one, and of one guidance scale."""
     counts = [len(list(same)) for _, same in groupby(groups, lambda group: group.guidance_scale)]
     return tuple(min(size, count - first) for count in counts for first in range(0, count, size))
+
+
+def noise_seed(seed: int, prompt: Prompt, sample: int) -> int:
+    """Of a sample's starting noise: the same whatever draws it."""
+    return seed_of(seed, "heldout", 0, prompt.id, sample)

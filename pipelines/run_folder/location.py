@@ -27,7 +27,8 @@ from pipelines.run_folder.lease import PlaceTaken
 PUSH_EVERY_S = 15.0
 CHECKPOINTS = "checkpoints/"
 SHARD = ".parquet"
-LEFT_BY_A_START = {TOKEN}  # in the folder of a run that could not begin
+ADAPTERS = "adapters"  # what `evaluate` draws with
+LEFT_BY_A_START = {TOKEN, ADAPTERS}  # in the folder of a run that could not begin
 STAYS = (".tmp", TOKEN, LEASE)  # whoever may read the URL must not be able to call this run's Ray
 
 

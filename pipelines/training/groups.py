@@ -13,6 +13,7 @@ from actors.messages import DrawPart, DrawReport, DrawRequest, Prompt, Scores, U
 from actors.seeds import seed_of
 from pipelines.data.prompts import PromptOrder
 from pipelines.engine.messages import GroupKey, LoopPlan, Steps, Sweeps, Unit
+from pipelines.evaluation.draws import noise_seed
 from pipelines.recipe.training import Recipe
 from pipelines.training.heldout_plan import HeldoutPlan
 
@@ -103,10 +104,11 @@ def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, .
 
 def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
     """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
-    training = group.key.stream == TRAIN
-    purpose, shared = ("noise", recipe.rollout.noise == "group") if training else ("heldout", False)
+    if group.key.stream == HELDOUT:
+        return tuple(noise_seed(recipe.run.seed, group.prompt, sample) for sample in samples)
+    shared = recipe.rollout.noise == "group"
     return tuple(
-        seed_of(recipe.run.seed, purpose, group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
+        seed_of(recipe.run.seed, "noise", group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
     )
 
 
