@@ -17,6 +17,7 @@ PROGRAMS = {  # name -> (module, what it does)
     "train": ("pipelines.train", "train an image model by a judge's likelihood of the prompts"),
     "draw": ("pipelines.draw", "draw pictures from a model, or from a run beside its base"),
     "score": ("pipelines.score", "score images by the captions that they come with"),
+    "evaluate": ("pipelines.evaluate", "evaluate models, runs and LoRAs on held-out prompts, in one table"),
     "export": ("pipelines.export", "write a run's LoRA, or the whole pipeline with it merged, for diffusers"),
     "report": ("pipelines.report", "write report.html of a run folder"),
     "compare": ("pipelines.compare", "show several runs side by side, as a page and as tables"),

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 
 from cluster import speaking
 from cluster.tasks import PoolSpec
-from pipelines.data.images import ImageRow, find_images
+from pipelines.data.images import ImageRow, find_images, sha256_of
 from pipelines.engine.driver import Driver
+from pipelines.preflight.checks import check_judges
 from pipelines.recipe.arguments import map_parser, parse_map
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.programs.score import ScoreRecipe
@@ -23,10 +24,9 @@ from pipelines.reporting.scores import write_scores_report
 from pipelines.run_folder.folder import RunFolder
 from pipelines.running.job import Start, run_job
 from pipelines.running.mapping import MapJob, map_driver
-from pipelines.scoring.beginning import check_models, inputs_of
+from pipelines.scoring.columns import FOLDER
 from pipelines.scoring.ending import write_summary
 from pipelines.scoring.pools import MakePools, pool_specs
-from pipelines.scoring.shards import FOLDER
 from pipelines.scoring.work import ScoreWork
 from pipelines.submitting.package import check_out_of_job
 
@@ -46,7 +46,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         options = parse_map("score", make_parser(), arguments)
         check_out_of_job(options.out)
         recipe = load_recipe(options.recipe, options.set, ScoreRecipe)
-        check_models(recipe)
+        check_judges(recipe.rewards)
         rows = find_images(recipe.data.images, recipe.data.caption)
         return run_job(ScoreJob(options, recipe, rows, pools), speaking.console())
 
@@ -62,7 +62,8 @@ class ScoreJob(MapJob[ScoreWork]):
     def __init__(
         self, options: argparse.Namespace, recipe: ScoreRecipe, rows: Sequence[ImageRow], pools: MakePools
     ) -> None:
-        super().__init__(options, recipe, len(rows), inputs_of(rows))
+        said = f"{len(rows)} rows with names and captions of sha256 {sha256_of(rows)[:16]}"
+        super().__init__(options, recipe, len(rows), {"data.images": said})
         self.rows, self.make_pools = rows, pools
 
     def pools(self) -> list[PoolSpec]:

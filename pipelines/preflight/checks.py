@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles
 from pipelines.preflight.weights import find_misfits
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.keys import inputs
+from pipelines.recipe.reward import RewardTable
 from pipelines.recipe.training import Recipe
 
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
@@ -55,6 +56,20 @@ def check_models(recipe: Recipe) -> bool:
     _check_files(recipe)
     check_objective(recipe.objective)
     return misfits is not None
+
+
+def check_judges(rewards: Mapping[str, RewardTable]) -> None:
+    """Raises UserError for a model of a reward that no worker could load."""
+    for table in rewards.values():
+        options = table.options
+        for key, kind in options.models.items():
+            model = getattr(options, key)
+            try:
+                check_model(model, MARKERS[kind])
+                if isfile(join(model, MARKERS[kind])):
+                    CHECKS[kind](Path(model))
+            except ValueError as error:
+                raise UserError(f"reward.{key} = {model!r}: {error}") from None
 
 
 def _check_files(recipe: Recipe) -> None:

@@ -16,7 +16,8 @@ from pipelines.data.image_files import read_image
 from pipelines.data.images import ImageRow
 from pipelines.engine.digest import FIRST, next_digest
 from pipelines.run_folder.folder import RunFolder
-from pipelines.scoring.shards import LOG_PROBS, REASON, ROW, TOKENS, Record
+from pipelines.run_folder.shards import REASON, ROW, Record
+from pipelines.scoring.columns import LOG_PROBS, TOKENS
 from pipelines.scoring.work import ScoreWork
 
 SHOWN = 12  # rows at each end of a reward

@@ -14,8 +14,9 @@ from pipelines.engine.messages import Ask, LoopPlan, Notice, Progress, Quarantin
 from pipelines.engine.work import Call, Refused, Updates, Work
 from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
 from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.shards import REASON, ROW, Record, Shards
+from pipelines.scoring.columns import FOLDER, LOG_PROBS, TOKENS, schema_of
 from pipelines.scoring.reader import ImageReader
-from pipelines.scoring.shards import LOG_PROBS, REASON, ROW, TOKENS, Record, Shards, schema_of
 
 READ_TOGETHER = 8  # images of a task of a reader
 STORE_SHARE = 0.6  # of the object store, for images
@@ -30,7 +31,7 @@ class ScoreWork(Work):
         self.explained = {
             name: recipe.scores.tokens and table.options.explains for name, table in recipe.rewards.items()
         }
-        self.shards = Shards(run.path, len(rows), recipe.scores.shard_rows, schema_of(self.explained))
+        self.shards = Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema_of(self.explained))
         self.missing = self.shards.missing()
         self.images: dict[Unit, Handle] = {}
         self.verdicts: dict[int, dict[str, Verdict]] = {}

@@ -73,7 +73,11 @@ class EvaluateRecipe(MapRecipe):
         return {self.reward.type.rpartition(":")[2]: self.reward}
 
     @property
+    def rewards_by_pool(self) -> dict[str, RewardTable]:
+        """By the names of their pools."""
+        return {f"{REWARD}{name}": table for name, table in self.rewards.items()}
+
+    @property
     def judges(self) -> dict[str, Pool]:
         """The pools that look at every image, by name: one for each reward, and that of the checker if there is one."""
-        checker = {CHECKER: self.checker} if self.heldout.checker else {}
-        return {**{f"{REWARD}{name}": table for name, table in self.rewards.items()}, **checker}
+        return {**self.rewards_by_pool, **({CHECKER: self.checker} if self.heldout.checker else {})}

@@ -1,14 +1,14 @@
-"""scores/*.parquet: what is known of the rows of an image set. A run that goes on does what is not written there yet.
+"""Parquet files with what a program that trains nothing has done, row by row. A run that goes on does what is not written there yet.
 
 Each file is of a fixed range of rows, and is replaced as a whole: when its range is complete, and with what there is of it every
-KEEP_EVERY_S and when a run stops. So the finished files do not depend on who scored what when.
+KEEP_EVERY_S and when a run stops. So the finished files do not depend on who did what when.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,9 @@ import pyarrow.parquet as pq
 
 from pipelines.run_folder.json_files import replace
 
-FOLDER = "scores"
-ROW, REASON = "row", "reason"
-TOKENS, LOG_PROBS = "{}.tokens", "{}.log_probs"
+ROW, REASON = "row", "reason"  # columns that all have: a row's number, and why it failed
 Record = dict[str, Any]
 KEEP_EVERY_S = 20.0  # so much of the work does a kill lose
-
-
-def schema_of(rewards: Mapping[str, bool]) -> pa.Schema:
-    """The columns: those of a row, and of each reward its score and, where it is to be kept, what it says of the caption's tokens."""
-    columns = {ROW: pa.int64(), "file_name": pa.string(), "caption": pa.string()}
-    for name, explains in rewards.items():
-        columns[name] = pa.float64()
-        if explains:
-            columns |= {TOKENS.format(name): pa.list_(pa.string()), LOG_PROBS.format(name): pa.list_(pa.float32())}
-    return pa.schema({**columns, REASON: pa.string()})
 
 
 class Shards:
@@ -40,8 +28,8 @@ class Shards:
     A row that failed before this start is not: it is tried again.
     """
 
-    def __init__(self, run: Path, rows: int, size: int, schema: pa.Schema) -> None:
-        self.folder, self.rows, self.size, self.schema = run / FOLDER, rows, size, schema
+    def __init__(self, folder: Path, rows: int, size: int, schema: pa.Schema) -> None:
+        self.folder, self.rows, self.size, self.schema = folder, rows, size, schema
         self.written: set[int] = set()
         self.failed = 0
         self._open: dict[int, dict[int, Record]] = {}  # by shard: its rows, while some are missing

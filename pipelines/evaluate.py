@@ -1,0 +1,116 @@
+"""Evaluates image models on held-out prompts: bases, runs, checkpoints and LoRAs in one table.
+
+    python -m pipelines.evaluate RECIPE [--out DIR] [--set key=value ...] [--executor ray|local] [--resume] [--take-over]
+
+Every model draws the same prompts from the same noise, and rewards and a checker judge: what `train` does on the way, for any
+model at any time. judged/*.parquet of the run folder has every image's figures; what is written there is not done again. Exit
+codes as `train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from cluster import speaking
+from cluster.tasks import PoolSpec
+from pipelines.data.captions import check_captions
+from pipelines.data.prompt_fields import Fields
+from pipelines.data.prompts import PromptList, load_prompts
+from pipelines.engine.driver import Driver
+from pipelines.evaluating.ending import write_summary
+from pipelines.evaluating.models import known_models, open_models
+from pipelines.evaluating.pools import MakePools, pool_specs
+from pipelines.evaluating.sheets import Sheets
+from pipelines.evaluating.table import models_table
+from pipelines.evaluating.work import FOLDER, EvaluateWork
+from pipelines.preflight.checker import check_checker
+from pipelines.preflight.checks import check_judges
+from pipelines.recipe.arguments import map_parser, parse_map
+from pipelines.recipe.load import load_recipe
+from pipelines.recipe.programs.evaluate import EvaluateRecipe
+from pipelines.reporting.models import write_models_report
+from pipelines.run_folder.folder import RunFolder
+from pipelines.run_folder.location import RunLocation
+from pipelines.running.job import Start, run_job
+from pipelines.running.mapping import MapJob, map_driver
+from pipelines.submitting.package import check_out_of_job
+from pipelines.training.beginning import sha256_of
+
+ABOUT = "Evaluate image models on held-out prompts: bases, runs, checkpoints and LoRAs in one table."
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    return map_parser("evaluate", ABOUT, "recipes/toy_evaluate.toml", "models.trained=runs/toy")
+
+
+def program(pools: MakePools) -> Callable[..., int]:
+    """The program with workers of these pools: a function of the words of the command line that returns the exit code."""
+
+    @speaking.program
+    def main(arguments: Sequence[str] | None = None) -> int:
+        options = parse_map("evaluate", make_parser(), arguments)
+        check_out_of_job(options.out)
+        recipe = load_recipe(options.recipe, options.set, EvaluateRecipe)
+        check_judges(recipe.rewards)
+        check_checker(recipe.heldout.checker)
+        prompts = load_prompts(recipe.data.heldout, "data.heldout", Fields(recipe.data.caption))
+        for reward in recipe.rewards.values():
+            check_captions(reward.options, (), prompts)
+        return run_job(EvaluateJob(options, recipe, prompts, pools), speaking.console())
+
+    return main
+
+
+class EvaluateJob(MapJob[EvaluateWork]):
+    """One run of `evaluate`."""
+
+    name, units, written = "evaluate", "images", FOLDER
+    recipe: EvaluateRecipe
+    sheets: Sheets
+
+    def __init__(
+        self, options: argparse.Namespace, recipe: EvaluateRecipe, prompts: PromptList, pools: MakePools
+    ) -> None:
+        inputs = {"data.heldout": f"{len(prompts)} prompts of sha256 {sha256_of(prompts)[:16]}"}
+        super().__init__(options, recipe, 0, inputs)
+        self.prompts, self.make_pools = prompts, pools
+
+    def look(self, place: RunLocation, root: str, say: Callable[[str], None]) -> None:
+        super().look(place, root, say)
+        goes_on = RunFolder.holds_run(place.path)
+        self.run = place.path
+        self.sheets = Sheets(
+            self.recipe, (known_models if goes_on else open_models)(self.recipe, place.path), self.prompts
+        )
+        self.count = len(self.sheets.all) * self.sheets.images
+
+    def pools(self) -> list[PoolSpec]:
+        return self.make_pools(self.sheets, self.run)
+
+    def driver(self, start: Start) -> Driver[EvaluateWork]:
+        return map_driver(EvaluateWork(self.sheets, start.folder, start.executor), self.recipe, start)
+
+    def problem(self, driver: Driver[EvaluateWork]) -> str | None:
+        if driver.work.shards.failed < self.count:
+            return None
+        return f"no image could be judged. {FOLDER}/ has each with its reason (the column `reason`)"
+
+    def finish(self, driver: Driver[EvaluateWork], folder: RunFolder, status: str) -> None:
+        driver.work.finish()
+        write_summary(driver.work, folder, status)
+
+    def figures(self, folder: RunFolder, shown: str) -> list[str]:
+        summary = folder.read_summary()
+        speaking.console().print(models_table(summary))
+        failed = f", {summary['failed']} of them without figures" if summary["failed"] else ""
+        report = f"report   {shown}/{write_models_report(folder.path).name}"
+        return [f"{summary['written']} of {summary['images']} images are judged{failed}", report]
+
+
+main = program(pool_specs)
+
+if __name__ == "__main__":
+    sys.exit(main())
