@@ -23,7 +23,7 @@ from pipelines.evaluating.ending import write_summary
 from pipelines.evaluating.models import known_models, open_models
 from pipelines.evaluating.pools import MakePools, pool_specs
 from pipelines.evaluating.sheets import Sheets
-from pipelines.evaluating.table import models_table
+from pipelines.evaluating.table import models_tables
 from pipelines.evaluating.work import FOLDER, EvaluateWork
 from pipelines.preflight.checker import check_checker
 from pipelines.preflight.checks import check_judges
@@ -80,11 +80,10 @@ class EvaluateJob(MapJob[EvaluateWork]):
 
     def look(self, place: RunLocation, root: str, say: Callable[[str], None]) -> None:
         super().look(place, root, say)
-        goes_on = RunFolder.holds_run(place.path)
         self.run = place.path
-        self.sheets = Sheets(
-            self.recipe, (known_models if goes_on else open_models)(self.recipe, place.path), self.prompts
-        )
+        goes_on = RunFolder.holds_run(self.run)
+        models = known_models(self.run) if goes_on else open_models(self.recipe, self.run)
+        self.sheets = Sheets(self.recipe, models, self.prompts)
         self.count = len(self.sheets.all) * self.sheets.images
 
     def pools(self) -> list[PoolSpec]:
@@ -104,7 +103,8 @@ class EvaluateJob(MapJob[EvaluateWork]):
 
     def figures(self, folder: RunFolder, shown: str) -> list[str]:
         summary = folder.read_summary()
-        speaking.console().print(models_table(summary))
+        if summary["written"]:
+            speaking.console().print(models_tables(summary))
         failed = f", {summary['failed']} of them without figures" if summary["failed"] else ""
         report = f"report   {shown}/{write_models_report(folder.path).name}"
         return [f"{summary['written']} of {summary['images']} images are judged{failed}", report]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cluster import speaking
+from pipelines.reporting.models import MODELS, write_models_report
 from pipelines.reporting.page import write_report
 from pipelines.reporting.scores import write_scores_report
 from pipelines.run_folder.folder import RunFolder
@@ -27,9 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run folder and print its path; 2 for a user's mistake."""
     with RunLocation(make_parser().parse_args(arguments).run, "RUN") as place:
         place.watch(print)
-        write = write_scores_report if RunFolder(place.path).read_scores() else write_report
-        print(f"{place.shown}/{write(place.path).name}")
+        print(f"{place.shown}/{writer_of(RunFolder(place.path))(place.path).name}")
     return 0
+
+
+def writer_of(folder: RunFolder) -> Callable[[Path], Path]:
+    """What writes the page, by the program that the run is of."""
+    if folder.read_scores():
+        return write_scores_report
+    return write_models_report if MODELS in folder.read_summary() else write_report
 
 
 if __name__ == "__main__":

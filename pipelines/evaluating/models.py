@@ -54,8 +54,9 @@ class Model:
 
     def words(self) -> str:
         """What it is, to people."""
-        what = self.kind if self.step is None else f"{self.kind}, step {self.step}"
-        return f"{what}: {self.base}" if self.kind == "base" else f"{what}, on {self.base}"
+        if self.kind == "base":
+            return self.base
+        return f"{self.kind}{'' if self.step is None else f', step {self.step}'}, on {self.base}"
 
 
 def open_models(recipe: EvaluateRecipe, run: Path) -> list[Model]:

@@ -1,11 +1,12 @@
-"""The table for the end of a run: every model's figures side by side, as far as they are known."""
+"""The tables for the end of a run: every model's figures side by side, as far as they are known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -34,28 +35,32 @@ def figure_of(way: Record, name: str) -> Record:
 
 def figures_of(summary: Record) -> list[str]:
     """The names of all figures: that by which models are compared, the checker's others, and the rewards."""
-    _, way = next(columns_of(summary))
-    return list(dict.fromkeys([summary["measure"], *way["checks"], *way["rewards"]]))
+    names = (name for _, way in columns_of(summary) for name in (*way["checks"], *way["rewards"]))
+    return list(dict.fromkeys([summary["measure"], *names]))
 
 
-def models_table(summary: Record) -> Table:
-    """By category that by which models are compared, its mean over categories with the interval, and the other figures."""
+def models_tables(summary: Record) -> Group:
+    """A row for each model in each way: its figures, and below by category that by which models are compared."""
     measure, *others = figures_of(summary)
     title = f"Held-out {measure}{_unit(summary, measure)}"
+    table = _table(title, [measure, "95 % interval", *(name + _unit(summary, name) for name in others)])
+    found = {name: None for _, way in columns_of(summary) for name in figure_of(way, measure)["by_category"]}
+    by_category = _table("By category", list(found))
+    for model, way in columns_of(summary):
+        named, figure = (model, way_words(summary, way)), figure_of(way, measure)
+        more = (cell(summary, name, figure_of(way, name)["mean"]) for name in others)
+        mean = Text(cell(summary, measure, figure["mean"]), style="bold")
+        table.add_row(*named, mean, interval_words(summary, measure, way), *more)
+        by_category.add_row(*named, *(cell(summary, measure, figure["by_category"].get(name)) for name in found))
+    return Group(table, by_category)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column("category", no_wrap=True)
-    ways = [way for _, way in columns_of(summary)]
-    for name, way in columns_of(summary):
-        table.add_column(Text(f"{name}\n{way_words(summary, way)}"), justify="right")
-    for category in dict.fromkeys(each for way in ways for each in figure_of(way, measure)["by_category"]):
-        values = [figure_of(way, measure)["by_category"].get(category) for way in ways]
-        table.add_row(Text(category), *(cell(summary, measure, value) for value in values))
-    table.add_section()
-    table.add_row("macro", *(cell(summary, measure, figure_of(way, measure)["mean"]) for way in ways), style="bold")
-    table.add_row("95 % interval", *(interval_words(summary, measure, way) for way in ways), style="dim")
-    for name in others:
-        values = [figure_of(way, name)["mean"] for way in ways]
-        table.add_row(Text(name + _unit(summary, name)), *(cell(summary, name, value) for value in values), style="dim")
+    table.add_column("model", no_wrap=True)
+    table.add_column("drawn with")
+    for name in columns:
+        table.add_column(Text(name), justify="right")
     return table
 
 

@@ -16,6 +16,7 @@ from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import read_grid
 
 Record = dict[str, Any]
+MODELS = "models"  # in summary.json, by which a run of `evaluate` is known
 IMAGES = 3  # of a prompt and a model, at most
 
 
