@@ -112,7 +112,7 @@ def _nearest(location: Location, recipe: type[BaseModel], given: dict[str, Any])
     for part in location[:-1]:
         field, table = model.model_fields[str(part)], table.get(part)
         chosen = _chosen(field)
-        model = chosen.model_of(table) if chosen else _model_of(field.annotation)
+        model = chosen.model_of(table) if chosen else _model_of(field.annotation) or model
     names, name = list(model.model_fields), str(location[-1])
     if near := difflib.get_close_matches(name, names, n=1):
         return f"; did you mean {near[0]}?"
@@ -126,7 +126,7 @@ def _places(name: str, table: str, recipe: type[BaseModel]) -> Iterator[str]:
     field = recipe.model_fields[table]
     chosen = _chosen(field)
     kinds = chosen.kinds() if chosen else {"": _model_of(field.annotation)}
-    having = [kind for kind, model in kinds.items() if name in model.model_fields]
+    having = [kind for kind, model in kinds.items() if model and name in model.model_fields]
     if having:
         yield f"{table}.{name}" + (f" of {' and '.join(map(toml, having))}" if len(having) < len(kinds) else "")
 
@@ -135,7 +135,8 @@ def _chosen(field: FieldInfo) -> Chosen | None:
     return next((item for item in field.metadata if isinstance(item, Chosen)), None)
 
 
-def _model_of(annotation: Any) -> type[BaseModel]:
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The table that an annotation is of; None for a value, or a table whose keys are names of the user's."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(model for model in map(_model_of, get_args(annotation)))
+    return next(filter(None, map(_model_of, get_args(annotation))), None)

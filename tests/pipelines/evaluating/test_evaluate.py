@@ -172,7 +172,7 @@ def test_the_page_shows_all_models_and_the_same_prompts_side_by_side(recipe: Pat
     assert page.split("<footer>")[0] == written.split("<footer>")[0]
     for words in ("trained<small", "run, step 3, on plain/image", "guidance 2", "95 % interval"):
         assert words in page
-    assert page.count("data:image/png;base64") == 6 * 8 * 2  # prompts, columns, images of a sheet
+    assert page.count("data:image/png;base64") == 4 * 8 * 2  # prompts, columns, images of a sheet
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
