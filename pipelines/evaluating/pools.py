@@ -65,7 +65,12 @@ def _drawing(sheets: Sheets, run: Path) -> Iterator[PoolSpec]:
 def _checking(recipe: EvaluateRecipe, trial: ScoreTrial) -> Iterator[PoolSpec]:
     if name := recipe.heldout.checker:
         table = recipe.checker
-        sizes = {"min_size": table.min, "max_size": table.max}
         yield PoolSpec(
-            CHECKER, CheckerActor, {"name": name, "trial": trial}, table.size, **sizes, **resources_of(table)
+            CHECKER,
+            CheckerActor,
+            {"name": name, "trial": trial},
+            table.size,
+            min_size=table.min,
+            max_size=table.max,
+            **resources_of(table),
         )
