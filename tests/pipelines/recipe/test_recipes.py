@@ -14,7 +14,10 @@ from pipelines.recipe.programs.evaluate import EvaluateRecipe
 from pipelines.recipe.programs.score import ScoreRecipe
 
 FOLDER = Path(__file__).resolve().parents[3] / "recipes"
-OF_OTHERS = {FOLDER / "toy_score.toml": ScoreRecipe, FOLDER / "toy_evaluate.toml": EvaluateRecipe}  # programs than `train`
+OF_OTHERS = {
+    FOLDER / "toy_score.toml": ScoreRecipe,
+    FOLDER / "toy_evaluate.toml": EvaluateRecipe,
+}  # programs than `train`
 RECIPES = sorted(path for path in FOLDER.glob("*.toml") if path not in OF_OTHERS)
 LEVELS = ("learned here", "ran on a GPU", "estimated only")
 
