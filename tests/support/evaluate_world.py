@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load as parse
 
-from actors.messages import Adapter, DrawRequest, sha256_of
+from actors.messages import Adapter, DrawRequest, Prompt, Scores, sha256_of
 from actors.rollout.options import LoraFiles
 from cluster.tasks import PoolSpec
 from pipelines.evaluate import program
@@ -20,6 +22,8 @@ from pipelines.recipe.programs.evaluate import CHECKER
 from tests.support.plain_world import DOWN, FEATURES, UP, PlainReward, PlainRollout
 
 BASE = "plain/image"  # a name alone
+JOURNAL = "EVALUATE_JOURNAL"  # the variable that names the file in which judges write down what they score
+PAUSE_S = 0.05  # of each score
 ALPHA_OF_RANK = 2.0  # as the plain recipe has it, whose files do not say it
 NOTHING = {DOWN: np.zeros((1, FEATURES), np.float32), UP: np.zeros((FEATURES, 1), np.float32)}
 RECIPE = """
@@ -67,6 +71,19 @@ class PlainModels:
         return PlainRollout(self.pause_s).draw(replace(request, adapter_sha256=sha256), adapter)
 
 
+@dataclass
+class Journalling(PlainReward):
+    """Writes down what it scores, a line for each group of images, in a file. `pause_s` leaves time to catch it."""
+
+    journal: str = ""
+
+    def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
+        scores = super().score(prompt, images_KHWC)
+        with open(self.journal, "a") as file:
+            file.write(f"{prompt.id} {hashlib.sha256(images_KHWC.tobytes()).hexdigest()}\n")
+        return scores
+
+
 def plain_pools(sheets: Sheets, run: Path) -> list[PoolSpec]:
     """The pools of a run with plain workers; places, sizes and limits are the recipe's."""
     recipe = sheets.recipe
@@ -74,8 +91,10 @@ def plain_pools(sheets: Sheets, run: Path) -> list[PoolSpec]:
     def plain(spec: PoolSpec) -> PoolSpec:
         if spec.name.startswith(ROLLOUT):
             return replace(spec, actor=PlainModels, kwargs={"loras": spec.kwargs["loras"]})
-        checker = recipe.heldout.checker if spec.name == CHECKER else None
-        return replace(spec, actor=PlainReward, kwargs={"model": recipe.reward.judge, "checker": checker})
+        judge = {"model": recipe.reward.judge, "checker": recipe.heldout.checker}
+        if spec.name == CHECKER or JOURNAL not in os.environ:
+            return replace(spec, actor=PlainReward, kwargs=judge)
+        return replace(spec, actor=Journalling, kwargs={**judge, "journal": os.environ[JOURNAL], "pause_s": PAUSE_S})
 
     return [plain(spec) for spec in pool_specs(sheets, run)]
 
