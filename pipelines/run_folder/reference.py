@@ -39,6 +39,8 @@ and a test holds it to that.
 | `tensorboard/` | the figures for TensorBoard (`monitor.tensorboard`) |
 | `scores/*.parquet` | of `score`: a row for each image (docs/scoring.md) |
 | `scores.json` | of `score`: the rows that the report shows, and why others have no score |
+| `judged/*.parquet` | of `evaluate`: a row for each image (docs/evaluating.md) |
+| `adapters/` | of `evaluate`: the LoRAs that draw, and `models.json`, which says of what they are |
 | `inputs.json` | of programs that train nothing: what a run that goes on must find as it was |
 | `*.damaged` | a file that was damaged when the run was resumed, as it was |
 """
