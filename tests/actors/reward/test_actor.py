@@ -36,7 +36,8 @@ def checked(options: PromptEchoOptions, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "a_checker.py").write_text("def check(images, prompt):\n    raise NotImplementedError\n")
     actor = RewardActor(ONE_THREAD, options, "a_checker:check")
-    actor.checker = brightness
+    assert actor.checker
+    actor.checker.function = brightness
     return actor
 
 
