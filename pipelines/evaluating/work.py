@@ -179,25 +179,26 @@ class EvaluateWork(Work):
     def _write(self, key: GroupKey, drawn: Drawn | None, reason: str | None) -> None:
         """The records of a sheet's images; figures are null where there are none, and the reason says why."""
         number = self._number(key)
+        self.shards.add(*(self._record(number, place, drawn, reason) for place in range(self.sheets.images)))
+
+    def _record(self, number: int, place: int, drawn: Drawn | None, reason: str | None) -> Record:
         sheet = self.sheets.all[number]
         prompt = drawn.prompt if drawn else sheet.prompt
-        for place, sample in enumerate(sheet.samples):
-            record: Record = {
-                ROW: number * self.sheets.images + place,
-                "model": sheet.model.name,
-                "guidance": sheet.way.guidance,
-                "height": sheet.way.height,
-                "width": sheet.way.width,
-                "seed": sheet.seed,
-                "sample": sample,
-                "prompt_id": prompt.id,
-                "category": prompt.category,
-                "caption": prompt.caption,
-                **{name: drawn.scores[name][place] if drawn else None for name in self.rewards},
-                CHECKS: [(name, values[place]) for name, values in drawn.checks.items()] if drawn else None,
-                REASON: reason,
-            }
-            self.shards.add(record)
+        return {
+            ROW: number * self.sheets.images + place,
+            "model": sheet.model.name,
+            "guidance": sheet.way.guidance,
+            "height": sheet.way.height,
+            "width": sheet.way.width,
+            "seed": sheet.seed,
+            "sample": sheet.samples[place],
+            "prompt_id": prompt.id,
+            "category": prompt.category,
+            "caption": prompt.caption,
+            **{name: drawn.scores[name][place] if drawn else None for name in self.rewards},
+            CHECKS: [(name, values[place]) for name, values in drawn.checks.items()] if drawn else None,
+            REASON: reason,
+        }
 
 
 def picture_of(number: int) -> str:

@@ -38,12 +38,13 @@ class Shards:
         for shard in range(-(-rows // size)):
             self._take_up(shard)
 
-    def add(self, record: Record) -> None:
-        """A row is done. Its file is written if it was the last one."""
-        shard = record[ROW] // self.size
-        self._open.setdefault(shard, {})[record[ROW]] = record
+    def add(self, *records: Record) -> None:
+        """Rows of one file are done, and come into it together. It is written if they were the last ones."""
+        shard = records[0][ROW] // self.size
+        self._open.setdefault(shard, {}).update((record[ROW], record) for record in records)
         self._changed.add(shard)
-        self._note(record)
+        for record in records:
+            self._note(record)
         if len(self._open[shard]) == len(self._range(shard)):
             self._write(shard)
             del self._open[shard]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import score
+from pipelines.run_folder.shards import Shards
 from pipelines.scoring.reader import ImageReader
-from pipelines.scoring.shards import Shards
 from tests.support.score_world import NotingReward, main_with
 
 
