@@ -15,6 +15,8 @@ from cluster.errors import ClusterError, UserError
 
 Handle = Any  # an opaque name of a payload; what it is depends on the executor
 Cause = Literal["worker_lost", "deadline", "raised", "object_lost", "mistake"]
+START_TIMEOUT_S = 600.0  # of a worker, weights and all
+HEARTBEAT_S, HEARTBEAT_TIMEOUT_S = 10.0, 60.0
 STARTING = "starting"  # the state in the status of a run that has no workers yet, only words for what it waits for
 
 

@@ -14,6 +14,9 @@ from cluster.control.controller import Link
 from cluster.placement.fit import PlacementError, check_nodes
 from cluster.placement.nodes import Say, nodes_here, room_for
 from cluster.tasks import (
+    HEARTBEAT_S,
+    HEARTBEAT_TIMEOUT_S,
+    START_TIMEOUT_S,
     STARTING,
     Command,
     Executor,
@@ -73,10 +76,10 @@ class RayExecutor:
         self,
         specs: Sequence[PoolSpec],
         run: str = "run",
-        start_timeout_s: float = 300.0,
+        start_timeout_s: float = START_TIMEOUT_S,
         max_start_failures: int = 3,
-        heartbeat_s: float = 10.0,
-        heartbeat_timeout_s: float = 60.0,
+        heartbeat_s: float = HEARTBEAT_S,
+        heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S,
         node_timeout_s: float = 0.0,
         say: Say = lambda text: None,
     ) -> None:

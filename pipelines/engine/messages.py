@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.recipe.defaults import LOST_RETRIES, MAX_FAILURES_IN_ROW, RETRIES
+
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
@@ -75,9 +77,9 @@ class LoopPlan:
     """
 
     streams: Mapping[str, Steps | Sweeps]
-    retries: int = 2
-    lost_retries: int = 10
-    max_failures_in_row: int = 8
+    retries: int = RETRIES
+    lost_retries: int = LOST_RETRIES
+    max_failures_in_row: int = MAX_FAILURES_IN_ROW
     max_groups_in_flight: int | None = None
     max_bytes_in_flight: int | None = None
     first_version: int = 0

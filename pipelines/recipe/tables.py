@@ -13,8 +13,11 @@ from actors.paths import home_resolved, located
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.objectives.registry import OBJECTIVES
 from actors.policy.options import LearnerOptions
+from cluster.control.autoscale import AutoscaleSettings
 from cluster.storage import files
+from cluster.tasks import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, START_TIMEOUT_S
 from pipelines.recipe.choices import Chosen
+from pipelines.recipe.defaults import LOST_RETRIES, MAX_FAILURES_IN_ROW, RETRIES
 
 
 def _source(text: str) -> str:
@@ -68,11 +71,11 @@ class LoopTable(Table):
     """How many versions the policy that draws may be behind the one that is trained."""
     order: Literal["strict", "ready"] = "strict"
     """`ready`: a step takes the groups that are there first, and the run cannot be repeated."""
-    retries: Annotated[int, Field(ge=0), Change.FREE] = 2
+    retries: Annotated[int, Field(ge=0), Change.FREE] = RETRIES
     """Of a task that raised."""
-    lost_retries: Annotated[int, Field(ge=0), Change.FREE] = 10
+    lost_retries: Annotated[int, Field(ge=0), Change.FREE] = LOST_RETRIES
     """Of a task whose worker or payload was lost."""
-    max_failures_in_row: Annotated[Count, Change.FREE] = 8
+    max_failures_in_row: Annotated[Count, Change.FREE] = MAX_FAILURES_IN_ROW
     """Quarantined groups, or restarts of the policy without a new step, after which the run ends."""
     max_groups_in_flight: Annotated[Count | None, Change.FREE] = None
     """Groups that are drawn or scored at a time; none given: as many as staleness allows."""
@@ -235,11 +238,11 @@ class Autoscale(Table):
 
     enabled: bool = False
     """Whether they do."""
-    queue_s: Seconds = 10.0
+    queue_s: Seconds = AutoscaleSettings.queue_s
     """Of work that may wait in a pool's queue."""
-    grow_after_s: Seconds = 15.0
+    grow_after_s: Seconds = AutoscaleSettings.grow_after_s
     """A pool grows when its queue was longer for so long."""
-    shrink_after_s: Seconds = 60.0
+    shrink_after_s: Seconds = AutoscaleSettings.shrink_after_s
     """A pool shrinks when one worker less would have done for so long."""
 
 
@@ -252,7 +255,7 @@ class Cluster(Table):
 
     node_timeout_s: Fraction = 0.0
     """How long to wait for nodes that are still missing; 0: not at all."""
-    start_timeout_s: Seconds = 600.0
+    start_timeout_s: Seconds = START_TIMEOUT_S
     """How long a worker may take to start."""
     task_timeout_s: Seconds = 1800.0
     """When a task is late of whose kind none is measured."""
@@ -260,9 +263,9 @@ class Cluster(Table):
     """No task is late before."""
     deadline_factor: Annotated[float, Field(ge=1)] = 10.0
     """A task is late after so many times the longest of its kind."""
-    heartbeat_s: Seconds = 10.0
+    heartbeat_s: Seconds = HEARTBEAT_S
     """How often a worker says that it is alive."""
-    heartbeat_timeout_s: Seconds = 60.0
+    heartbeat_timeout_s: Seconds = HEARTBEAT_TIMEOUT_S
     """After which silence a worker is lost."""
     autoscale: Autoscale = Autoscale()
     """When pools grow and shrink by themselves."""
