@@ -69,6 +69,7 @@ def open_models(recipe: EvaluateRecipe, run: Path) -> list[Model]:
             with tempfile.TemporaryDirectory() as folder:
                 models.append(_kept(_open(name, place, recipe.rollout.base, Path(folder)), run))
         except ValueError as error:  # a Mistake and a UserError are such
+            shutil.rmtree(run / ADAPTERS)
             raise UserError(f"models.{name} = {place!r}: {error}") from error
     write_json(run / FILE, [asdict(model) for model in models])
     return models

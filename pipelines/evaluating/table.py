@@ -58,9 +58,9 @@ def models_tables(summary: Record) -> Group:
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("model", no_wrap=True)
-    table.add_column("drawn with")
+    table.add_column("drawn with", no_wrap=True)
     for name in columns:
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(name), justify="right", overflow="fold")
     return table
 
 

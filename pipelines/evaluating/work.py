@@ -125,7 +125,7 @@ class EvaluateWork(Work):
 
     def status(self, progress: Progress) -> dict[str, Any]:
         return {
-            "images": self.shards.rows,
+            "rows": self.shards.rows,
             "settled": len(self.shards.written),
             "failed": self.shards.failed,
             "seconds": self.seconds(),

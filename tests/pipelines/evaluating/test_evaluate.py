@@ -205,6 +205,7 @@ def test_what_is_no_model_is_told_before_any_worker_starts(
     assert "models.x = " in said.err
     assert told.replace("holds no whole", "has no whole") in said.err
     assert "workers" not in said.out
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_or_lora_of_another_base_is_told_before_any_worker_starts(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actors.messages import DrawReport, DrawRequest, Prompt, Scores
+from cluster.control.status_table import progress
 from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import PoolSpec
 from pipelines.engine.driver import Driver
@@ -152,6 +153,7 @@ def test_bases_have_workers_of_their_own_which_are_busy_at_once(driver: Made) ->
 def test_a_score_that_is_no_number_gives_a_reason_and_no_figure(driver: Made) -> None:
     run = driver("run", 2)
     run.run(None)
+    assert str(progress(run.work.status(run.era.loop.progress()))).startswith("row 120/120  12 failed")
     failed = [record for record in run.work.shards.records() if record["reason"]]
     assert {record["prompt_id"] for record in failed} == {"p3"}
     assert len(failed) == len(MODELS) * 2 * 2
