@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,37 +16,36 @@ ROOT = Path(__file__).resolve().parents[1]
 ACTORS = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("actors/*/actor.py"))
 
 
-def loaded(module: str, *watched: str) -> set[str]:
-    """Which of the `watched` packages a fresh process has loaded after it imported `module`."""
-    code = f"import {module}, sys; print(*(set(sys.modules) & {set(watched)!r}))"
+LOADED = """
+import importlib, sys
+for module in {modules!r}:
+    importlib.import_module(module)
+    if found := set(sys.modules) & {watched!r}:
+        print(module, *found)
+        break
+"""
+
+
+def loaded(modules: Iterable[str], *watched: str) -> list[str]:
+    """What a fresh process, which imports one of the modules after the other, has first of the `watched` packages: (module, them)."""
+    code = LOADED.format(modules=list(modules), watched=set(watched))
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+    return run.stdout.split()
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "pipelines.recipe.load",
-        "pipelines.engine.loop",
-        "pipelines.report",
-        "pipelines.monitoring.terminal",
-        "pipelines.doctor",
-        "pipelines.plan",
-        "pipelines.compare",
-    ],
-)
-def test_recipes_the_loop_and_the_report_load_neither_torch_nor_ray(module: str) -> None:
-    assert loaded(module, "torch", "ray", "transformers", "diffusers") == set()
+def test_recipes_the_loop_and_the_report_load_neither_torch_nor_ray() -> None:
+    modules = ("recipe.load", "engine.loop", "report", "monitoring.terminal", "doctor", "plan", "compare")
+    assert loaded([f"pipelines.{name}" for name in modules], "torch", "ray", "transformers", "diffusers") == []
 
 
-@pytest.mark.parametrize("module", ["pipelines.train", "cluster.executors.on_ray", "cluster.executors.local", *ACTORS])
-def test_a_driver_loads_no_torch(module: str) -> None:
+def test_a_driver_loads_no_torch() -> None:
     """Nor with the classes of the actors, which it names when it starts workers: a room is loaded when one is made."""
-    assert loaded(module, "torch", "transformers", "diffusers") == set()
+    modules = ["cluster.executors.local", "cluster.executors.on_ray", "pipelines.train", *ACTORS]
+    assert loaded(modules, "torch", "transformers", "diffusers") == []
 
 
 def test_a_judge_loads_no_diffusers() -> None:
-    assert loaded("actors.models.weights", "transformers", "diffusers") == {"transformers"}
+    assert loaded(["actors.models.weights"], "transformers", "diffusers") == ["actors.models.weights", "transformers"]
 
 
 def test_the_actors_are_found() -> None:

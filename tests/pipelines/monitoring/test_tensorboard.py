@@ -15,7 +15,7 @@ from pipelines.monitoring.tensorboard import TensorBoard
 from pipelines.monitoring.watchers import Watchers
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.records import HeldoutRecord, StepRecord
-from pipelines.train import main
+from tests.support.plain_run import in_no_time
 
 Points = dict[str, list[tuple[int, float]]]
 
@@ -65,16 +65,14 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", "[run]\n")
 
 
-def test_a_run_is_drawn_by_step_and_its_grids_are_shown(tiny_world: Path, tmp_path: Path) -> None:
+def test_a_run_is_drawn_by_step_and_its_grids_are_shown(plain_world: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert main([str(tiny_world), "--out", str(out), "--executor", "local"]) == 0
+    assert in_no_time([str(plain_world), "--out", str(out), "--executor", "local"]) == 0
     run, points = RunFolder(out), points_of(out)
     assert points["learning/reward_mean"] == [(one.step, pytest.approx(one.reward_mean)) for one in run.read_metrics()]
     after = [one for one in run.read_heldout() if one.guidance == 1]
     assert points["learning/heldout_reward/1"] == [(one.step, pytest.approx(one.reward)) for one in after]
-    assert {"learning/loss/matching_error", "throughput/queue_seconds/score", "pools/pool_busy_share/policy"} <= set(
-        points
-    )
+    assert {"learning/loss/loss", "throughput/queue_seconds/score", "pools/pool_busy_share/policy"} <= set(points)
     assert pictures_of(out) == {
         ("samples", 0): run.grid_path("before-000000").read_bytes(),
         ("samples", 2): run.grid_path("during-000002").read_bytes(),
@@ -128,20 +126,20 @@ def test_a_grid_is_shown_once_it_is_drawn(folder: RunFolder) -> None:
     assert pictures_of(folder.path) == {("samples", 0): path.read_bytes()}
 
 
-def test_the_recipe_can_do_without(tiny_world: Path, tmp_path: Path) -> None:
+def test_the_recipe_can_do_without(plain_world: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--executor", "local", "--set", "monitor.tensorboard=false", "--set", "loop.steps=1"]
-    assert main([str(tiny_world), "--out", str(out), *options]) == 0
+    assert in_no_time([str(plain_world), "--out", str(out), *options]) == 0
     assert not (out / "tensorboard").exists()
 
 
 def test_events_that_cannot_be_written_do_not_end_the_run(
-    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plain_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file stands where the folder of events should be."""
     out = tmp_path / "run"
     out.mkdir()
     (out / "tensorboard").write_text("")
-    assert main([str(tiny_world), "--out", str(out), "--executor", "local", "--set", "loop.steps=2"]) == 0
+    assert in_no_time([str(plain_world), "--out", str(out), "--executor", "local", "--set", "loop.steps=2"]) == 0
     assert "TensorBoard no longer watches the run: FileExistsError" in capsys.readouterr().out
     assert RunFolder(out).read_summary()["steps"] == 2

@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from pipelines.monitoring.wandb_watcher import check_wandb, run_id
 from pipelines.recipe.errors import UserError
 from pipelines.run_folder.folder import RunFolder
-from pipelines.train import main
+from tests.support.plain_run import in_no_time
 
 OPTIONS = ["--executor", "local", "--set", "monitor.wandb=echoray", "--set", "heldout.every=1000"]
 
@@ -31,10 +31,10 @@ def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_without_the_extra_the_run_does_not_begin(
-    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plain_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert main([str(tiny_world), "--out", str(tmp_path / "run"), *OPTIONS]) == 2
+    assert in_no_time([str(plain_world), "--out", str(tmp_path / "run"), *OPTIONS]) == 2
     assert "pip install --editable '.[wandb]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -47,13 +47,13 @@ def test_without_a_key_the_run_does_not_begin_and_offline_is_named(monkeypatch: 
 
 
 def test_every_step_is_logged_and_a_resume_goes_on_with_the_same_run(
-    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     out = tmp_path / "run"
-    assert main([str(tiny_world), "--out", str(out), *OPTIONS, "--set", "loop.steps=2"]) == 0
+    assert in_no_time([str(plain_world), "--out", str(out), *OPTIONS, "--set", "loop.steps=2"]) == 0
     assert [record["step"] for record in logged(out) if "learning/reward_mean" in record] == [1, 2]
-    assert main([str(tiny_world), "--out", str(out), *OPTIONS, "--set", "loop.steps=2", "--resume"]) == 0
+    assert in_no_time([str(plain_world), "--out", str(out), *OPTIONS, "--set", "loop.steps=2", "--resume"]) == 0
     records = logged(out)
     assert [record["step"] for record in records if "learning/reward_mean" in record] == [1, 2], (
         "nothing was left to train"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -63,12 +62,14 @@ def test_training_and_the_doctor_say_the_same_and_exit_with_2(
     assert not out.exists()
 
 
-def test_a_process_without_torch_asks_another_one(tmp_path: Path) -> None:
+def test_a_process_without_torch_asks_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `doctor` and the driver are: tests/test_architecture.py."""
     folder = MODELS["judge_tensor_missing"].make(tmp_path / "judge")
-    command = [sys.executable, "-m", "pipelines.doctor", str(TOY_RECIPE), "--set", f"reward.model={folder}"]
-    ran = subprocess.run(command, cwd=TOY_RECIPE.parents[1], capture_output=True, text=True, check=False)
-    assert ran.returncode == 2
-    assert "model.safetensors are not those of a LlavaForConditionalGeneration: 1 missing" in ran.stderr
+    monkeypatch.delitem(sys.modules, "torch")
+    found = find_misfits([("vlm", folder), ("vlm", TOY_MODELS / "judge")])
+    assert found is not None
+    assert "model.safetensors are not those of a LlavaForConditionalGeneration: 1 missing" in str(found[0])
+    assert found[1] is None
 
 
 @pytest.mark.parametrize("name", ["judge_shape", "vae_tensor_missing", "tokenizer_missing", "scheduler_heun"])

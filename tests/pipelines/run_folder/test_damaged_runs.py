@@ -10,7 +10,7 @@ from pipelines import report
 from pipelines.planning.measured import read_run
 from pipelines.recipe.errors import UserError
 from pipelines.run_folder.folder import RunFolder
-from pipelines.train import main
+from tests.support.plain_run import in_no_time
 
 OBJECT, LINES, TABLE, PICTURE = '{"started": 1.5}', '{"step": 1, "kind": "failure"}\n', "[loop]\nsteps = 3\n", "PNG"
 FILES = {
@@ -100,25 +100,25 @@ def test_a_new_run_on_a_folder_with_a_damaged_status_is_refused_as_on_any_other(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("recipe.toml", "empty"), ("metrics.jsonl", "binary")])
-def test_a_plan_names_a_damaged_file(tiny_world: Path, tmp_path: Path, name: str, kind: str) -> None:
-    folder = RunFolder.create(tmp_path / "run", tiny_world.read_text())
+def test_a_plan_names_a_damaged_file(plain_world: Path, tmp_path: Path, name: str, kind: str) -> None:
+    folder = RunFolder.create(tmp_path / "run", plain_world.read_text())
     (folder.path / name).write_bytes(DAMAGE[kind])
     with pytest.raises(UserError, match=rf"{name} is damaged"):
         read_run(str(folder.path))
 
 
 def test_a_run_of_which_everything_is_damaged_goes_on_to_the_same_digest(
-    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its records come back from its checkpoint, its recipe from the command line."""
     out = tmp_path / "run"
-    command = [str(tiny_world), "--out", str(out), "--executor", "local", "--set", "heldout.every=1000"]
-    assert main(command) == 0
+    command = [str(plain_world), "--out", str(out), "--executor", "local", "--set", "heldout.every=1000"]
+    assert in_no_time(command) == 0
     folder = RunFolder(out)
     digest, steps = folder.read_summary()["digest"], [record.step for record in folder.read_metrics()]
     for name, content in zip(FILES, [b"", b"{", bytes(9), BINARY, b'{"a', b"\xff\n"], strict=True):
         (out / name).write_bytes(content)
-    assert main([*command, "--resume"]) == 0
+    assert in_no_time([*command, "--resume"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for name in FILES:
         assert f"{name} was damaged" in said

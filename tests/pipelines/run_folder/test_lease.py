@@ -34,7 +34,7 @@ from pipelines.run_folder.lease import (
     read,
     replaced,
 )
-from pipelines.train import main
+from tests.support.plain_run import in_no_time
 
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = Holder("owner", "elsewhere", "another machine", 7, "1", 1.0)
@@ -189,14 +189,14 @@ def test_a_folder_in_which_nothing_came_to_lie_is_gone_again(tmp_path: Path) -> 
 
 
 def test_two_runs_in_one_folder_the_second_is_refused_or_takes_over_and_the_first_writes_nothing_more(
-    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first is stopped for a while, as a machine that sleeps, and wakes up after the second has taken over and ended."""
     out, given = (
         tmp_path / "run",
         ["--executor", "local", "--set", "heldout.every=1000", "--set", "loop.checkpoint_every=2"],
     )
-    command = [sys.executable, "-m", "pipelines.train", str(tiny_world), "--out", str(out), *given]
+    command = [sys.executable, "-m", "tests.support.plain_run", str(plain_world), "--out", str(out), *given]
     with (tmp_path / "first.log").open("w") as log:
         first = subprocess.Popen([*command, "--set", "loop.steps=100000"], cwd=ROOT, stdout=log, stderr=log)
     try:
@@ -205,10 +205,10 @@ def test_two_runs_in_one_folder_the_second_is_refused_or_takes_over_and_the_firs
             time.sleep(0.1)
         os.kill(first.pid, signal.SIGSTOP)
         steps = len(RunFolder(out).read_metrics()) + 2
-        again = [str(tiny_world), "--out", str(out), *given, "--set", f"loop.steps={steps}", "--resume"]
-        assert main(again) == 2
+        again = [str(plain_world), "--out", str(out), *given, "--set", f"loop.steps={steps}", "--resume"]
+        assert in_no_time(again) == 2
         assert f"in use by a run on {socket.gethostname()} (process {first.pid}" in capsys.readouterr().err
-        assert main([*again, "--take-over"]) == 0
+        assert in_no_time([*again, "--take-over"]) == 0
         files = {path: path.read_bytes() for path in out.glob("*") if path.is_file()}
         os.kill(first.pid, signal.SIGCONT)
         assert first.wait(60) == 1
