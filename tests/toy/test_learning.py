@@ -7,13 +7,14 @@ import json
 from pipelines.train import main
 
 
-def test_forty_steps_on_colours_are_seen_on_held_out_prompts(tmp_path, monkeypatch, request):
+def test_sixteen_steps_on_colours_are_seen_on_held_out_prompts(tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     heldout = tmp_path / "colours.jsonl"
     with open("toy/data/heldout.jsonl") as lines:
         heldout.write_text("".join(line for line in lines if '"category": "colours"' in line))
     settings = {
-        "loop.steps": 40,
+        "loop.steps": 16,
+        "policy.learning_rate": 8e-3,
         "loop.checkpoint_every": 1000,
         "data.mix": "{colours = 6}",
         "data.heldout": heldout,
