@@ -27,10 +27,10 @@ KEYS = {
 BEHAVIOURS = [(name, behaviour) for name in KEYS for behaviour in ("current", "measured")]
 
 
-def make_learner(model, name, micro_batch=8, guidance_scale=1.0, **changes):
+def make_learner(model, name, micro_batch=8, guidance_scale=1.0, learning_rate=5e-3, **changes):
     keys = KEYS[name]
     objective = OBJECTIVES[keys.get("type", name)](**{**keys, **changes})
-    given = settings(model, micro_batch=micro_batch, warmup_steps=0, learning_rate=5e-3, weight_decay=0.0)
+    given = settings(model, micro_batch=micro_batch, warmup_steps=0, learning_rate=learning_rate, weight_decay=0.0)
     learner = replace(given, objective=objective, guidance_scale=guidance_scale, total_steps=10**6)
     family = load_model(learner)
     return Learner(learner, family, TorchEngine(family.transformer, learner.policy))
@@ -71,9 +71,9 @@ def test_every_objective_is_tried():
 
 @pytest.mark.parametrize(("name", "behaviour"), [case for case in BEHAVIOURS if case[0] in OBJECTIVES])
 def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_sd3, name, behaviour):
-    learner, second, third = (make_learner(tiny_sd3, name, behaviour=behaviour) for _ in range(3))
-    means = train(learner, 40)
-    assert np.mean(means[-5:]) > np.mean(means[:5]) + 0.03
+    learner, second, third = (make_learner(tiny_sd3, name, behaviour=behaviour, learning_rate=2e-2) for _ in range(3))
+    means = train(learner, 10)
+    assert np.mean(means[-5:]) > np.mean(means[:5]) + 0.05
     for other in (second, third):
         train(other, 3)
     assert second.export(3).sha256 == third.export(3).sha256 != learner.export(3).sha256
