@@ -26,6 +26,17 @@ from tests.actors.diffusion.drawing import (
 from toy.random_models.families import MAKERS
 
 
+@pytest.fixture(scope="module")
+def family(folder):
+    """Shared: tests that change it take one of their own."""
+    return load(folder)
+
+
+@pytest.fixture
+def own_family(folder):
+    return load(folder)
+
+
 def test_every_family_has_a_tiny_model(tmp_path):
     made = {DiffusionPipeline.load_config(str(make(tmp_path / name)))["_class_name"] for name, make in MAKERS.items()}
     assert made == FAMILIES.keys()
@@ -81,18 +92,18 @@ def test_decoding_equals_the_pipeline(family, pipeline, size):
     assert np.abs(images.numpy().astype(int) - expected).max() <= 1
 
 
-def test_a_large_picture_is_decoded_in_the_vaes_tiles_and_a_small_one_is_not(family, monkeypatch):
-    vae = family.pipeline.vae
+def test_a_large_picture_is_decoded_in_the_vaes_tiles_and_a_small_one_is_not(own_family, monkeypatch):
+    vae = own_family.pipeline.vae
     side = getattr(vae, "tile_sample_min_width", 64) + 8  # more than one tile
     size = (side, side)
-    latents = noise(family, 2, size)
-    untiled = family.decode(latents)
+    latents = noise(own_family, 2, size)
+    untiled = own_family.decode(latents)
     monkeypatch.setattr(family_module, "UNTILED_PIXELS", size[0] * size[1] - 1)
-    tiled = family.decode(latents)
+    tiled = own_family.decode(latents)
     assert not vae.use_tiling
     vae.enable_tiling()
     with torch.no_grad():
-        expected = (family.picture(latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
+        expected = (own_family.picture(latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
     assert (tiled - expected).abs().max() <= 1
     assert not torch.equal(tiled, untiled)
 
@@ -242,19 +253,19 @@ class Counting:
         return self.parked.stay()
 
 
-def test_captions_that_are_prepared_together_are_all_kept(family, monkeypatch):
+def test_captions_that_are_prepared_together_are_all_kept(own_family, monkeypatch):
     monkeypatch.setattr(family_module, "CACHED_CAPTIONS", 2)
-    encoded, encode = [], family.encode
-    monkeypatch.setattr(family, "encode", lambda captions: encoded.extend(captions) or encode(captions))
+    encoded, encode = [], own_family.encode
+    monkeypatch.setattr(own_family, "encode", lambda captions: encoded.extend(captions) or encode(captions))
     words = ["red", "blue", "one", "two"]
-    family.prepare(words, 3.5)
+    own_family.prepare(words, 3.5)
     for _ in range(2):
         for word in words:
-            family.prompted(word, 3.5)
-    empty = [family.empty_caption] if family.needs_unconditional(3.5) else []
+            own_family.prompted(word, 3.5)
+    empty = [own_family.empty_caption] if own_family.needs_unconditional(3.5) else []
     assert encoded == [*words, *empty]
-    family.prompted("circle", 3.5)
-    family.prompted(words[0], 3.5)  # the others made room
+    own_family.prompted("circle", 3.5)
+    own_family.prompted(words[0], 3.5)  # the others made room
     assert encoded == [*words, *empty, "circle", words[0]]
 
 
@@ -265,13 +276,13 @@ def to_meta(conditions: Conditions) -> Conditions:
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 3.5])
-def test_velocity_does_not_wait_for_the_device(family, guidance_scale):
+def test_velocity_does_not_wait_for_the_device(own_family, guidance_scale):
     """On the meta device there are shapes and no numbers: whatever reads a number there raises an error, as it waits on a GPU."""
-    latents, sigma = noise(family, 3), torch.full((3,), 0.5)
-    given = prompted(family, CAPTIONS, guidance_scale)
+    latents, sigma = noise(own_family, 3), torch.full((3,), 0.5)
+    given = prompted(own_family, CAPTIONS, guidance_scale)
     away = Prompted(to_meta(given.conditions), given.unconditional and to_meta(given.unconditional), guidance_scale)
-    family.transformer.to("meta")
-    velocity = family.guided_velocity(latents.to("meta"), sigma.to("meta"), away)
+    own_family.transformer.to("meta")
+    velocity = own_family.guided_velocity(latents.to("meta"), sigma.to("meta"), away)
     assert velocity.is_meta
     assert velocity.shape == latents.shape
 
