@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -161,6 +162,20 @@ def test_a_run_that_goes_on_draws_with_what_it_began_with_whatever_became_of_the
     shutil.rmtree(moving / "checkpoints/step-000003")
     assert evaluate(recipe, tmp_path / "halved", "--resume") == 0
     assert rows_of(tmp_path / "halved") == rows_of(tmp_path / "whole")
+
+
+def test_a_run_and_the_run_folder_may_lie_on_s3(plain_world: Path, run: Path, s3: str, tmp_path: Path) -> None:
+    there, s3fs = f"{s3}/{tmp_path.name}", fsspec.filesystem("s3")
+    s3fs.put(f"{run}/", f"{there}/run/", recursive=True)
+    here = write_evaluate(plain_world, tmp_path / "here.toml", {"trained": run})
+    afar = write_evaluate(plain_world, tmp_path / "afar.toml", {"trained": f"{there}/run"})
+    evaluate(here, tmp_path / "out")
+    assert main([str(afar), "--out", f"{there}/out", "--executor", "local"]) == 0
+    s3fs.rm(s3fs.glob(f"{there}/out/judged/*.parquet")[1])
+    s3fs.rm(f"{there}/run", recursive=True)
+    assert main([str(afar), "--out", f"{there}/out", "--executor", "local", "--resume"]) == 0
+    with fsspec.open(f"{there}/out/summary.json") as file:
+        assert json.load(file)["digest"] == summary_of(tmp_path / "out")["digest"]
 
 
 def test_the_page_shows_all_models_and_the_same_prompts_side_by_side(recipe: Path, tmp_path: Path) -> None:
