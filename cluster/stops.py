@@ -27,7 +27,7 @@ class Stops:
         self._begin()
 
     def tell(self, act: Callable[[], None]) -> None:
-        """From now on, until the program ends, a request calls `act`; one that came before calls it now, lest it was lost."""
+        """From now on, until the program ends, a request calls `act`; one that came before calls it now, so that none is lost."""
         self._act = act
         if self._asked_at > -math.inf:
             act()

@@ -116,7 +116,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Introduction:
-    """What a worker said of itself by its `info()` when it was ready; nothing if it has none."""
+    """What a worker said about itself by its `info()` when it was ready; nothing if it has none."""
 
     pool: str
     worker: str
@@ -188,7 +188,7 @@ class Executor(Protocol):
         """
 
     def exchange(self, status: Mapping[str, Any]) -> list[Command]:
-        """Publish the run's status, and return the commands that arrived. Never blocks; may be called as often as one likes."""
+        """Publish the run's status, and return the commands that arrived. Never blocks; may be called at any time."""
 
     def answer(self, command_id: int, text: str) -> None:
         """Tell who gave a command what became of it. A text that begins with "refused" says that nothing did."""
@@ -230,7 +230,7 @@ def check_size(spec: PoolSpec, size: int) -> None:
 
 
 def introduction_of(actor: Any) -> dict[str, Any]:
-    """What an actor says of itself; nothing if it has no `info()`."""
+    """What an actor says about itself; nothing if it has no `info()`."""
     return actor.info() if hasattr(actor, "info") else {}
 
 

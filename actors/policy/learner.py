@@ -108,7 +108,7 @@ class Learner:
     def _train(self, step: int, samples: Batch, shapes: list[Shapes], learning_rate: float) -> dict[str, float]:
         if self._broken:
             raise RuntimeError(
-                "an update broke off and left its gradient behind: start this rank anew and load a checkpoint"
+                "an update broke off and left its gradient behind: start this rank again and load a checkpoint"
             )
         self._broken = True
         parts = self._accumulate(samples, shapes)

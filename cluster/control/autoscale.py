@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The sizes that a pool may have, both included. max None: as many as one likes."""
+    """The sizes that a pool may have, both included. max None: no limit."""
 
     min: int
     max: int | None = None
@@ -71,7 +71,7 @@ class _Pool:
     def advise(self, now: float, load: Load) -> int:
         if load.wanted != self.wanted:  # whoever changed it
             self.wanted = load.wanted
-            self._look_anew()
+            self._look_again()
         if load.task_seconds is None or load.ready < load.wanted:
             return load.wanted
         size = load.wanted
@@ -81,10 +81,10 @@ class _Pool:
             size -= 1
             self.swing_began = self.quiet_since if self.swing_began is None else self.swing_began
         if size != load.wanted:  # should the change be refused, it is not advised again at once
-            self._look_anew()
+            self._look_again()
         return size
 
-    def _look_anew(self) -> None:
+    def _look_again(self) -> None:
         self.long_since = self.quiet_since = None
 
     def _long(self, now: float, load: Load) -> bool:
@@ -95,7 +95,7 @@ class _Pool:
         return self.long_since is not None and now - self.long_since >= self.settings.grow_after_s
 
     def _quiet(self, now: float, load: Load) -> bool:
-        """Whether one worker fewer would have been enough since `quiet_since`; every `patience_s` it is looked at anew."""
+        """Whether one worker fewer would have been enough since `quiet_since`; every `patience_s` it is looked at again."""
         fewer = load.wanted - 1
         if _queue_s(load, fewer) > self.settings.queue_s:
             self.quiet_since = None

@@ -1,7 +1,7 @@
 """Keeps Ray out of the signals that are meant for this program.
 
 `timeout`, Slurm and a terminal send a signal to all processes of a group. Were Ray's own processes among them they would end
-before the run, which would then wait for them in vain.
+before the run, which would then wait for them and never get them.
 """
 
 from __future__ import annotations

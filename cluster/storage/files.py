@@ -241,7 +241,7 @@ def _why(error: Exception, place: str) -> str:
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         return f"{text}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the node a role"
     if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
-        return f"{text}, tried again in vain. Check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network"
+        return f"{text}, tried again without success. Check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network"
     if "reached max retries" in str(error.__cause__):
         return f"the service answers {code} ({text}), again and again: it is overloaded or down. Go on when it is back"
     return text

@@ -133,7 +133,7 @@ class Checkpointer:
     def let_go(self) -> None:
         """A snapshot that was asked for will not be taken any more: another one is due."""
         if self.saving and not self.writing:
-            self._give_up("its snapshot was let go")
+            self._give_up("its snapshot was dropped")
             self.overdue = True
 
     def _give_up(self, message: str) -> None:

@@ -39,7 +39,7 @@ class Era:
 class Driver(Generic[W]):
     """Runs one program's work on the pools of an executor.
 
-    When the gang is lost, everything begins again from a checkpoint, and what was asked for before is let go.
+    When the gang is lost, everything begins again from a checkpoint, and answers to earlier tasks are ignored.
     """
 
     era: Era

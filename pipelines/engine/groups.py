@@ -28,7 +28,7 @@ class Failures:
 
     @property
     def tries(self) -> int:
-        """How often it was tried in vain."""
+        """How many of its tries failed."""
         return self.own + self.lost
 
     def too_many(self, plan: LoopPlan) -> bool:

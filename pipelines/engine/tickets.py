@@ -59,7 +59,7 @@ class Deadlines:
         self._seconds[kind].append(seconds)
 
     def of(self, kind: str, late_before: int = 0) -> float:
-        """The deadline of the next task; twice as long for each time that it was given to a worker in vain."""
+        """The deadline of the next task; twice as long for each worker that did not finish it."""
         seconds = self._seconds.get(kind)
         deadline = min(self.first_s, max(self.floor_s, self.factor * max(seconds))) if seconds else self.first_s
         return deadline * 2**late_before

@@ -65,7 +65,7 @@ class Updates:
         raise NotImplementedError
 
     def again(self) -> None:
-        """What is open is let go and made again; all that is trained stays as it is."""
+        """What is open is dropped and made again; all that is trained stays as it is."""
 
     def update(self, train: Train) -> Sequence[Call]:
         """What to call for a step, in this order."""

@@ -9,7 +9,7 @@ from pipelines.run_folder.folder import RunFolder
 
 
 def check_monitors(monitor: Monitor) -> None:
-    """To be called before any worker starts. Raises UserError for a watcher that cannot be had."""
+    """To be called before any worker starts. Raises UserError for a watcher that cannot work here."""
     if monitor.wandb:
         from pipelines.monitoring.wandb_watcher import check_wandb
 

@@ -14,7 +14,7 @@ CHANGED_S, AGAIN_S = 5.0, 30.0  # in a log: how soon a line follows one that say
 
 
 class Starting:
-    """A context manager. Called with what is being waited for, as often as one likes."""
+    """A context manager. Called with what is being waited for, any number of times."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -40,7 +40,8 @@ class Watcher:
 class Watchers:
     """Passes every call to all of them, and is open as a context manager.
 
-    One that raises is let go, with a note to the others and an `event` (such as `RunFolder.event`), since there may be no others.
+    One that raises is told nothing more, with a note to the others and an `event` (such as `RunFolder.event`), since there
+    may be no others.
     """
 
     def __init__(self, *watchers: Watcher, event: Callable[[Event], None] | None = None) -> None:

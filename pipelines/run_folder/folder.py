@@ -195,7 +195,7 @@ class RunFolder:
         return read_records(self.path / HELDOUT, HeldoutRecord)
 
     def read_tokens(self) -> list[Record]:
-        """The groups with per-token log-probs; empty if the run did not come so far."""
+        """The groups with per-token log-probs; empty if the run has not written any yet."""
         return read_json(self.path / TOKENS, list) or []
 
     def read_scores(self) -> Record:
@@ -203,7 +203,7 @@ class RunFolder:
         return read_json(self.path / SCORES, dict) or {}
 
     def read_summary(self) -> Record:
-        """The summary; empty if the run did not come so far."""
+        """The summary; empty if the run has not written any yet."""
         return read_json(self.path / SUMMARY, dict) or {}
 
     def read_state(self) -> Record:

@@ -339,7 +339,7 @@ def test_a_file_that_changes_during_the_run_is_not_taken_for_the_old_one(tmp_pat
 
 MOODS = {
     "denied": ("access is denied", lambda server: server.fail(status=403)),
-    "hangs": ("Read timeout .* tried again in vain", lambda server: server.hang(30.0)),
+    "hangs": ("Read timeout .* tried again without success", lambda server: server.hang(30.0)),
 }
 
 
