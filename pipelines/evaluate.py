@@ -54,7 +54,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         options = parse_map("evaluate", make_parser(), arguments)
         check_out_of_job(options.out)
         recipe = load_recipe(options.recipe, options.set, EvaluateRecipe)
-        check_judges(recipe.rewards)
+        check_judges(recipe, recipe.rewards)
         check_checker(recipe.heldout.checker)
         prompts = load_prompts(recipe.data.heldout, "data.heldout", Fields(recipe.data.caption))
         for reward in recipe.rewards.values():

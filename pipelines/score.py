@@ -46,7 +46,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         options = parse_map("score", make_parser(), arguments)
         check_out_of_job(options.out)
         recipe = load_recipe(options.recipe, options.set, ScoreRecipe)
-        check_judges(recipe.rewards)
+        check_judges(recipe, recipe.rewards)
         rows = find_images(recipe.data.images, recipe.data.caption)
         return run_job(ScoreJob(options, recipe, rows, pools), speaking.console())
 

@@ -13,6 +13,7 @@ from actors.messages import Prompt
 from actors.models.folder import CHECKS
 from actors.models.kinds import Kind
 from actors.models.path import MARKERS, check_model
+from actors.options import Table
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.options import LearnerOptions
 from pipelines.data.captions import check_captions
@@ -40,7 +41,14 @@ def named_models(recipe: Recipe) -> dict[str, tuple[str, Kind]]:
 
 def check_models(recipe: Recipe) -> bool:
     """Whether the weights of local models could be compared with their classes. Raises UserError for a model that cannot be used."""
-    models = named_models(recipe)
+    compared = check_named(named_models(recipe))
+    _check_files(recipe)
+    check_objective(recipe.objective)
+    return compared
+
+
+def check_named(models: Mapping[str, tuple[str, Kind]]) -> bool:
+    """The same of models by the keys that name them."""
     local = {key: Path(model) for key, (model, kind) in models.items() if isfile(join(model, MARKERS[kind]))}
     try:
         for key, (model, kind) in models.items():
@@ -53,26 +61,22 @@ def check_models(recipe: Recipe) -> bool:
     for key, misfit in zip(local, misfits or (), strict=False):
         if misfit:
             raise UserError(f"{key} = {models[key][0]!r}: {misfit}")
-    _check_files(recipe)
-    check_objective(recipe.objective)
     return misfits is not None
 
 
-def check_judges(rewards: Mapping[str, RewardTable]) -> None:
-    """Raises UserError for a model of a reward that no worker could load."""
-    for table in rewards.values():
-        options = table.options
-        for key, kind in options.models.items():
-            model = getattr(options, key)
-            try:
-                check_model(model, MARKERS[kind])
-                if isfile(join(model, MARKERS[kind])):
-                    CHECKS[kind](Path(model))
-            except ValueError as error:
-                raise UserError(f"reward.{key} = {model!r}: {error}") from None
+def check_judges(recipe: Table, rewards: Mapping[str, RewardTable]) -> None:
+    """Raises UserError for a model or a file of a reward, by its name, that no worker could load."""
+    check_named(
+        {
+            f"reward.{key}" if len(rewards) == 1 else f"reward.{name}.{key}": (getattr(table, key), kind)
+            for name, table in rewards.items()
+            for key, kind in table.options.models.items()
+        }
+    )
+    _check_files(recipe)
 
 
-def _check_files(recipe: Recipe) -> None:
+def _check_files(recipe: Table) -> None:
     for key, file, mark in inputs(recipe):
         if key.startswith(("reward.", "objective.")) and not mark.hub and not isfile(file):
             raise UserError(f"{key} = {file!r}: there is no such file; give the path of one")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,6 @@ from pipelines.run_folder.grids import draw_grid
 from pipelines.run_folder.json_files import (
     Damaged,
     Record,
-    is_whole,
-    parse_lines,
     read_json,
     read_lines,
     read_toml,
@@ -30,13 +28,14 @@ from pipelines.run_folder.json_files import (
     to_json,
     write_json,
 )
+from pipelines.run_folder.mending import mend_lines, mend_whole
 from pipelines.run_folder.records import HeldoutRecord, StepRecord, Tag, read_records
 
 __all__ = ["EVENTS", "HELDOUT", "METRICS", "RECIPE", "STATUS", "SUMMARY", "Record", "RunFolder"]
 
 RECIPE, METRICS, HELDOUT, EVENTS = "recipe.toml", "metrics.jsonl", "heldout.jsonl", "events.jsonl"
 STATUS, SUMMARY, TOKENS, WORKERS = "status.json", "summary.json", "tokens.json", "workers.json"
-SCORES = "scores.json"
+SCORES, INPUTS = "scores.json", "inputs.json"
 RECORDS = (METRICS, HELDOUT)
 
 
@@ -116,9 +115,11 @@ class RunFolder:
             STATUS: self.read_state,
             SUMMARY: self.read_summary,
             TOKENS: self.read_tokens,
+            SCORES: self.read_scores,
+            INPUTS: self.read_inputs,
         }
-        mended = [self._mend_lines(name) for name in (EVENTS, *RECORDS)]
-        mended += [self._mend_whole(name, read) for name, read in readers.items()]
+        mended = [mend_lines(self.path / name) for name in (EVENTS, *RECORDS)]
+        mended += [mend_whole(self.path / name, read) for name, read in readers.items()]
         for text in filter(None, mended):
             self.event(Mended(message=text))
         return [text for text in mended if text]
@@ -152,6 +153,10 @@ class RunFolder:
     def scores(self, record: Record) -> None:
         """Write scores.json: the rows that the report of `score` shows."""
         write_json(self.path / SCORES, record)
+
+    def inputs(self, record: Record) -> None:
+        """Write inputs.json: what a run that goes on must find as it was."""
+        write_json(self.path / INPUTS, record)
 
     def workers(self, said: Mapping[str, Record]) -> None:
         """Write workers.json: what each worker of the latest start said of itself, by name."""
@@ -202,6 +207,10 @@ class RunFolder:
         """What the report of `score` shows; empty for a run of another program, or one that did not come so far."""
         return read_json(self.path / SCORES, dict) or {}
 
+    def read_inputs(self) -> Record:
+        """What a run of a program that trains nothing began with; empty for another, or one that did not come so far."""
+        return read_json(self.path / INPUTS, dict) or {}
+
     def read_summary(self) -> Record:
         """The summary; empty if the run has not written any yet."""
         return read_json(self.path / SUMMARY, dict) or {}
@@ -220,31 +229,6 @@ class RunFolder:
     def read_recipe(self) -> str:
         """The resolved recipe, TOML."""
         return read_toml(self.path / RECIPE)
-
-    def _mend_lines(self, name: str) -> str:
-        path = self.path / name
-        if path.is_dir():
-            return self._set_aside(name, "it is a folder")
-        content = path.read_bytes() if path.exists() else b""
-        if is_whole(content):
-            return ""
-        records, problem = parse_lines(content)
-        said = self._set_aside(name, problem or "its last line was cut")
-        replace(path, "".join(to_json(record) + "\n" for record in records).encode())
-        return f"{said}; its {len(records)} whole lines stay"
-
-    def _mend_whole(self, name: str, read: Callable[[], object]) -> str:
-        try:
-            if (self.path / name).exists():
-                read()
-        except Damaged as error:
-            return self._set_aside(name, error.problem)
-        return ""
-
-    def _set_aside(self, name: str, problem: str) -> str:
-        kept = f"{name}.damaged"
-        (self.path / name).replace(self.path / kept)
-        return f"{name} was damaged ({problem}) and is kept as {kept}"
 
     def _append(self, name: str, record: Record) -> None:
         # One write of one line: a reader beside the run sees whole lines.

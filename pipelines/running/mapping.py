@@ -26,11 +26,8 @@ from pipelines.recipe.load import dump_recipe, parse_recipe
 from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.run_folder.events import Stopped
 from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.json_files import read_json, write_json
 from pipelines.run_folder.location import RunLocation
 from pipelines.running.job import Job, Start, command_to_continue, mend
-
-INPUTS = "inputs.json"
 
 
 class MapJob(Job[W]):
@@ -68,7 +65,7 @@ class MapJob(Job[W]):
             place.bring(self.written)
         else:
             folder = RunFolder.create(place.path, dump_recipe(self.recipe))
-        write_json(folder.path / INPUTS, self.inputs)
+        folder.inputs(self.inputs)
         return folder
 
     def monitors(self, place: RunLocation, folder: RunFolder) -> Sequence[Watcher]:
@@ -95,7 +92,7 @@ class MapJob(Job[W]):
             raise UserError(
                 f"--resume: a run cannot change these keys on its way:\n{listed}\nGive the values that it has, or begin a new run"
             )
-        began = read_json(folder.path / INPUTS, dict) or self.inputs
+        began = folder.read_inputs() or self.inputs
         for key, said in self.inputs.items():
             if began.get(key) != said:
                 raise UserError(

@@ -102,6 +102,17 @@ def test_what_was_mended_has_its_score_after_a_resume(recipe: Path, tmp_path: Pa
     assert summary_of(out)["failed"] == 2
 
 
+@pytest.mark.parametrize("name", ["inputs.json", "scores.json", "summary.json", "events.jsonl"])
+def test_a_damaged_file_does_not_keep_a_run_from_going_on(recipe: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    score(recipe, out)
+    whole = summary_of(out)["digest"]
+    (out / name).write_bytes(b'{"half')
+    assert score(recipe, out, "--resume") == 0
+    assert summary_of(out)["digest"] == whole
+    assert (out / f"{name}.damaged").is_file()
+
+
 def test_another_pool_size_or_place_may_be_given_to_a_run_that_goes_on_but_no_other_set_or_judge(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +143,7 @@ def test_a_set_of_which_nothing_can_be_scored_is_a_failed_run(
     ("more", "told"),
     [
         (("--set", "data.images=nowhere"), "data.images = 'nowhere'"),
+        (("--set", 'reward={type = "aesthetic", model = "a/b", head = "no.safetensors"}'), "there is no such file"),
         (("--set", "scores.shard_row=4"), "did you mean shard_rows?"),
         (("--set", "rollout.size=2"), "allowed are run, cluster, data, reader, reward, scores"),
     ],
