@@ -21,6 +21,8 @@ from pipelines.run_folder.grids import draw_grid
 from pipelines.run_folder.json_files import (
     Damaged,
     Record,
+    mend_lines,
+    mend_whole,
     read_json,
     read_lines,
     read_toml,
@@ -28,7 +30,6 @@ from pipelines.run_folder.json_files import (
     to_json,
     write_json,
 )
-from pipelines.run_folder.mending import mend_lines, mend_whole
 from pipelines.run_folder.records import HeldoutRecord, StepRecord, Tag, read_records
 
 __all__ = ["EVENTS", "HELDOUT", "METRICS", "RECIPE", "STATUS", "SUMMARY", "Record", "RunFolder"]
