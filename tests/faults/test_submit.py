@@ -75,7 +75,7 @@ def submit(head: Head, out: str, *options: str, **variables: str) -> subprocess.
 
 def kill_the_driver(head: Head, out: str) -> None:
     """Once there is a checkpoint."""
-    system, give_up = fsspec.filesystem("s3"), time.monotonic() + 180
+    system, give_up = fsspec.filesystem("s3"), time.monotonic() + 300
     while not system.glob(f"{out}/checkpoints/*/manifest.json"):
         assert time.monotonic() < give_up, "the job makes no checkpoint"
         time.sleep(0.1)
