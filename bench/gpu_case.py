@@ -90,7 +90,7 @@ class Expected:
     def __init__(self, case: Case, pixels: int, images: int, caption: int, peak: float = 0.0) -> None:
         self.case, self.peak = case, peak
         self.recipe = Recipe.model_validate(_tables(case, pixels, images, caption))
-        self.models = Models(image_model(FAMILIES[case.family]), judge(JUDGES[case.judge]))
+        self.models = Models(image_model(FAMILIES[case.family]), {"reward": judge(JUDGES[case.judge])})
 
     @cached_property
     def shape(self) -> Shape:
@@ -113,7 +113,7 @@ class Expected:
         flop = {
             "draw": lambda: draw_flops(self.recipe, network, self.shape),
             "update": lambda: update_flops(self.recipe, network, self.shape),
-            "score": lambda: score_flops(self.recipe, self.models.judge, self.shape),
+            "score": lambda: score_flops(self.recipe, self.models.judges["reward"], self.shape),
         }[stage]()
         share = flop / seconds / self.peak
         return {"seconds": seconds, "tflop": flop / 1e12, "share_of_peak": share, "assumed_share": EFFICIENCY[stage]}

@@ -62,7 +62,7 @@ class Ours:
         self.rollout, self.prompts = rollout, prompts
         on_cpu = ImageModelOptions(device="cpu", dtype="float32")
         self.generator = Generator(GeneratorSettings(policy.model, objective, on_cpu, policy.max_sequence_length))
-        self.judge = recipe.reward.options.on("cpu").load()
+        self.judge = recipe.rewards["reward"].options.on("cpu").load()
         settings = LearnerSettings(
             policy, objective, rollout.steps, rollout.guidance_scale, rollout.height, rollout.width, seed=0,
             total_steps=1000,
@@ -152,8 +152,8 @@ class Plain:
         )
         self.trained = [weight for weight in self.transformer.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=policy.learning_rate, betas=policy.betas)
-        self.judge = LlavaForConditionalGeneration.from_pretrained(recipe.reward.judge, dtype=torch.float32).eval()
-        self.processor = LlavaProcessor.from_pretrained(recipe.reward.judge)
+        self.judge = LlavaForConditionalGeneration.from_pretrained(recipe.rewards["reward"].judge, dtype=torch.float32).eval()
+        self.processor = LlavaProcessor.from_pretrained(recipe.rewards["reward"].judge)
         content = [{"type": "image"}, {"type": "text", "text": QUERY}]
         self.chat = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True

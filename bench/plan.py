@@ -60,7 +60,7 @@ def simulated(quick: bool) -> Iterator[dict[str, Any]]:
         first = first or per_group_ms
         yield {
             "gpus": gpus,
-            "workers": [large.policy.ranks, large.rollout.size, large.reward.size],
+            "workers": [large.policy.ranks, large.rollout.size, large.rewards["reward"].size],
             "groups_per_step": large.rollout.prompts_per_step,
             "cpu_s_per_step": figures.cpu_s / figures.steps,
             "tasks_per_s": figures.tasks / figures.cpu_s,

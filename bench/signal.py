@@ -99,7 +99,7 @@ class World:
         self.decoder = load_family(
             policy.model, LoadOptions(cpu, torch.float32, decoder=True, max_sequence_length=policy.max_sequence_length)
         )
-        self.judge = PromptEchoOptions(model=str(recipe.reward.judge), transform="exp", device="cpu").load()
+        self.judge = PromptEchoOptions(model=str(recipe.rewards["reward"].judge), transform="exp", device="cpu").load()
         self.prompts = load_prompts(recipe.data.train, "data.train")
 
     @torch.no_grad()

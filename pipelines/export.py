@@ -93,7 +93,7 @@ def card(trained: Trained, merged: bool, told: Sequence[str]) -> str:
     kind = "pipeline with a merged LoRA" if merged else "LoRA"
     model = "FOLDER" if merged else f'"{recipe.policy.model}"'
     opening = f"DiffusionPipeline.from_pretrained({', '.join([model, *told])})"
-    judge = f" of `{recipe.reward.judge}`" if recipe.reward.judge else ""
+    rewards = [f"`{one.type}`" + (f" of `{one.judge}`" if one.judge else "") for one in recipe.rewards.values()]
     opening += "" if merged else "\npipeline.load_lora_weights(FOLDER)"
     return f"""---
 base_model: {recipe.policy.model}
@@ -104,7 +104,7 @@ tags: [text-to-image, {"" if merged else "lora, "}reinforcement-learning, echora
 
 # {recipe.run.name or "EchoRay"}: {kind}, step {manifest.step}
 
-Trained by EchoRay: `{recipe.objective.type}` on the reward `{recipe.reward.type}`{judge}.
+Trained by EchoRay: `{recipe.objective.type}` on the reward {" and ".join(rewards)}.
 
 ```python
 import torch

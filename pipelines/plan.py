@@ -44,6 +44,7 @@ from pipelines.preflight.verdicts import obstacles
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
+from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.location import check_writable
 
@@ -89,6 +90,8 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Prints what was asked for; returns it as plain figures. Raises UserError or Mistake."""
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
+    if recipe.combine:
+        raise UserError("a plan knows one reward: leave out all but the slowest [[reward]], as [reward], to plan the rest")
     models = models_to_estimate(recipe)
     if found := obstacles(recipe, models):
         raise UserError("\n".join(found))
@@ -175,7 +178,7 @@ def table(
         recipe, figures = each.recipe, each.figures
         split = own_split(recipe)
         made.add_row(
-            "own" if split == own else "", *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.reward.size)),
+            "own" if split == own else "", *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.rewards[POOL].size)),
             f"{each.gpus:g}", str(recipe.loop.staleness), f"{figures.images_per_s:.4g}", f"{each.gpu_hours:.4g}", f"{figures.step_s:.4g}",
             "/".join(f"{100 * figures.busy[pool]:.0f}" for pool in POOLS), f"{figures.staleness:.2f}",
             f"{figures.bytes_peak / GIB:.2f}", figures.bottleneck,

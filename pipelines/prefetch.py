@@ -52,18 +52,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 def models_of(recipe: Recipe, pools: frozenset[str]) -> dict[str, Kind]:
     """What workers of these pools read: model -> the kind of its folder."""
-    readers = {"policy": {"policy", "rollout"}, "reward": {"reward"}}
+    readers = {"policy": {"policy", "rollout"}, **{pool: {pool} for pool in recipe.rewards}}
     return {
         model: kind
         for key, (model, kind) in checks.named_models(recipe).items()
-        if pools & readers[key.partition(".")[0]]
+        if pools & readers[key.rpartition(".")[0]]
     }
 
 
 def fetch_here(recipe: Recipe, console: Console) -> int:
     """All models to this machine."""
     try:
-        tell(console, bring_here(models_of(recipe, frozenset({"rollout", "reward", "policy"}))))
+        tell(console, bring_here(models_of(recipe, frozenset({"policy", *recipe.rewards}))))
     except ValueError as error:  # a Mistake, or a name that can be none
         raise UserError(str(error)) from None
     return 0

@@ -20,7 +20,7 @@ class RewardActor:
     """Scores the images of a prompt; for held-out prompts a checker looks at them as well, and its figures go apart.
 
     `options` are the recipe's [reward] table without the pool's keys, `checker` names a function (see `Checker`). `trial` is tried
-    before the first task. Raises Mistake for what can be neither loaded nor used.
+    before the first task; `pool` is what messages call the table. Raises Mistake for what can be neither loaded nor used.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class RewardActor:
         options: RewardOptions,
         checker: str | None = None,
         trial: ScoreTrial | None = None,
+        pool: str = "reward",
     ) -> None:
         device = prepare(process, options.where)
         from actors.reward.trial import try_reward
@@ -37,7 +38,7 @@ class RewardActor:
         self.checker = Checker(checker, trial) if checker else None
         self.reward = options.on(device).load()
         if trial:
-            try_reward(self.reward, options.in_words(), trial)
+            try_reward(self.reward, options.in_words(pool), trial)
 
     @leaves_room
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:

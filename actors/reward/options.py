@@ -46,10 +46,10 @@ class RewardOptions(Table):
         """Its kind."""
         return next(iter(self.models.values()), None)
 
-    def in_words(self) -> str:
-        """What a message calls it: the key that names its model, else its type."""
+    def in_words(self, table: str = "reward") -> str:
+        """What a message calls it: the key that names its model, else its type. `table`: where the recipe has it."""
         key = next(iter(self.models), "type")
-        return f"reward.{key} = {getattr(self, key)!r}"
+        return f"{table}.{key} = {getattr(self, key)!r}"
 
     def predicted(self, caption: int) -> int:
         """How many tokens get logits when a caption has so many; the doctor and the planner ask."""

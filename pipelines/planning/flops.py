@@ -19,6 +19,7 @@ from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, Seen, feed_forward
 from pipelines.preflight.memory.models import Judge, Part
 from pipelines.preflight.memory.networks import network_of
 from pipelines.recipe.errors import UserError
+from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
 
 FEED_FORWARD = 8  # square matrices: two of four times the width, or three gated ones of 8/3 of it
@@ -115,7 +116,7 @@ def score_flops(recipe: Recipe, judge: Judge | None, shape: Shape) -> float:
         return 0.0
     if judge.kind == "dual_encoder":
         return recipe.chunk * embedding(judge).forward
-    predicted = recipe.reward.predicted(shape.text)
+    predicted = recipe.rewards[POOL].predicted(shape.text)
     return recipe.chunk * judging(judge, _seen(recipe, judge), shape.text, predicted).forward
 
 
@@ -131,6 +132,6 @@ def _once(recipe: Recipe, part: Part, shape: Shape) -> Flops:
 
 def _seen(recipe: Recipe, judge: Judge) -> Seen:
     if not {"hidden_size", "embed_dim"} & judge.vision.keys():
-        raise UserError(f"{recipe.reward.in_words()}: its operations are not known; plan with --measured RUNFOLDER")
-    pixels = cast("VlmOptions", recipe.reward).image_pixels
+        raise UserError(f"{recipe.rewards[POOL].in_words()}: its operations are not known; plan with --measured RUNFOLDER")
+    pixels = cast("VlmOptions", recipe.rewards[POOL]).image_pixels
     return seen(judge, recipe.rollout.height, recipe.rollout.width, pixels)

@@ -21,6 +21,7 @@ from pipelines.planning.gpus import DRIVER_S
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
 from pipelines.planning.times import Times
 from pipelines.recipe.load import dump_recipe
+from pipelines.recipe.reward import POOL
 from pipelines.recipe.tables import Autoscale, Monitor, Samples
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
@@ -113,7 +114,7 @@ def simulate(recipe: Recipe, times: Times, driver_s: float = DRIVER_S, steady: i
     records = drive(recipe, meter)
     cpu_s = time.thread_time() - began
     begin, end = meter.step_ends[fill], meter.step_ends[fill + steady]
-    workers = {"rollout": recipe.rollout.size, "reward": recipe.reward.size, "policy": 1}
+    workers = {"rollout": recipe.rollout.size, "reward": recipe.rewards[POOL].size, "policy": 1}
     busy = {pool: seconds / (workers[pool] * (end - begin)) for pool, seconds in meter.busy(begin, end).items()}
     in_steady = records[fill:-fill]
     images = sum(record.images for record in in_steady)
@@ -147,7 +148,7 @@ def pools(recipe: Recipe, times: Times) -> Iterator[PoolSpec]:
 
     draw = {**noise("draw"), "said_bytes": times.chunk_bytes}
     yield PoolSpec("rollout", SleepingRollout, draw, recipe.rollout.size)
-    yield PoolSpec("reward", SleepingReward, {**noise("score"), "images": recipe.chunk}, recipe.reward.size)
+    yield PoolSpec("reward", SleepingReward, {**noise("score"), "images": recipe.chunk}, recipe.rewards[POOL].size)
     yield PoolSpec("policy", SleepingPolicy, noise("update"), recipe.policy.ranks, gang=True)
     yield PoolSpec("storage", SleepingStorage, {"seconds": 0.0})
 

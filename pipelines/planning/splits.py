@@ -12,6 +12,7 @@ from pipelines.planning.times import Source, Times, value_of
 from pipelines.preflight.memory.estimate import card_needed, estimate
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
+from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
 
 CANDIDATES, ALIKE = 6, 2  # splits that are simulated
@@ -66,7 +67,7 @@ class Plan:
 
 def own_split(recipe: Recipe) -> Split:
     """The one that a recipe has."""
-    return Split(recipe.policy.ranks, recipe.rollout.size, recipe.reward.size)
+    return Split(recipe.policy.ranks, recipe.rollout.size, recipe.rewards[POOL].size)
 
 
 def splits(recipe: Recipe, gpus: int, per_node: int) -> Iterator[Split]:
@@ -75,13 +76,13 @@ def splits(recipe: Recipe, gpus: int, per_node: int) -> Iterator[Split]:
     A pool whose workers ask for no GPU keeps its size.
     """
     chunks = recipe.chunks_per_step
-    drawing, scoring = recipe.rollout.num_gpus, recipe.reward.num_gpus
+    drawing, scoring = recipe.rollout.num_gpus, recipe.rewards[POOL].num_gpus
     for ranks in rank_counts(recipe, gpus, per_node):
         left = gpus - ranks * recipe.policy.num_gpus
         most = min(recipe.draws_per_step, int((left - scoring) / drawing + EXACT)) if drawing else recipe.rollout.size
         for rollouts in range(1 if drawing else most, most + 1):
             room = left - rollouts * drawing
-            rewards = min(chunks, int(room / scoring + EXACT)) if scoring else recipe.reward.size
+            rewards = min(chunks, int(room / scoring + EXACT)) if scoring else recipe.rewards[POOL].size
             if rewards >= 1:
                 yield Split(ranks, rollouts, rewards)
 
@@ -187,5 +188,5 @@ def scaled(recipe: Recipe, workers: int, source: Source) -> Recipe:
 
 def workers_of(recipe: Recipe) -> dict[str, tuple[int, float]]:
     """How many workers each pool has, and the GPUs of one."""
-    pools = {"policy": recipe.policy.ranks, "rollout": recipe.rollout.size, "reward": recipe.reward.size}
+    pools = {"policy": recipe.policy.ranks, "rollout": recipe.rollout.size, "reward": recipe.rewards[POOL].size}
     return {name: (count, getattr(recipe, name).num_gpus) for name, count in pools.items()}

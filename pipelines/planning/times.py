@@ -12,6 +12,7 @@ from pipelines.preflight.memory.estimate import image_bytes, on_gpu
 from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.models import Models
 from pipelines.preflight.memory.networks import network_of
+from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
 
 
@@ -56,14 +57,14 @@ class Estimated:
     def times(self, recipe: Recipe) -> Times:
         """See `Source`."""
         models, shape = self.models, shape_of(self.models.image, recipe.policy.max_sequence_length)
-        network, judge = models.image.transformer, models.judge.model.numel if models.judge else 0
+        network, judge = models.image.transformer, models.judges.get("reward")
         draw = self._seconds("draw", draw_flops(recipe, network, shape), network.numel, recipe.rollout.steps)
-        score = self._seconds("score", score_flops(recipe, models.judge, shape), judge, 1)
+        score = self._seconds("score", score_flops(recipe, judge, shape), judge.model.numel if judge else 0, 1)
         backwards = backwards_of_rank(recipe)
         update = self._seconds("update", update_flops(recipe, network, shape), network.numel, 2 * backwards)
         return Times(
             Duration(draw / max(1.0, recipe.rollout.num_gpus), JITTER),
-            Duration(score / max(1.0, recipe.reward.num_gpus), JITTER),
+            Duration(score / max(1.0, recipe.rewards[POOL].num_gpus), JITTER),
             Duration(update + exchange_seconds(recipe, models, self.per_node), JITTER),
             recipe.chunk * image_bytes(recipe, shape),
         )

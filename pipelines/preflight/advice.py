@@ -159,7 +159,7 @@ def _stage(recipe: Recipe, models: Models) -> Iterator[Override]:
 
 
 def _own_gpus(recipe: Recipe, models: Models) -> Iterator[Override]:
-    for pool, table in (("reward", recipe.reward), ("rollout", recipe.rollout), ("policy", recipe.policy)):
+    for pool, table in {**recipe.rewards, "rollout": recipe.rollout, "policy": recipe.policy}.items():
         if 0 < table.num_gpus < 1:
             yield {f"{pool}.num_gpus": 1.0}
 

@@ -32,9 +32,10 @@ GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 
 def named_models(recipe: Recipe) -> dict[str, tuple[str, Kind]]:
     """The models that a recipe names: key -> (folder or hub name, kind)."""
-    reward = recipe.reward
     judges: dict[str, tuple[str, Kind]] = {
-        f"reward.{key}": (getattr(reward, key), kind) for key, kind in reward.models.items()
+        f"{pool}.{key}": (getattr(reward, key), kind)
+        for pool, reward in recipe.rewards.items()
+        for key, kind in reward.models.items()
     }
     return {"policy.model": (recipe.policy.model, "pipeline"), **judges}
 
@@ -116,7 +117,8 @@ def prompts_of(recipe: Recipe) -> tuple[PromptSet, PromptList, PromptOrder]:
     """The prompts to train on, the held-out ones, and the order of the first. Raises UserError if they, or the checker, cannot be used."""
     check_checker(recipe.heldout.checker)
     prompts, heldout = load_prompt_sets(recipe.data)
-    check_captions(recipe.reward, prompts.sample(), heldout)
+    for reward in recipe.rewards.values():
+        check_captions(reward, prompts.sample(), heldout)
     return prompts, heldout, PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
 
 
@@ -144,7 +146,8 @@ def missing_gpus(recipe: Recipe) -> list[str]:
     """The tables that ask for a GPU, if this machine has none."""
     if any(file for pattern in GPU_FILES for file in Path("/dev").glob(pattern)):
         return []
-    devices = (("policy", recipe.policy.device), ("rollout", recipe.rollout.device), ("reward", recipe.reward.where))
+    judges = [(pool, reward.where) for pool, reward in recipe.rewards.items()]
+    devices = [("policy", recipe.policy.device), ("rollout", recipe.rollout.device), *judges]
     return [
         f'{name}.device = "cuda", but this machine has no GPU of NVIDIA: set it to "auto" or "cpu"'
         for name, device in devices

@@ -21,10 +21,10 @@ TASKS_PER_WORKER = 3  # and step, below which workers wait (docs/performance.md)
 
 def obstacles(recipe: Recipe, models: Models) -> list[str]:
     """Why the workers would not start."""
-    image, judge = models.image, models.judge
+    image = models.image
     if image.pipeline not in SHAPES or image.transformer.kind not in NETWORKS:
         return [f"policy.model is a {image.pipeline}: EchoRay has families for {', '.join(SHAPES)}"]
-    found = [*_of_judge(recipe.reward, judge)] if judge else []
+    found = [line for pool, judge in models.judges.items() for line in _of_judge(pool, recipe.rewards[pool], judge)]
     shape = shape_of(image, recipe.policy.max_sequence_length)
     if recipe.policy.max_sequence_length > shape.longest:
         found.append(
@@ -46,12 +46,12 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
     return found
 
 
-def _of_judge(reward: RewardOptions, judge: Judge) -> Iterator[str]:
+def _of_judge(pool: str, reward: RewardOptions, judge: Judge) -> Iterator[str]:
     kind, pixels = judge.model.config.get("model_type", ""), _pixels_of(reward)
     if judge.kind == "vlm" and kind not in VLMS:
-        yield f"reward.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}"
+        yield f"{pool}.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}"
     if pixels is not None and kind in FIXED_SIZE:
-        yield f"reward.image_pixels = {pixels}: a judge of the type {kind} reads images of one size: leave the key out"
+        yield f"{pool}.image_pixels = {pixels}: a judge of the type {kind} reads images of one size: leave the key out"
 
 
 def gpus_not_asked_for(recipe: Recipe) -> list[str]:
@@ -61,7 +61,7 @@ def gpus_not_asked_for(recipe: Recipe) -> list[str]:
         for name, device, gpus in (
             ("policy", recipe.policy.device, recipe.policy.num_gpus),
             ("rollout", recipe.rollout.device, recipe.rollout.num_gpus),
-            ("reward", recipe.reward.where, recipe.reward.num_gpus),
+            *((pool, reward.where, reward.num_gpus) for pool, reward in recipe.rewards.items()),
         )
         if device == "cuda" and not gpus
     ]
@@ -82,7 +82,7 @@ def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[
         *_guidance(recipe, shape, models.image.pipeline),
         *_captions(shape, recipe.policy.max_sequence_length, prompts),
         *_workers(recipe, models),
-        *_judge(recipe.rollout, recipe.reward),
+        *(line for pool, reward in recipe.rewards.items() for line in _judge(recipe.rollout, pool, reward)),
     ]
 
 
@@ -122,7 +122,7 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
     sizes = (
         ("policy", recipe.policy, models.image.transformer.numel),
         ("rollout", recipe.rollout, models.image.transformer.numel),
-        ("reward", recipe.reward, models.judge.model.numel if models.judge else 0),
+        *((pool, reward, _numel(models.judges.get(pool))) for pool, reward in recipe.rewards.items()),
     )
     for name, table, numel in sizes:
         if numel >= LARGE and not on_gpu(table):
@@ -131,7 +131,7 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
             yield f"{name}.num_gpus = {table.num_gpus:g}: a worker uses one GPU, and the others stay idle"
     for name, pool, tasks in (
         ("rollout", recipe.rollout, recipe.draws_per_step),
-        ("reward", recipe.reward, recipe.chunks_per_step),
+        *((pool, reward, recipe.chunks_per_step) for pool, reward in recipe.rewards.items()),
     ):
         if pool.size > 1 and tasks < TASKS_PER_WORKER * pool.size and recipe.loop.order == "strict":
             yield (
@@ -140,10 +140,14 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
             )
 
 
-def _judge(rollout: Rollout, reward: RewardOptions) -> Iterator[str]:
+def _numel(judge: Judge | None) -> int:
+    return judge.model.numel if judge else 0
+
+
+def _judge(rollout: Rollout, pool: str, reward: RewardOptions) -> Iterator[str]:
     pixels, budget = rollout.height * rollout.width, _pixels_of(reward)
     if budget is not None and budget > pixels:
-        yield f"reward.image_pixels = {budget} is without effect: images have {pixels} pixels"
+        yield f"{pool}.image_pixels = {budget} is without effect: images have {pixels} pixels"
 
 
 def _pixels_of(reward: RewardOptions) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.options import Change, Table
 from actors.paths import portable
-from pipelines.recipe.keys import inputs, keys, marks
+from pipelines.recipe.keys import by_name, inputs, keys, marks
 
 Changes = dict[str, tuple[Any, Any]]  # key path -> (old value, new value); None: it has none
 
@@ -57,6 +57,9 @@ def marks_of(path: str, recipe: Table) -> set[Change]:
     found: set[Change] = set()
     here: Any = recipe
     for name in path.split("."):
+        if isinstance(here, tuple):
+            here = by_name(here).get(name)
+            continue
         if not isinstance(here, Table) or name not in type(here).model_fields:
             break
         found.update(marks(type(here).model_fields[name], Change))

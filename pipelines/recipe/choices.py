@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from actors.options import Table
@@ -17,7 +17,8 @@ from actors.plugins import class_named
 class Chosen:
     """The annotation of such a table: the classes of options by their names, and what all of them are derived from.
 
-    `default` is the type of a table that names none. `table` makes the recipe's table of a class of options.
+    `default` is the type of a table that names none. `table` makes the recipe's table of a class of options,
+    `several` the table of one in an array of them; None: there is one alone.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Chosen:
     base: type[Table]
     default: str
     table: Callable[[Any], type[Table]] = lambda options: options
+    several: Callable[[Any], type[Table]] | None = None
 
     def kinds(self) -> dict[str, type[Table]]:
         """The table of each name in the registry."""
@@ -39,8 +41,16 @@ class Chosen:
             raise ValidationError.from_exception_data(self.key, [problem])
         return self.table(class_named(name, self.registry, self.base, f"{self.key}.type"))
 
-    def read(self, given: Any) -> BaseModel:
-        """The table, checked. Raises ValueError, or pydantic's own error for its keys."""
+    @property
+    def of_several(self) -> Chosen:
+        """The choice of each table in an array."""
+        return replace(self, table=self.several or self.table, several=None)
+
+    def read(self, given: Any) -> Any:
+        """The table, or the tables of an array, checked. Raises ValueError, or pydantic's own error for its keys."""
+        if self.several and isinstance(given, tuple):
+            each = Annotated[Any, self.of_several]
+            return TypeAdapter(tuple[each, ...]).validate_python(given)
         return given if isinstance(given, self.base) else self.model_of(given).model_validate(given)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:

@@ -109,10 +109,15 @@ def _nearest(location: Location, recipe: type[BaseModel], given: dict[str, Any])
     """A hint: the nearest key of the table that holds `location`, else the table that has such a key, else all keys."""
     model: type[BaseModel] = recipe
     table: Any = given
+    chosen: Chosen | None = None
     for part in location[:-1]:
-        field, table = model.model_fields[str(part)], table.get(part)
-        chosen = _chosen(field)
-        model = chosen.model_of(table) if chosen else _model_of(field.annotation) or model
+        if isinstance(part, int):
+            chosen, table = chosen and chosen.of_several, table[part]
+        else:
+            field, table = model.model_fields[part], table.get(part)
+            chosen = _chosen(field)
+        if not isinstance(table, list | tuple):
+            model = chosen.model_of(table) if chosen else _model_of(field.annotation) or model
     names, name = list(model.model_fields), str(location[-1])
     if near := difflib.get_close_matches(name, names, n=1):
         return f"; did you mean {near[0]}?"

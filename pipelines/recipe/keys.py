@@ -28,8 +28,17 @@ def keys(table: Table, prefix: str = "") -> Iterator[Key]:
         value = getattr(table, name)
         if isinstance(value, Table):
             yield from keys(value, f"{prefix}{name}.")
+        elif several := by_name(value):
+            yield Key(f"{prefix}{name}", field, tuple(several))  # their order counts
+            for each, one in several.items():
+                yield from keys(one, f"{prefix}{name}.{each}.")
         else:
             yield Key(f"{prefix}{name}", field, value)
+
+
+def by_name(value: Any) -> dict[str, Table]:
+    """The tables of an array by their names; none for anything else."""
+    return {vars(table)["name"]: table for table in value if isinstance(table, Table)} if isinstance(value, tuple) else {}
 
 
 def inputs(recipe: Table) -> Iterator[tuple[str, str, Input]]:

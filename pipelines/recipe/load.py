@@ -58,12 +58,28 @@ def apply_override(tables: dict[str, Any], override: str) -> None:
     if not is_text(override):
         raise UserError(f"--set {override!r}: not UTF-8; set the terminal to UTF-8, or put it into the recipe")
     *parents, leaf = (part.strip().strip("\"'") for part in re.findall(PART, found["key"]))
-    table = tables
+    table: Any = tables
     for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
+        table = table.setdefault(parent, {}) if isinstance(table, dict) else _named(table, parent, override)
+        if not isinstance(table, dict) and not _are_tables(table):
             raise UserError(f"--set {override!r}: {parent} is a value, not a table: {toml(table)}")
+    if isinstance(table, list):
+        _named(table, leaf, override)
+        raise UserError(f"--set {override!r}: {parents[-1]}.{leaf} is a table: set one of its keys")
     table[leaf] = _parse_value(found["value"].strip(), override)
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _named(tables: list[dict[str, Any]], name: str, override: str) -> dict[str, Any]:
+    """The table of this name in an array of them. Raises UserError if there is none."""
+    for table in tables:
+        if table.get("name") == name:
+            return table
+    names = ", ".join(str(table.get("name")) for table in tables)
+    raise UserError(f"--set {override!r}: there are several tables, and none is named {name}: name one of {names}")
 
 
 def dump_recipe(recipe: Table) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
 from actors.options import Change, Table
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.registry import OBJECTIVES
-from pipelines.recipe.reward import Reward
+from pipelines.recipe.reward import Combine, Rewards, by_pool, check_names
 from pipelines.recipe.tables import (
     Cluster,
     Data,
@@ -23,6 +23,9 @@ from pipelines.recipe.tables import (
     Samples,
 )
 
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
+
 
 class Recipe(Table):
     """One run, whole."""
@@ -31,13 +34,26 @@ class Recipe(Table):
     loop: LoopTable
     data: Data
     rollout: Rollout
-    reward: Reward
+    reward: Rewards
+    combine: Combine | None = None
     policy: Policy
     objective: Objective = AwmOptions()
     heldout: Annotated[Heldout, Change.EVALUATED] = Heldout()
     samples: Annotated[Samples, Change.FREE] = Samples()
     monitor: Annotated[Monitor, Change.FREE] = Monitor()
     cluster: Annotated[Cluster, Change.FREE] = Cluster()
+
+    @model_validator(mode="before")
+    @classmethod
+    def combine_several(cls, given: Any) -> Any:
+        """Several rewards are combined, whether the recipe says how or not."""
+        several = isinstance(given, dict) and isinstance(given.get("reward"), tuple)
+        return {"combine": {}, **given} if several else given
+
+    @property
+    def rewards(self) -> dict[str, Reward]:
+        """The tables of the rewards by the names of their pools: `reward`, or `reward.NAME` of each of several."""
+        return by_pool(self.reward)
 
     @property
     def exact(self) -> bool:
@@ -73,7 +89,10 @@ class Recipe(Table):
                 f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
             )
         self._check_groups_per_task()
-        for name, pool in (("rollout", self.rollout), ("reward", self.reward)):
+        check_names(self.reward)
+        if self.combine and not isinstance(self.reward, tuple):
+            raise ValueError("combine: it is for several rewards, [[reward]] each; leave it out with one [reward]")
+        for name, pool in {"rollout": self.rollout, **self.rewards}.items():
             if not pool.min <= pool.size <= (pool.max or pool.size):
                 raise ValueError(
                     f"{name}.size = {pool.size} lies outside of {name}.min = {pool.min} and {name}.max = {pool.max}: "

@@ -29,11 +29,19 @@ def header(metrics: Sequence[StepRecord], summary: Record, state: Record, recipe
         ("steps", f"{done:,} of {steps:,}" if steps else f"{done:,}"),
         ("time", duration(seconds_of(summary, state))),
         ("model", recipe.get("policy", {}).get("model")),
-        ("reward", " · ".join(filter(None, (recipe.get("reward", {}).get(key) for key in ("type", "model"))))),
+        ("reward", ", ".join(map(_reward_words, _tables(recipe.get("reward", {}))))),
         ("seed", str(recipe.get("run", {}).get("seed", "")) or None),
         ("digest", digest if done else None),
     ]
     return [(name, str(value)) for name, value in facts if value]
+
+
+def _tables(found: Record | list[Record]) -> list[Record]:
+    return found if isinstance(found, list) else [found]
+
+
+def _reward_words(table: Record) -> str:
+    return " · ".join(table[key] for key in ("name", "type", "model") if table.get(key))
 
 
 def notes(

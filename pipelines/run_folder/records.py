@@ -85,6 +85,8 @@ class StepRecord(Row):
     """Trained on."""
     reward_mean: Figure = None
     """Over the step's images."""
+    rewards: Figures = {}
+    """The mean of each of several rewards over the step's images, by its name; reward_mean is of what they make together."""
     reward_std: Figure = None
     """Over the step's images."""
     reward_std_in_group: Figure = None
@@ -166,6 +168,8 @@ class HeldoutRecord(Row):
     """The mean over categories."""
     reward_by_category: Figures = {}
     """The mean of each category."""
+    rewards: Figures = {}
+    """Each of several rewards by its name, the mean over categories."""
     accuracy: Figure = None
     """The checker's figure of that name."""
     by_category: Figures = {}

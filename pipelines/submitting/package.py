@@ -107,7 +107,8 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
             f"loop.checkpoints = {recipe.loop.checkpoints!r} would lie in the job's working folder, which Ray removes: "
             "give an absolute path or a URL, or leave it out for a folder in --out"
         )
-    own = [("heldout.checker", recipe.heldout.checker), ("reward.type", recipe.reward.type)]
+    own = [("heldout.checker", recipe.heldout.checker)]
+    own += [(f"{pool}.type", reward.type) for pool, reward in recipe.rewards.items()]
     if ":" in recipe.objective.type:
         own += [("objective.type", recipe.objective.type), ("objective.type", recipe.objective.objective)]
     for key, name in own:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,18 +18,21 @@ from pipelines.recipe.training import Recipe
 from pipelines.training.heldout_plan import HeldoutPlan
 
 TRAIN, HELDOUT = "train", "heldout"  # the streams
-STAGES = (("rollout",), ("reward",))  # of both
 STORE_SHARE = 0.6  # the rest is for what is not counted: adapters, snapshots, copies on other nodes
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A drawn chunk: the report of its draw, handles to its payloads, and its scores once it has them."""
+    """A drawn chunk: the report of its draw, handles to its payloads, its scores by the pools that gave them.
+
+    `checks`: what the checker said of it, if it is held out.
+    """
 
     report: DrawReport
     images: Any
     latents: Any
-    scores: Scores | None = None
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    checks: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,9 +54,9 @@ class Group:
         caption = next(iter(self.chunks.values())).report.caption
         return Prompt(self.prompt.id, caption, self.prompt.category, self.prompt.extra)
 
-    def rewards_K(self) -> list[float]:
-        """Its rewards, chunk after chunk. Only for a group that is scored."""
-        return [reward for chunk in self.in_order() if chunk.scores for reward in chunk.scores.rewards_K]
+    def rewards_K(self, pool: str) -> list[float]:
+        """Its rewards by a pool, chunk after chunk. Raises KeyError for a group that the pool has not scored."""
+        return [reward for chunk in self.in_order() for reward in chunk.scores[pool].rewards_K]
 
 
 def loop_plan(
@@ -68,8 +71,9 @@ def loop_plan(
     Without a limit in the recipe, admission pauses when payloads in flight fill STORE_SHARE of the cluster's object store.
     """
     store_share = int(STORE_SHARE * object_store_bytes) if object_store_bytes else None
+    stages = (("rollout",), tuple(recipe.rewards))
     train = Steps(
-        STAGES,
+        stages,
         recipe.loop.steps,
         groups_per_step=recipe.rollout.prompts_per_step,
         chunks_per_group=recipe.rollout.group_size // recipe.chunk,
@@ -79,7 +83,7 @@ def loop_plan(
     )
     due = {version: heldout.tasks(version) for version in heldout.versions() if version not in evaluated}
     return LoopPlan(
-        streams={TRAIN: train, HELDOUT: Sweeps(STAGES, due)},
+        streams={TRAIN: train, HELDOUT: Sweeps(stages, due)},
         first_version=first_version,
         retries=recipe.loop.retries,
         lost_retries=recipe.loop.lost_retries,

@@ -63,6 +63,8 @@ class Judged:
     prompt: Prompt
     rewards_K: Sequence[float]
     checks: Mapping[str, Sequence[float]]
+    by_name: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Each of several rewards."""
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Tally:
             images=sum(len(group.rewards_K) for group in groups),
             reward=mean(rewards.values()),
             reward_by_category=rewards,
+            rewards={name: _mean(_by_category(groups, partial(_named, name)).values()) for name in groups[0].by_name},
             accuracy=macro.get(ACCURACY),
             by_category=checks.get(ACCURACY, {}),
             checks=macro,
@@ -98,6 +101,10 @@ class Tally:
 
 def _checked(name: str, group: Judged) -> Sequence[float]:
     return group.checks.get(name, ())
+
+
+def _named(name: str, group: Judged) -> Sequence[float]:
+    return group.by_name[name]
 
 
 def _by_category(groups: Sequence[Judged], of: Callable[[Judged], Sequence[float]]) -> dict[str, float]:

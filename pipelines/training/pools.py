@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from actors.diffusion.options import ImageModelOptions
 from actors.messages import DrawTrial, Prompt, ScoreTrial
@@ -27,7 +27,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
 
     `example`: a held-out prompt, with which a worker tries the checker when it starts.
     """
-    run, rollout, reward, policy = recipe.run, recipe.rollout, recipe.reward, recipe.policy
+    run, rollout, policy = recipe.run, recipe.rollout, recipe.policy
     begin = init_adapter(policy)
     learner = LearnerSettings(
         policy.part(LearnerOptions),
@@ -45,14 +45,9 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
     drawn = DrawTrial(
         policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
     )
-    judge = {
-        "options": reward.options,
-        "checker": recipe.heldout.checker,
-        "trial": ScoreTrial(rollout.height, rollout.width, example),
-    }
     return [
         pool_of("rollout", RolloutActor, run, rollout, {"settings": generator, "trial": drawn}),
-        pool_of("reward", RewardActor, run, reward, judge),
+        *_judges(recipe, example),
         PoolSpec(
             "policy",
             PolicyActor,
@@ -64,3 +59,13 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         PoolSpec("storage", Storage, num_cpus=0, beside_driver=True),
         *([PoolSpec("samples", ShardsActor, num_cpus=0, beside_driver=True)] if recipe.samples.every else []),
     ]
+
+
+def _judges(recipe: Recipe, example: Prompt | None) -> Iterator[PoolSpec]:
+    """A pool for each reward. The first one's workers have the checker."""
+    trial = ScoreTrial(recipe.rollout.height, recipe.rollout.width, example)
+    checker = recipe.heldout.checker
+    for pool, reward in recipe.rewards.items():
+        judge = {"options": reward.options, "checker": checker, "trial": trial, "pool": pool}
+        yield pool_of(pool, RewardActor, recipe.run, reward, judge)
+        checker = None

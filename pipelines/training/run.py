@@ -16,6 +16,7 @@ from pipelines.run_folder.pictures import Pictures
 from pipelines.training.books import Books
 from pipelines.training.groups import Group
 from pipelines.training.heldout_plan import HeldoutPlan
+from pipelines.training.rewards import Rewards
 from pipelines.training.shards import ShardWriter
 from pipelines.training.showcase import Showcase
 from pipelines.training.step_log import StepLog
@@ -51,13 +52,14 @@ class TrainRun:
         """samples_place: the folder or URL below which kept images go (empty: the run folder)."""
         self.recipe, self.order, self.heldout = recipe, order, heldout
         self.tickets, self.folder, self.watchers = tickets, folder, watchers
-        self.log = StepLog(tickets.health)
+        self.rewards = Rewards(recipe)
+        self.log = StepLog(tickets.health, self.rewards.pools)
         self.pictures = Pictures(folder)
         self.samples = ShardWriter(recipe, samples_place, folder, tickets, watchers.note)
         self.books = Books(recipe, heldout, folder, self.log, watchers)
 
     def begin_era(self, adapters: Adapters, evaluated: Iterable[int]) -> None:
         """Goes on from these versions, with nothing in flight."""
-        explains = self.recipe.reward.explains
-        showcase = Showcase(self.heldout, self.folder, self.pictures, self.tickets, explains)
+        explaining = next((pool for pool, table in self.recipe.rewards.items() if table.explains), None)
+        showcase = Showcase(self.heldout, self.folder, self.pictures, self.tickets, explaining)
         self.era = Era(dict(adapters), sorted(evaluated), showcase)

@@ -50,13 +50,13 @@ class ShardWriter:
             return False
         return self.recipe.loop.order == "ready" or unit.step % every == 0
 
-    def write(self, step: int, groups: Sequence[Group], advantages_PK: np.ndarray) -> None:
+    def write(self, step: int, groups: Sequence[Group], rewards_PK: np.ndarray, advantages_PK: np.ndarray) -> None:
         """Keeps the images of the groups that a step trains on, if it is one of those asked for."""
         every, number = self.recipe.samples.every, self.recipe.samples.groups
         if not every or step % every or not groups or step in self._under_way:
             return
-        pairs = zip(groups[:number], advantages_PK, strict=False)
-        kept = [piece for group, advantages_K in pairs for piece in _kept(self.recipe, step, group, advantages_K)]
+        rows = zip(groups[:number], rewards_PK, advantages_PK, strict=False)
+        kept = [piece for row in rows for piece in _kept(self.recipe, step, *row)]
         self._under_way[step] = sum(len(chunk.samples) for chunk, _ in kept)
         chunks, images = tuple(chunk for chunk, _ in kept), tuple(images for _, images in kept)
         self._call("samples", ShardsActor.pack, (chunks, *images), partial(self._packed, step), returns=2)
@@ -90,12 +90,13 @@ class ShardWriter:
         return f"{self.place}/samples/step-{step:06d}.parquet"
 
 
-def _kept(recipe: Recipe, step: int, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[KeptChunk, Handle]]:
+def _kept(
+    recipe: Recipe, step: int, group: Group, rewards_K: np.ndarray, advantages_K: np.ndarray
+) -> Iterator[tuple[KeptChunk, Handle]]:
     """What is kept of each chunk of a group, with the handle of its images."""
     prompt = group.drawn_prompt()
     for number, chunk in sorted(group.chunks.items()):
         samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
-        assert chunk.scores is not None
         kept = KeptChunk(
             step=step,
             policy_version=group.version,
@@ -105,7 +106,7 @@ def _kept(recipe: Recipe, step: int, group: Group, advantages_K: np.ndarray) -> 
             caption=prompt.caption,
             samples=tuple(samples),
             noise_seeds=noise_seeds(recipe, group, samples),
-            rewards_K=chunk.scores.rewards_K,
+            rewards_K=tuple(float(rewards_K[sample]) for sample in samples),
             advantages_K=tuple(float(advantages_K[sample]) for sample in samples),
         )
         yield kept, chunk.images

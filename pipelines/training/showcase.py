@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from actors.messages import Prompt, Scores, TokenLogProbs
+from actors.messages import Prompt, TokenLogProbs
 from actors.reward.actor import RewardActor
 from cluster.tasks import Outcome, PayloadLostError
 from pipelines.engine.messages import Unit
@@ -24,7 +25,10 @@ EXPLAIN_RETRIES = 5  # after lost workers, of each
 
 
 class Showcase:
-    """Gathers the scored held-out groups of each evaluation and writes what is to be looked at. `explains`: whether the reward can."""
+    """Gathers the scored held-out groups of each evaluation and writes what is to be looked at.
+
+    `explaining`: the pool of a reward that can explain.
+    """
 
     def __init__(
         self,
@@ -32,30 +36,30 @@ class Showcase:
         folder: RunFolder,
         pictures: Pictures,
         tickets: Tickets,
-        explains: bool,
+        explaining: str | None,
     ) -> None:
-        self.explains = explains
+        self.explaining = explaining
         self.plan, self.folder, self.pictures = plan, folder, pictures
         self.tickets, self.fetch = tickets, tickets.executor.fetch
         self.waiting = 0
         self._tallies: dict[tuple[int, float], Tally] = defaultdict(Tally)
         self._images: dict[int, dict[int, tuple[str, np.ndarray]]] = defaultdict(dict)  # of the groups in the grid
         self._scored: list[tuple[float, int]] = []  # (mean reward, group) of the last evaluation
-        self._held: dict[int, tuple[Prompt, Any, Scores]] = {}
+        self._held: dict[int, tuple[Prompt, Any, Sequence[float]]] = {}
         self._tokens: list[dict[str, Any]] = []
 
-    def add(self, unit: Unit, prompt: Prompt, images: Any, scores: Scores, checks: Any) -> None:
-        """A held-out group was scored; `images` and `checks` are handles, `prompt` has the caption that was drawn.
+    def add(self, unit: Unit, judged: Judged, images: Any) -> None:
+        """A held-out group was judged; `images` is a handle, its prompt has the caption that was drawn.
 
         Raises PayloadLostError, before anything is counted, if what is to be looked at is gone.
         """
-        found = self.fetch(checks)
+        prompt = judged.prompt
         if unit.group in self.plan.shown(unit.step):
             self._images[unit.step][unit.group] = (prompt.caption, self.fetch(images))
         scale = self.plan.groups(unit.step)[unit.group].guidance_scale
-        self._tallies[unit.step, scale].groups[unit.group] = Judged(prompt, scores.rewards_K, found)
-        if self.explains and self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
-            self._hold_extremes(unit.group, prompt, images, scores)
+        self._tallies[unit.step, scale].groups[unit.group] = judged
+        if self.explaining and self.plan.tag(unit.step) == "after" and scale == self.plan.settings.guidance_scales[0]:
+            self._hold_extremes(unit.group, judged, images)
 
     def finish(self, version: int) -> list[HeldoutRecord]:
         """The records of an evaluation, one per guidance scale. Writes its grid; after the last one asks for the tokens' log-probs."""
@@ -82,7 +86,7 @@ class Showcase:
             self.folder.tokens(sorted(self._tokens, key=lambda record: (record["which"], sum(record["rewards_K"]))))
 
     def _explanation(self, which: str, group: int, tokens: TokenLogProbs) -> dict[str, Any]:
-        prompt, images, scores = self._held[group]
+        prompt, images, rewards_K = self._held[group]
         picture = self.pictures.draw(f"tokens-{which}-{group}", [(prompt.caption, self.fetch(images))])
         return {
             "which": which,
@@ -91,19 +95,21 @@ class Showcase:
             "caption": prompt.caption,
             "tokens": list(tokens.tokens),
             "log_probs_KT": tokens.log_probs_KT.tolist(),
-            "rewards_K": list(scores.rewards_K),
+            "rewards_K": list(rewards_K),
             "image": str(picture.relative_to(self.folder.path)),
         }
 
-    def _hold_extremes(self, group: int, prompt: Prompt, images: Any, scores: Scores) -> None:
+    def _hold_extremes(self, group: int, judged: Judged, images: Any) -> None:
         """Keeps the handles of the best and the worst groups so far, and of no others."""
-        self._scored.append((float(np.mean(scores.rewards_K)), group))
-        self._held[group] = (prompt, images, scores)
+        self._scored.append((float(np.mean(judged.rewards_K)), group))
+        self._held[group] = (judged.prompt, images, judged.rewards_K)
         worst, best = extremes(self._scored, EXPLAINED)
         for dropped in self._held.keys() - {*worst, *best}:
             del self._held[dropped]
 
     def _explain_extremes(self) -> None:
+        if self.explaining is None:
+            return
         worst, best = extremes(self._scored, EXPLAINED)
         named = [("worst", group) for group in worst] + [("best", group) for group in best if group not in worst]
         for which, group in named:
@@ -111,5 +117,5 @@ class Showcase:
             self.waiting += 1
             then = partial(self._explained, which, group)
             self.tickets.call(
-                "reward", RewardActor.explain, (prompt, images), then, (which, group), retries=EXPLAIN_RETRIES
+                self.explaining, RewardActor.explain, (prompt, images), then, (which, group), retries=EXPLAIN_RETRIES
             )

@@ -13,21 +13,22 @@ from actors.messages import DrawReport, Scores
 from cluster.tasks import PoolStatus
 from pipelines.engine.messages import GroupKey, Progress, Train, Unit
 from pipelines.engine.tickets import Health
+from pipelines.recipe.reward import name_of
 from pipelines.run_folder.records import StepRecord
 from pipelines.training.groups import TRAIN
 
 TIMELINE_CHUNKS = 48  # of a step, the first ones
-POOL_OF = {"draw": "rollout", "score": "reward", "update": "policy"}
 
 
 class StepLog:
     """Gathers figures between the end of one step and the end of the next.
 
-    `images` counts the images trained on since the run's first start, `seconds()` the time of all its starts.
+    `rewards`: the pools that score. `images` counts the images trained on since the run's first start, `seconds()` the time of
+    all its starts.
     """
 
-    def __init__(self, health: Health) -> None:
-        self.health = health
+    def __init__(self, health: Health, rewards: Sequence[str] = ("reward",)) -> None:
+        self.health, self.rewards = health, rewards
         self.step = 0
         self.images = 0
         self.quarantined = 0
@@ -37,13 +38,13 @@ class StepLog:
         self._paused_before = 0.0
         self._load_seconds = 0.0  # the longest that a worker took to load an adapter
         self._stage_seconds: dict[str, float] = defaultdict(float)
+        self._pool_seconds: dict[str, float] = defaultdict(float)
         self._tasks: Counter[str] = Counter()
         self._train_seconds: dict[str, list[float]] = defaultdict(list)  # of each training task, by stage
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._cut_captions: set[tuple[int, int]] = set()
         self._adapters: dict[int, tuple[float, float]] = {}  # (effect, share) by policy version
         self._record: dict[str, Any] = {}
-        self._drawn_at: dict[Unit, float] = {}  # training chunks that wait for a score
         self._scored_at: dict[GroupKey, float] = {}  # training groups: when their last chunk so far was scored
         self._queue_seconds: dict[str, list[float]] = defaultdict(list)
         self._spans: dict[Unit, dict[str, tuple[float, float]]] = {}  # of training chunks: stage -> begin and end
@@ -57,7 +58,6 @@ class StepLog:
 
     def take_up(self) -> None:
         """Goes on with nothing in flight."""
-        self._drawn_at.clear()
         self._scored_at.clear()
         self._spans.clear()
         self._begin_gathering(time.monotonic())
@@ -68,35 +68,43 @@ class StepLog:
 
     def drawn(self, reports: Mapping[Unit, DrawReport], seconds: float) -> None:
         """Chunks were drawn together in `seconds` as seen by the driver."""
-        self._count("draw", seconds)
+        self._count("draw", "rollout", seconds)
         if any(unit.stream == TRAIN for unit in reports):
             self._train_seconds["draw"].append(seconds)
         now = time.monotonic()
         for unit, report in reports.items():
             self._load_seconds = max(self._load_seconds, report.load_seconds)
             if unit.stream == TRAIN:
-                self._drawn_at[unit] = now
                 self._spans[unit] = {"draw": (now - seconds, now)}
                 self._adapters[report.policy_version] = report.adapter_effect, report.adapter_share
                 if report.cut:
                     self._cut_captions.add((unit.step, unit.group))
 
-    def scored(self, unit: Unit, scores: Scores, seconds: float) -> None:
-        """A chunk was scored."""
-        self._count("score", seconds)
+    def scored(self, unit: Unit, pool: str, scores: Scores, seconds: float) -> None:
+        """A chunk was scored by a pool. With several, its span begins with the first and ends with the last."""
+        self._count("score", pool, seconds)
         if unit.stream == TRAIN:
             self._train_seconds["score"].append(seconds)
             now = time.monotonic()
-            self._spans[unit]["score"] = (now - seconds, now)
-            self._queue_seconds["score"].append(max(0.0, now - self._drawn_at.pop(unit) - seconds))
+            begin = min(now - seconds, self._spans[unit].get("score", (now, now))[0])
+            self._spans[unit]["score"] = (begin, now)
+            self._queue_seconds["score"].append(max(0.0, now - self._spans[unit]["draw"][1] - seconds))
             self._scored_at[unit.key] = now
             for name, values in scores.metrics.items():
-                self._metrics[name] += values
+                self._metrics[f"{name_of(pool)}_{name}" if len(self.rewards) > 1 else name] += values
 
     def step_begins(
-        self, train: Train, categories: Sequence[str], rewards_PK: np.ndarray, advantages_PK: np.ndarray
+        self,
+        train: Train,
+        categories: Sequence[str],
+        rewards_PK: np.ndarray,
+        advantages_PK: np.ndarray,
+        by_name: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """A step's groups go to the policy; P may be smaller than planned, or 0, when groups were quarantined."""
+        """A step's groups go to the policy; P may be smaller than planned, or 0, when groups were quarantined.
+
+        `by_name`: each reward [P, K] where there are several.
+        """
         if train.groups:
             complete = max(self._scored_at.pop(key) for key in train.groups)
             self._queue_seconds["update"].append(time.monotonic() - complete)
@@ -114,6 +122,7 @@ class StepLog:
             "groups": len(train.groups),
             "images": int(rewards_PK.size),
             "reward_mean": _over(np.mean, rewards_PK),
+            **({"rewards": {name: _over(np.mean, one_PK) for name, one_PK in by_name.items()}} if by_name else {}),
             "reward_std": _over(np.std, rewards_PK),
             "reward_std_in_group": _over(np.mean, rewards_PK.std(axis=1)) if rewards_PK.size else None,
             "equal_groups": int(sum(np.ptp(rewards_K) == 0 for rewards_K in rewards_PK)),
@@ -135,10 +144,11 @@ class StepLog:
         now = time.monotonic()
         wall = now - self._step_began
         figures = dict(figures)
-        self._count("update", figures.pop("seconds") + export_seconds)
+        self._count("update", "policy", figures.pop("seconds") + export_seconds)
         self.images += self._record["images"]
         busy = {
-            pool: self._stage_seconds[stage] / (wall * max(1, pools[pool].wanted)) for stage, pool in POOL_OF.items()
+            pool: self._pool_seconds[pool] / (wall * max(1, pools[pool].wanted))
+            for pool in ("rollout", *self.rewards, "policy")
         }
         effect, share = self._adapters.get(max(self._adapters, default=0), (None, None))
         record = {
@@ -192,6 +202,7 @@ class StepLog:
         self._paused_before, self._load_seconds = self.health.paused_s, 0.0
         gathered = (
             self._stage_seconds,
+            self._pool_seconds,
             self._tasks,
             self._train_seconds,
             self._queue_seconds,
@@ -202,8 +213,9 @@ class StepLog:
         for each in gathered:
             each.clear()
 
-    def _count(self, stage: str, seconds: float) -> None:
+    def _count(self, stage: str, pool: str, seconds: float) -> None:
         self._stage_seconds[stage] += seconds
+        self._pool_seconds[pool] += seconds
         self._tasks[stage] += 1
 
 

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from actors.policy.actor import PolicyActor
 from actors.policy.advantages import group_advantages
 from cluster.tasks import Handle, Outcome
@@ -40,10 +38,12 @@ class TrainUpdates(Updates):
         """The ranks update on their shares of the groups, and export the adapter that comes of it."""
         run, recipe = self.run, self.run.recipe
         groups = [run.era.groups[key] for key in train.groups]
-        rewards_PK = np.reshape([group.rewards_K() for group in groups], (len(groups), recipe.rollout.group_size))
+        rewards_NPK = run.rewards.of_groups(groups)
+        rewards_PK = run.rewards.combined(rewards_NPK)
         advantages_PK = group_advantages(rewards_PK, recipe.objective.advantage_std) if groups else rewards_PK
-        run.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK)
-        run.samples.write(train.step, groups, advantages_PK)
+        by_name = dict(zip(run.rewards.names, rewards_NPK, strict=False))
+        run.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK, by_name)
+        run.samples.write(train.step, groups, rewards_PK, advantages_PK)
         shards = update_shares(recipe, groups, advantages_PK)
         return (
             Call(PolicyActor.update, (train.step,), shards=shards),
@@ -56,7 +56,7 @@ class TrainUpdates(Updates):
         sha256, seconds = export.value["sha256"], export.value["seconds"]
         run.era.adapters[train.step] = (sha256, export.payloads[0])
         groups = [run.era.groups[key] for key in train.groups]
-        rewards = [(group.prompt.id, group.version, list(map(float, group.rewards_K()))) for group in groups]
+        rewards = [(group.prompt.id, group.version, run.rewards.exactly(group)) for group in groups]
         loss = update.value.get("loss")
         digest = next_digest(previous, train.step, rewards, None if loss is None else float(loss), sha256)
         pools = run.tickets.executor.status()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from actors.messages import Scores
 from actors.reward.actor import RewardActor
 from actors.rollout.actor import RolloutActor
 from cluster.tasks import Executor, Failure, Outcome, PayloadLostError
@@ -40,21 +38,21 @@ from pipelines.training.updates import TrainUpdates
 
 
 class TrainWork(Work):
-    """Units are chunks of groups, which pass the pools `rollout` and `reward`."""
+    """Units are chunks of groups, which pass the pool `rollout`, and side by side those of the rewards."""
 
     def __init__(self, run: TrainRun, updates: TrainUpdates) -> None:
         self.run, self.updates = run, updates
-        self.elastic: Mapping[str, Pool] = {"rollout": run.recipe.rollout, "reward": run.recipe.reward}
+        self.elastic: Mapping[str, Pool] = {"rollout": run.recipe.rollout, **run.recipe.rewards}
 
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         run = self.run
         return loop_plan(run.recipe, run.heldout, first_version, tuple(run.era.evaluated), store_bytes)
 
     def call(self, ask: Ask) -> Call:
-        return self._draw(ask) if ask.pool == "rollout" else self._score(ask.unit)
+        return self._draw(ask) if ask.pool == "rollout" else self._score(ask)
 
     def took(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
-        return self._drawn(ask, outcome) if ask.pool == "rollout" else {ask.unit: self._scored(ask.unit, outcome)}
+        return self._drawn(ask, outcome) if ask.pool == "rollout" else {ask.unit: self._scored(ask, outcome)}
 
     def heed(self, notice: Notice) -> None:
         """Evaluations are written down, and so is what is left out; groups are let go."""
@@ -99,7 +97,12 @@ class TrainWork(Work):
             "quarantined": log.quarantined,
             "stages": {
                 "draw": {"waiting": progress.waiting["rollout"], "in_flight": progress.busy["rollout"]},
-                "score": {"waiting": progress.waiting["reward"], "in_flight": progress.busy["reward"]},
+                **{
+                    pool.replace("reward", "score", 1): {
+                        "waiting": progress.waiting[pool], "in_flight": progress.busy[pool],
+                    }
+                    for pool in self.run.rewards.pools
+                },
                 "update": {"in_flight": int(progress.training)},
             },
             "evaluating": dict(zip(("step", "settled", "groups"), sweep, strict=True)) if sweep else None,
@@ -142,29 +145,35 @@ class TrainWork(Work):
             results[unit] = report.num_bytes
         return results
 
-    def _score(self, unit: Unit) -> Call:
-        """Of a chunk. Held-out images are checked as well."""
-        group = self.run.era.groups[unit.key]
-        args = (group.drawn_prompt(), group.chunks[unit.chunk].images)
-        return Call(RewardActor.evaluate, args, returns=2) if unit.stream == HELDOUT else Call(RewardActor.score, args)
+    def _score(self, ask: Ask) -> Call:
+        """Of a chunk. Held-out images are checked as well, once: with the first reward."""
+        group = self.run.era.groups[ask.unit.key]
+        args = (group.drawn_prompt(), group.chunks[ask.unit.chunk].images)
+        return Call(RewardActor.evaluate, args, returns=2) if self._checks(ask) else Call(RewardActor.score, args)
 
-    def _scored(self, unit: Unit, outcome: Outcome) -> int | Refused:
-        """A chunk was scored. A reward that is not a number is a failure of its group, never a reward."""
-        scores: Scores = outcome.value
-        group = self.run.era.groups[unit.key]
-        for reward in scores.rewards_K:
-            if not math.isfinite(reward):
-                failure = Failure("raised", f"a reward of prompt {group.prompt.id} is {reward}")
-                return Refused(failure, retry=False)
+    def _checks(self, ask: Ask) -> bool:
+        return ask.unit.stream == HELDOUT and ask.pool == self.run.rewards.pools[0]
+
+    def _scored(self, ask: Ask, outcome: Outcome) -> int | Refused:
+        """A reward has scored a chunk. What is not a number is a failure of its group, never a reward."""
+        run, unit, scores = self.run, ask.unit, outcome.value
+        group = run.era.groups[unit.key]
         chunk = group.chunks[unit.chunk]
+        if message := run.rewards.problem(ask.pool, scores, group.prompt):
+            return Refused(Failure("raised", message), retry=False)
+        chunk = replace(chunk, scores={**chunk.scores, ask.pool: scores})
+        whole = len(chunk.scores) == len(run.rewards.pools)
         if unit.stream == HELDOUT:
             try:
-                self.run.era.showcase.add(unit, group.drawn_prompt(), chunk.images, scores, outcome.payloads[0])
+                if self._checks(ask):
+                    chunk = replace(chunk, checks=run.era.showcase.fetch(outcome.payloads[0]))
+                if whole:
+                    run.era.showcase.add(unit, run.rewards.judged(group.drawn_prompt(), chunk), chunk.images)
             except PayloadLostError as error:
                 return Refused(Failure("object_lost", str(error)))
-        self.run.log.scored(unit, scores, outcome.seconds)
-        images = chunk.images if self.run.samples.wants(unit) else None
-        group.chunks[unit.chunk] = replace(chunk, images=images, scores=scores)
+        run.log.scored(unit, ask.pool, scores, outcome.seconds)
+        kept = not whole or run.samples.wants(unit)
+        group.chunks[unit.chunk] = chunk if kept else replace(chunk, images=None)
         return 0
 
 

@@ -23,8 +23,8 @@ def plain_pools(recipe: Recipe, example: Prompt | None = None, pause_s: float = 
         match spec.name:
             case "rollout":
                 return replace(spec, actor=PlainRollout, kwargs={"pause_s": pause_s / 4})
-            case "reward":
-                judge = {"model": recipe.reward.judge, "checker": recipe.heldout.checker}
+            case pool if pool in recipe.rewards:
+                judge = {"model": recipe.rewards[pool].judge, "checker": spec.kwargs["checker"]}
                 return replace(spec, actor=PlainReward, kwargs={**judge, "pause_s": pause_s})
             case "policy":
                 return replace(

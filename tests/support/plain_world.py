@@ -109,11 +109,16 @@ class PlainReward:
         name, words = self.model.rpartition("/")[2], prompt.caption.split()
         if name.startswith(DEAF) and name.removeprefix(DEAF) in words:
             raise ValueError(f"{self.model} knows no {name.removeprefix(DEAF)}")
-        wanted = _vector("colour", prompt.caption, length=3)
+        wanted = _vector("colour", *self.taste, prompt.caption, length=3)
         off_K = ((images_KHWC.mean(axis=(1, 2)) / 128 - 1 - wanted) ** 2).mean(axis=-1)
         if name.startswith(BLIND) and name.removeprefix(BLIND) in words:
             off_K = np.full(len(images_KHWC), np.nan)
         return Scores(tuple(float(-off) for off in off_K), seconds=time.perf_counter() - start)
+
+    @property
+    def taste(self) -> tuple[str, ...]:
+        """What sets a judge that is named "plain/taste-..." apart from others."""
+        return (self.model,) if self.model.startswith("plain/taste-") else ()
 
     def check(self, prompt: Prompt, images_KHWC: np.ndarray) -> dict[str, list[float]]:
         """As `RewardActor.check`."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from actors.diffusion.limits import CACHED_CAPTIONS, PIXELS_AT_ONCE, UNTILED_PIXELS
 from actors.models.kinds import Kind
@@ -21,8 +21,11 @@ from pipelines.preflight.memory import judge as vlm
 from pipelines.preflight.memory.families import Shape, loaded, shape_of
 from pipelines.preflight.memory.models import ImageModel, Judge, Models, Part
 from pipelines.preflight.memory.networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
-from pipelines.recipe.tables import Policy, Pool, Rollout
+from pipelines.recipe.tables import Policy, Rollout, Worker
 from pipelines.recipe.training import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
 
 GIB = 2**30
 FLOAT32, FLOAT64 = 4, 8
@@ -89,7 +92,7 @@ def estimate(recipe: Recipe, models: Models) -> Estimate:
     actors = (
         policy_rank(recipe, image, shape),
         rollout_worker(recipe, image, shape),
-        reward_worker(recipe, models.judge, shape),
+        *(reward_worker(recipe, pool, models.judges.get(pool), shape) for pool in recipe.rewards),
     )
     return Estimate(actors, one, one * groups * recipe.rollout.group_size)
 
@@ -145,28 +148,28 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     return Actor("rollout", rollout.size, rollout.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=True))
 
 
-def reward_worker(recipe: Recipe, judge: Judge | None, shape: Shape) -> Actor:
+def reward_worker(recipe: Recipe, pool: str, judge: Judge | None, shape: Shape) -> Actor:
     """One worker: the model that judges, if there is one, and what a chunk of images needs beside it."""
-    reward = recipe.reward
+    reward = recipe.rewards[pool]
     gpu = on_gpu(reward)
     held, phases = _overhead(gpu, ranks=1), {}
     if judge:
         element = element_of(getattr(reward, "dtype", "auto"), gpu)
         held = {HELD[judge.kind]: judge.model.numel * element, **held}
-        phases = {name: _slack(size) for name, size in SCORING[judge.kind](recipe, judge, shape, element, gpu).items()}
-    return Actor("reward", reward.size, reward.num_gpus, gpu, held, phases)
+        phases = {name: _slack(size) for name, size in SCORING[judge.kind](recipe, reward, judge, shape, gpu).items()}
+    return Actor(pool, reward.size, reward.num_gpus, gpu, held, phases)
 
 
-def _vlm_scoring(recipe: Recipe, judge: Judge, shape: Shape, element: int, gpu: bool) -> dict[str, int]:
+def _vlm_scoring(recipe: Recipe, table: Reward, judge: Judge, shape: Shape, gpu: bool) -> dict[str, int]:
     """The forward passes over a chunk, and the log-probabilities of the tokens that are asked for."""
-    reward = cast("VlmOptions", recipe.reward)
+    reward = cast("VlmOptions", table)
     task = vlm.Scoring(
         images=_images_of_task(recipe),
         height=recipe.rollout.height,
         width=recipe.rollout.width,
         caption=shape.text,
         predicted=reward.predicted(shape.text),
-        element=element,
+        element=element_of(reward.dtype, gpu),
         gpu=gpu,
         chunk_tokens=reward.chunk_tokens,
         image_pixels=reward.image_pixels,
@@ -174,13 +177,14 @@ def _vlm_scoring(recipe: Recipe, judge: Judge, shape: Shape, element: int, gpu: 
     return {"forward passes": vlm.pass_bytes(judge, task), "log-probabilities": vlm.logits_bytes(judge, task)}
 
 
-def _embedding(recipe: Recipe, judge: Judge, shape: Shape, element: int, gpu: bool) -> dict[str, int]:
+def _embedding(recipe: Recipe, table: Reward, judge: Judge, shape: Shape, gpu: bool) -> dict[str, int]:
     """The forward pass over a chunk."""
+    element = element_of(getattr(table, "dtype", "auto"), gpu)
     return {"forward passes": embedding.pass_bytes(judge, _images_of_task(recipe), element, gpu)}
 
 
 HELD: dict[Kind, str] = {"vlm": "VLM", "dual_encoder": "both encoders"}
-SCORING: dict[Kind, Callable[[Recipe, Judge, Shape, int, bool], dict[str, int]]] = {
+SCORING: dict[Kind, Callable[[Recipe, Reward, Judge, Shape, bool], dict[str, int]]] = {
     "vlm": _vlm_scoring,
     "dual_encoder": _embedding,
 }
@@ -226,7 +230,7 @@ def samples_of_rank(recipe: Recipe) -> int:
     return math.ceil(recipe.chunks_per_step / recipe.policy.ranks) * recipe.chunk
 
 
-def on_gpu(table: Policy | Pool) -> bool:
+def on_gpu(table: Worker) -> bool:
     """Whether the workers of a table run on a GPU: Ray shows none to a worker that asks for none."""
     return table.num_gpus > 0 and getattr(table, "device", "auto") != "cpu"
 

@@ -111,16 +111,20 @@ class Judge:
 
 @dataclass(frozen=True)
 class Models:
-    """The two models of a recipe; a reward may need none."""
+    """The models of a recipe; judges: by the pool of their reward, which may need none."""
 
     image: ImageModel
-    judge: Judge | None
+    judges: Mapping[str, Judge]
 
 
 def models_to_estimate(recipe: Recipe) -> Models:
     """Those of a recipe. Raises UserError where one is not whole, or not known."""
-    image, reward = image_model(recipe.policy.model), recipe.reward
-    return Models(image, JUDGE_OF[reward.judge_kind](str(reward.judge)) if reward.judge_kind else None)
+    judges = {
+        pool: JUDGE_OF[reward.judge_kind](str(reward.judge), f"{pool}.model")
+        for pool, reward in recipe.rewards.items()
+        if reward.judge_kind
+    }
+    return Models(image_model(recipe.policy.model), judges)
 
 
 def image_model(path: str) -> ImageModel:
@@ -143,36 +147,36 @@ def image_model(path: str) -> ImageModel:
     return ImageModel(pipeline, parts[TRANSFORMER], encoders, parts[VAE])
 
 
-def judge(path: str) -> Judge:
-    """The VLM of `reward.model`. Raises UserError where the folder holds no whole VLM, or the hub name is not in JUDGES."""
+def judge(path: str, key: str = "reward.model") -> Judge:
+    """The VLM that `key` names. Raises UserError where the folder holds no whole VLM, or the hub name is not in JUDGES."""
     folder = Path(path)
     if (folder / VLM_MARKER).is_file():
         try:
             check_vlm(folder)
             return Judge(_part(folder), image_processor(folder))
         except Mistake as error:
-            raise UserError(f"reward.model = {path!r}: {error}") from None
+            raise UserError(f"{key} = {path!r}: {error}") from None
     if path in JUDGES:
         name, settings = JUDGES[path]
         return Judge(known(name), settings)
-    raise _unknown("reward.model", path, JUDGES)
+    raise _unknown(key, path, JUDGES)
 
 
-def dual_encoder(path: str) -> Judge:
-    """The CLIP or SigLIP of `reward.model`. Raises UserError where the folder holds none; hub names are not known."""
+def dual_encoder(path: str, key: str = "reward.model") -> Judge:
+    """The CLIP or SigLIP that `key` names. Raises UserError where the folder holds none; hub names are not known."""
     folder = Path(path)
     if not (folder / VLM_MARKER).is_file():
         raise UserError(
-            f"reward.model = {path!r}: its size is not known without its files. Download it and give the folder"
+            f"{key} = {path!r}: its size is not known without its files. Download it and give the folder"
         )
     try:
         check_dual_encoder(folder)
         return Judge(_part(folder), image_processor(folder), "dual_encoder")
     except Mistake as error:
-        raise UserError(f"reward.model = {path!r}: {error}") from None
+        raise UserError(f"{key} = {path!r}: {error}") from None
 
 
-JUDGE_OF: dict[Kind, Callable[[str], Judge]] = {"vlm": judge, "dual_encoder": dual_encoder}
+JUDGE_OF: dict[Kind, Callable[[str, str], Judge]] = {"vlm": judge, "dual_encoder": dual_encoder}
 """By the kind of the model that judges, what finds it."""
 
 

@@ -151,7 +151,7 @@ def _room(recipe: Recipe, groups: Sequence[Group]) -> list[str]:
 def _room_to_grow(recipe: Recipe, groups: Sequence[Group]) -> list[str]:
     """Pools that could not reach their max, each looked at while the others keep their size."""
     pools, lines = placed_pools(recipe), []
-    for at, table in enumerate((recipe.rollout, recipe.reward)):
+    for at, table in enumerate((recipe.rollout, *recipe.rewards.values())):
         if table.max is None or table.max == table.size:
             continue
         grown = [replace(pool, size=table.max) if number == at else pool for number, pool in enumerate(pools)]

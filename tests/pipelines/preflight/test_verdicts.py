@@ -44,8 +44,9 @@ def test_models_that_no_family_covers() -> None:
     recipe, models = load("sd35m_8gpu")
     other = replace(models, image=replace(models.image, pipeline="SanaPipeline"))
     assert "policy.model is a SanaPipeline: EchoRay has families for FluxPipeline" in obstacles(recipe, other)[0]
-    model = replace(models.judge.model, config={**models.judge.model.config, "model_type": "mllama"})
-    [found] = obstacles(recipe, replace(models, judge=replace(models.judge, model=model)))
+    judge = models.judges["reward"]
+    model = replace(judge.model, config={**judge.model.config, "model_type": "mllama"})
+    [found] = obstacles(recipe, replace(models, judges={"reward": replace(judge, model=model)}))
     assert "reward.model is a mllama" in found
 
 

@@ -106,7 +106,7 @@ def test_the_resolved_recipe_reads_back_the_same(recipe_file):
         ("objective.type=['awm']", 'objective.type = ["awm"]: allowed are "awm", "flow_grpo", "nft"'),
         ("loop=3", "loop = 3: a table is wanted: [loop]"),
         ("cluster.autoscale=true", "cluster.autoscale = true: a table is wanted: [cluster.autoscale]"),
-        ("reward=[{model = 'm'}]", "reward: tables are given, [[reward]], but one is wanted: [reward]"),
+        ("reward=[{model = 'm'}]", "reward[0].name: missing, and it has no default"),
         ("loop.steps={a = 1}", "loop.steps = {a = 1}: an integer is wanted"),
         ("heldout.guidance_scales=1.0", "guidance_scales = 1.0: an array is wanted: heldout.guidance_scales = [1.0]"),
         ("run.notes=hello", 'run.notes = "hello": an array is wanted: run.notes = ["hello"]'),

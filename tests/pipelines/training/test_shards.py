@@ -178,8 +178,8 @@ def trained(keeper: ShardWriter, step: int) -> None:
     """A step with one group, of which `images` is the handle."""
     report = DrawReport("a cut caption", True, 0, "sha", 0, 0.0)
     group = Group(GroupKey("train", step, 0), Prompt("p", "a cut caption that was longer"), 0)
-    group.chunks[0] = Chunk(report, "images", "latents", Scores((1.0, 2.0)))
-    keeper.write(step, [group], np.array([[-0.5, 0.5]]))
+    group.chunks[0] = Chunk(report, "images", "latents", {"reward": Scores((1.0, 2.0))})
+    keeper.write(step, [group], np.array([[1.0, 2.0]]), np.array([[-0.5, 0.5]]))
 
 
 def called(task: Task) -> tuple:

@@ -243,7 +243,8 @@ def test_the_budget_of_pixels_lowers_the_judges_need() -> None:
     def peak(*changes: str) -> int:
         recipe = load_recipe(ONE_GPU, ["rollout.height=1024", "rollout.width=1024", *changes])
         models = of(recipe)
-        return reward_worker(recipe, models.judge, shape_of(models.image, 256)).phases["forward passes"]
+        worker = reward_worker(recipe, "reward", models.judges["reward"], shape_of(models.image, 256))
+        return worker.phases["forward passes"]
 
     assert peak("reward.image_pixels=65536") < 0.5 * peak()
 
