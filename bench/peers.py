@@ -152,7 +152,9 @@ class Plain:
         )
         self.trained = [weight for weight in self.transformer.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=policy.learning_rate, betas=policy.betas)
-        self.judge = LlavaForConditionalGeneration.from_pretrained(recipe.rewards["reward"].judge, dtype=torch.float32).eval()
+        self.judge = LlavaForConditionalGeneration.from_pretrained(
+            recipe.rewards["reward"].judge, dtype=torch.float32
+        ).eval()
         self.processor = LlavaProcessor.from_pretrained(recipe.rewards["reward"].judge)
         content = [{"type": "image"}, {"type": "text", "text": QUERY}]
         self.chat = self.processor.apply_chat_template(

@@ -91,7 +91,9 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
     if recipe.combine:
-        raise UserError("a plan knows one reward: leave out all but the slowest [[reward]], as [reward], to plan the rest")
+        raise UserError(
+            "a plan knows one reward: leave out all but the slowest [[reward]], as [reward], to plan the rest"
+        )
     models = models_to_estimate(recipe)
     if found := obstacles(recipe, models):
         raise UserError("\n".join(found))

@@ -132,6 +132,8 @@ def _once(recipe: Recipe, part: Part, shape: Shape) -> Flops:
 
 def _seen(recipe: Recipe, judge: Judge) -> Seen:
     if not {"hidden_size", "embed_dim"} & judge.vision.keys():
-        raise UserError(f"{recipe.rewards[POOL].in_words()}: its operations are not known; plan with --measured RUNFOLDER")
+        raise UserError(
+            f"{recipe.rewards[POOL].in_words()}: its operations are not known; plan with --measured RUNFOLDER"
+        )
     pixels = cast("VlmOptions", recipe.rewards[POOL]).image_pixels
     return seen(judge, recipe.rollout.height, recipe.rollout.width, pixels)

@@ -38,7 +38,9 @@ def keys(table: Table, prefix: str = "") -> Iterator[Key]:
 
 def by_name(value: Any) -> dict[str, Table]:
     """The tables of an array by their names; none for anything else."""
-    return {vars(table)["name"]: table for table in value if isinstance(table, Table)} if isinstance(value, tuple) else {}
+    return (
+        {vars(table)["name"]: table for table in value if isinstance(table, Table)} if isinstance(value, tuple) else {}
+    )
 
 
 def inputs(recipe: Table) -> Iterator[tuple[str, str, Input]]:

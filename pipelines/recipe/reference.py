@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from inspect import cleandoc
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -71,13 +72,24 @@ def _tables(prefix: str, fields: Mapping[str, FieldInfo], inherited: set[Change]
         for kind, table in kinds_of(field).items():
             title = f"## [{prefix}{name}]" + (f" with type = {toml(kind)}" if kind else "")
             yield f"{title}\n\n{cleandoc(table.__doc__ or '')}\n"
-            yield _rows(table, changes)
+            yield _rows(table.model_fields, changes)
             yield from _tables(f"{prefix}{name}.", table.model_fields, changes)
+        if more := _of_several(field):
+            yield f"## [[{prefix}{name}]]\n\nOne of several. Beside the keys of its type, each has these.\n"
+            yield _rows(more, changes)
 
 
-def _rows(table: type[BaseModel], inherited: set[Change]) -> str:
+def _of_several(field: FieldInfo) -> dict[str, FieldInfo]:
+    """The keys of a table in an array of them that it does not have alone."""
+    for chosen in marks(field, Chosen):
+        alone, several = (each.model_of({}).model_fields for each in (chosen, chosen.of_several))
+        return {name: key for name, key in several.items() if name not in alone}
+    return {}
+
+
+def _rows(fields: Mapping[str, FieldInfo], inherited: set[Change]) -> str:
     rows = []
-    for name, field in table.model_fields.items():
+    for name, field in fields.items():
         if name != "type" and not kinds_of(field):
             changed = ", ".join(CHANGES[change] for change in Change if change in inherited | set(marks(field, Change)))
             rows.append((f"`{name}`", values_of(field), default_of(field), changed, field.description or ""))
@@ -86,8 +98,9 @@ def _rows(table: type[BaseModel], inherited: set[Change]) -> str:
 
 def kinds_of(field: FieldInfo) -> Mapping[str, type[BaseModel]]:
     """The tables that a field may hold, by their `type`, or by "" if there is one kind alone; none for a field that is no table."""
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return {"": field.annotation}
+    for part in (field.annotation, *get_args(field.annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return {"": part}
     return next((chosen.kinds() for chosen in marks(field, Chosen)), {})
 
 

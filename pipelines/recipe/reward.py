@@ -84,6 +84,16 @@ def _problem_of(options: type[RewardOptions], base: type[RewardTable]) -> str:
     return ""
 
 
+def _checked(rewards: Rewards) -> Rewards:
+    """Raises ValueError if two rewards have one name, or if there is none."""
+    if rewards == ():
+        raise ValueError("reward = []: at least one reward is wanted, [reward] or [[reward]]")
+    names = [table.name for table in rewards] if isinstance(rewards, tuple) else []
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f'reward.name = "{twice[0]}" is there twice: give each [[reward]] a name of its own')
+    return rewards
+
+
 if TYPE_CHECKING:
 
     class Reward(RewardTable, RewardOptions):
@@ -94,7 +104,11 @@ if TYPE_CHECKING:
 
     Rewards = Reward | tuple[NamedReward, ...]
 else:
-    Rewards = Annotated[Any, Chosen(POOL, REWARDS, RewardOptions, "promptecho", table_of, several=named_table_of)]
+    Rewards = Annotated[
+        Any,
+        Chosen(POOL, REWARDS, RewardOptions, "promptecho", table_of, several=named_table_of),
+        AfterValidator(_checked),
+    ]
 
 
 def by_pool(rewards: Rewards) -> dict[str, Reward]:
@@ -105,12 +119,3 @@ def by_pool(rewards: Rewards) -> dict[str, Reward]:
 def name_of(pool: str) -> str:
     """What metrics call the reward of a pool."""
     return pool.removeprefix(f"{POOL}.")
-
-
-def check_names(rewards: Rewards) -> None:
-    """Raises ValueError if two rewards have one name, or if there is none."""
-    if rewards == ():
-        raise ValueError("reward = []: at least one reward is wanted, [reward] or [[reward]]")
-    names = [table.name for table in rewards] if isinstance(rewards, tuple) else []
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f'reward.name = "{twice[0]}" is there twice: give each [[reward]] a name of its own')

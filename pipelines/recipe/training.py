@@ -9,7 +9,7 @@ from pydantic import model_validator
 from actors.options import Change, Table
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.registry import OBJECTIVES
-from pipelines.recipe.reward import Combine, Rewards, by_pool, check_names
+from pipelines.recipe.reward import Combine, Rewards, by_pool
 from pipelines.recipe.tables import (
     Cluster,
     Data,
@@ -89,7 +89,6 @@ class Recipe(Table):
                 f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
             )
         self._check_groups_per_task()
-        check_names(self.reward)
         if self.combine and not isinstance(self.reward, tuple):
             raise ValueError("combine: it is for several rewards, [[reward]] each; leave it out with one [reward]")
         for name, pool in {"rollout": self.rollout, **self.rewards}.items():

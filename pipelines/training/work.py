@@ -99,7 +99,8 @@ class TrainWork(Work):
                 "draw": {"waiting": progress.waiting["rollout"], "in_flight": progress.busy["rollout"]},
                 **{
                     pool.replace("reward", "score", 1): {
-                        "waiting": progress.waiting[pool], "in_flight": progress.busy[pool],
+                        "waiting": progress.waiting[pool],
+                        "in_flight": progress.busy[pool],
                     }
                     for pool in self.run.rewards.pools
                 },

@@ -166,9 +166,7 @@ def dual_encoder(path: str, key: str = "reward.model") -> Judge:
     """The CLIP or SigLIP that `key` names. Raises UserError where the folder holds none; hub names are not known."""
     folder = Path(path)
     if not (folder / VLM_MARKER).is_file():
-        raise UserError(
-            f"{key} = {path!r}: its size is not known without its files. Download it and give the folder"
-        )
+        raise UserError(f"{key} = {path!r}: its size is not known without its files. Download it and give the folder")
     try:
         check_dual_encoder(folder)
         return Judge(_part(folder), image_processor(folder), "dual_encoder")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Reward, RewardTable
+from pipelines.recipe.reward import Rewards, RewardTable
 from pipelines.recipe.tables import Pool, Source
 
 
@@ -35,12 +35,14 @@ class ScoreRecipe(MapRecipe):
 
     data: Images
     reader: Pool = Pool()
-    reward: Reward
+    reward: Rewards
     scores: Scores = Scores()
 
     @property
     def rewards(self) -> dict[str, RewardTable]:
-        """By name: of a reward that a package brings along, the class's."""
+        """By name: of one [reward] its type, or the class's where a package brings it along."""
+        if isinstance(self.reward, tuple):
+            return {table.name: table for table in self.reward}
         return {self.reward.type.rpartition(":")[2]: self.reward}
 
     @property
