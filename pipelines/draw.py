@@ -31,7 +31,7 @@ from cluster.storage.files import is_text
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
 from pipelines.run_folder.grids import draw_grid
-from pipelines.training.trained import LAST, Trained, absolute, check_free, is_trained, open_trained
+from pipelines.running.trained import LAST, Trained, absolute, check_free, is_trained, open_trained
 
 if TYPE_CHECKING:
     from actors.rollout.painter import Drawing, Painter

@@ -22,7 +22,7 @@ from actors.process import Process, prepare
 from cluster import speaking
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
-from pipelines.training.trained import LAST, Trained, absolute, check_free, open_trained
+from pipelines.running.trained import LAST, Trained, absolute, check_free, open_trained
 
 CARD = "README.md"
 

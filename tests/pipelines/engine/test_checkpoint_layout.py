@@ -11,7 +11,7 @@ from cluster.storage.documents import Storage
 from pipelines.engine.checkpoint import newest, place_of
 from pipelines.recipe.errors import UserError
 from pipelines.train import main
-from pipelines.training.trained import open_trained
+from pipelines.running.trained import open_trained
 
 # what a manifest said of itself before it had a layout
 EARLIER = {
