@@ -10,8 +10,8 @@ import pytest
 from cluster.storage.documents import Storage
 from pipelines.engine.checkpoint import newest, place_of
 from pipelines.recipe.errors import UserError
-from pipelines.train import main
 from pipelines.running.trained import open_trained
+from pipelines.train import main
 
 # what a manifest said of itself before it had a layout
 EARLIER = {
