@@ -22,7 +22,7 @@ from pipelines.recipe.errors import UserError
 from pipelines.recipe.programs.evaluate import EvaluateRecipe
 from pipelines.run_folder.json_files import read_json, write_json
 from pipelines.run_folder.location import ADAPTERS
-from pipelines.training.trained import LAST, absolute, is_trained, open_trained
+from pipelines.running.trained import LAST, absolute, is_trained, open_trained
 
 FILE = f"{ADAPTERS}/models.json"
 LENGTH = 256  # tokens of a caption, where no run says how many

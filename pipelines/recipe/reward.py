@@ -116,6 +116,13 @@ def by_pool(rewards: Rewards) -> dict[str, Reward]:
     return {f"{POOL}.{table.name}": table for table in rewards} if isinstance(rewards, tuple) else {POOL: rewards}
 
 
+def by_name(rewards: Rewards) -> dict[str, Reward]:
+    """The tables by name: the only one by its type, or the class's where a package brings it along."""
+    if isinstance(rewards, tuple):
+        return {table.name: table for table in rewards}
+    return {rewards.type.rpartition(":")[2]: rewards}
+
+
 def name_of(pool: str) -> str:
     """What metrics call the reward of a pool."""
     return pool.removeprefix(f"{POOL}.")

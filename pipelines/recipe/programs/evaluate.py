@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from actors.diffusion.options import ImageModelOptions
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Reward, RewardTable
+from pipelines.recipe.reward import Rewards, RewardTable, by_name
 from pipelines.recipe.tables import HeldoutDraws, Pool, Source, SourceOrNone
 
 REWARD, CHECKER = "reward.", "checker"  # pools: of each reward, and of the checker
@@ -63,14 +63,14 @@ class EvaluateRecipe(MapRecipe):
     models: Models
     data: Prompts
     rollout: Drawing = Drawing()
-    reward: Reward
+    reward: Rewards
     checker: Pool = Pool()
     heldout: Evaluation = Evaluation()
 
     @property
     def rewards(self) -> dict[str, RewardTable]:
-        """By name: of a reward that a package brings along, the class's."""
-        return {self.reward.type.rpartition(":")[2]: self.reward}
+        """By name."""
+        return dict(by_name(self.reward))
 
     @property
     def rewards_by_pool(self) -> dict[str, RewardTable]:

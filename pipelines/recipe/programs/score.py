@@ -6,7 +6,7 @@ from typing import Annotated
 
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Rewards, RewardTable
+from pipelines.recipe.reward import Rewards, RewardTable, by_name
 from pipelines.recipe.tables import Pool, Source
 
 
@@ -40,10 +40,8 @@ class ScoreRecipe(MapRecipe):
 
     @property
     def rewards(self) -> dict[str, RewardTable]:
-        """By name: of one [reward] its type, or the class's where a package brings it along."""
-        if isinstance(self.reward, tuple):
-            return {table.name: table for table in self.reward}
-        return {self.reward.type.rpartition(":")[2]: self.reward}
+        """By name."""
+        return dict(by_name(self.reward))
 
     @property
     def pools(self) -> dict[str, Pool]:
