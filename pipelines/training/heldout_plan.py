@@ -90,7 +90,7 @@ class Tally:
             images=sum(len(group.rewards_K) for group in groups),
             reward=mean(rewards.values()),
             reward_by_category=rewards,
-            rewards={name: _mean(_by_category(groups, partial(_named, name)).values()) for name in groups[0].by_name},
+            rewards={name: mean(_by_category(groups, partial(_named, name)).values()) for name in groups[0].by_name},
             accuracy=macro.get(ACCURACY),
             by_category=checks.get(ACCURACY, {}),
             checks=macro,
