@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib
 import json
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.diffusion import lora
-from actors.diffusion.family import FAMILIES
+from actors.families.registry import PIPELINES
 from actors.policy.actor import PolicyActor
 from actors.policy.options import LearnerOptions, LearnerSettings
 from actors.process import Process, prepare
@@ -40,10 +40,9 @@ from bench.hardware import resident_bytes
 from bench.zero import CASES
 from pipelines.preflight.memory import architectures
 from pipelines.preflight.memory.estimate import decoder_numel, policy_rank, samples_of_rank, trained_bytes
-from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.judge import TEXT_INNER, TEXT_WIDTHS
 from pipelines.preflight.memory.models import image_model, known
-from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, network_of, saved_bytes
+from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, saved_bytes
 from pipelines.recipe.load import load_recipe
 from tests.support.gang import samples, settings
 from tests.support.live_bytes import LiveBytes, saved_for_backward
@@ -65,7 +64,7 @@ def networks() -> Iterator[Row]:
     """What each image transformer keeps for a backward, the peak of an update with checkpointing, and of a forward."""
     for name in NETWORKS:
         found = known(name)
-        network = network_of(found.kind, found.config, "attention")
+        network = PIPELINES[NETWORKS[name]].network(found.config, everything=False)
         run = Pass(ROWS, (LATENT_SIDE // 2) ** 2, TEXT, element=2, rank=RANK)
         gradient = 4 * network.lora * RANK
         saved, peak, forward = count_network(name)
@@ -80,8 +79,7 @@ def count_network(name: str) -> tuple[int, int, int]:
     description = architectures.load(name)
     with torch.device("meta"):
         model = getattr(diffusers, description["class"])(**description["config"]).to(torch.bfloat16)
-    module, family = FAMILIES[NETWORKS[name]].split(":")
-    attach(model, getattr(importlib.import_module(module), family).lora_targets["attention"])
+    attach(model, pkgutil.resolve_name(PIPELINES[NETWORKS[name]].family).lora_targets["attention"])
     with FakeTensorMode(allow_non_fake_inputs=True):
         to_fake(model)
         given = network_inputs(name, model)
@@ -239,7 +237,7 @@ def process() -> Iterator[Row]:
     """A policy process on the CPU, which trains the miniature model: its tensors at the peak of an update, and its resident memory."""
     recipe = load_recipe(Path("recipes/toy.toml"))
     image = image_model(recipe.policy.model)
-    said = policy_rank(recipe, image, shape_of(image, recipe.policy.max_sequence_length)).peak
+    said = policy_rank(recipe, image, image.shape(recipe.policy.max_sequence_length)).peak
     policy, steps = recipe.policy.part(LearnerOptions), recipe.rollout.steps
     made = LearnerSettings(policy, recipe.objective, steps, 1.0, 32, 32, seed=0, total_steps=3)
     for what, counting in (("a policy's tensors", True), ("growth of a policy's process", False)):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from actors.families.image import Shape
 from pipelines.planning.flops import draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY
 from pipelines.preflight.memory.estimate import Actor, estimate
-from pipelines.preflight.memory.families import Shape, shape_of
 from pipelines.preflight.memory.models import Models, image_model, judge
 from pipelines.recipe.training import Recipe
 
@@ -95,7 +95,7 @@ class Expected:
     @cached_property
     def shape(self) -> Shape:
         """Of the family."""
-        return shape_of(self.models.image, self.recipe.policy.max_sequence_length)
+        return self.models.image.shape(self.recipe.policy.max_sequence_length)
 
     def memory(self, pool: str, phase: str, reserved: int) -> dict[str, float]:
         """Reserved GiB beside the doctor's, of one phase of a worker."""
@@ -109,7 +109,7 @@ class Expected:
         """Seconds, and the share of the measured peak beside the one that plan assumes."""
         if self.case.tiny or not self.peak:
             return {"seconds": seconds}
-        network = self.models.image.transformer
+        network = self.models.image.network("attention")
         flop = {
             "draw": lambda: draw_flops(self.recipe, network, self.shape),
             "update": lambda: update_flops(self.recipe, network, self.shape),

@@ -18,7 +18,7 @@ from bench.full_size_judge import fill
 from bench.gpu_case import FAMILIES, GIB, Case
 from bench.gpu_watch import see
 from pipelines.preflight.memory.architectures import load
-from pipelines.preflight.memory.models import ENCODER, PIPELINES
+from pipelines.preflight.memory.models import ENCODER, KNOWN
 
 
 def measure(case: Case) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -56,9 +56,7 @@ def captions(seen: int, count: int) -> list[str]:
 
 def full_encoders(name: str) -> dict[str, str]:
     """The architecture of each text encoder of a family, by its name in the pipeline."""
-    return {
-        part: architecture for part, architecture in PIPELINES[FAMILIES[name]][1].items() if part.startswith(ENCODER)
-    }
+    return {part: architecture for part, architecture in KNOWN[FAMILIES[name]][1].items() if part.startswith(ENCODER)}
 
 
 def put_full_encoders(family: Family, name: str) -> None:

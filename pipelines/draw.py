@@ -145,7 +145,7 @@ def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
     if length is None:
         length = trained.recipe.policy.max_sequence_length if trained else SEQUENCE_LENGTH
     try:
-        return Painter(model, options.device, options.dtype, length)
+        return Painter(model, options.device, options.dtype, length, trained.recipe.policy.family if trained else None)
     except (ValueError, OSError) as error:
         raise UserError(f"{model} cannot be loaded: {error}") from error
 

@@ -80,7 +80,12 @@ def write(trained: Trained, folder: Path, options: argparse.Namespace) -> tuple[
     try:
         check_model(trained.base, PIPELINE_MARKER)
         exporting.write_merged(
-            trained.base, trained.adapter, folder, options.dtype, trained.recipe.policy.max_sequence_length
+            trained.base,
+            trained.adapter,
+            folder,
+            options.dtype,
+            trained.recipe.policy.max_sequence_length,
+            trained.recipe.policy.family,
         )
     except ValueError as error:
         raise UserError(f"the base of the run, {trained.base!r}: {error}") from error

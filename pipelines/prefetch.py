@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from actors.models.hub import OnDisk, bring_here
-from actors.models.kinds import Kind
+from actors.models.kinds import NamedModel
 from cluster import speaking
 from cluster.speaking import FAILED, MISTAKE
 from pipelines.preflight import checks
@@ -50,14 +50,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def models_of(recipe: Recipe, pools: frozenset[str]) -> dict[str, Kind]:
-    """What workers of these pools read: model -> the kind of its folder."""
+def models_of(recipe: Recipe, pools: frozenset[str]) -> list[NamedModel]:
+    """What workers of these pools read, each once."""
     readers = {"policy": {"policy", "rollout"}, **{pool: {pool} for pool in recipe.rewards}}
-    return {
-        model: kind
-        for key, (model, kind) in checks.named_models(recipe).items()
-        if pools & readers[key.rpartition(".")[0]]
-    }
+    named = checks.named_models(recipe)
+    return list(dict.fromkeys(named[key] for key in named if pools & readers[key.rpartition(".")[0]]))
 
 
 def fetch_here(recipe: Recipe, console: Console) -> int:

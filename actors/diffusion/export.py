@@ -29,17 +29,19 @@ def write_lora(file: Path, folder: Path, dtype: str) -> None:
     save_file(tensors, folder / WEIGHTS, metadata)
 
 
-def write_merged(model: str, file: Path, folder: Path, dtype: str, max_sequence_length: int) -> None:
+def write_merged(
+    model: str, file: Path, folder: Path, dtype: str, max_sequence_length: int, family: str | None = None
+) -> None:
     """Writes the pipeline with all its parts for `from_pretrained(folder)`, the LoRA in the transformer's weights.
 
     "auto": in the type of number in which the transformer is stored. W_0 + (alpha / rank) B A is summed in float32 and rounded once.
     """
     chosen = _stored_type(model) if dtype == "auto" else getattr(torch, dtype)
     options = LoadOptions(torch.device("cpu"), chosen, decoder=True, max_sequence_length=max_sequence_length)
-    family = load_family(model, options)
-    Merger(family.transformer).load(as_adapter(family.pipeline, file))
-    family.pipeline.vae.to(chosen)
-    family.pipeline.save_pretrained(folder, safe_serialization=True)
+    pipeline = load_family(model, options, family).pipeline
+    Merger(pipeline.transformer).load(as_adapter(pipeline, file))
+    pipeline.vae.to(chosen)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     for file in (folder / PIPELINE_MARKER, *folder.glob("*/config.json")):
         fields = json.loads(file.read_text(encoding="utf-8"))
         if fields.pop(HERE, None) is not None:

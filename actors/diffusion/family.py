@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -24,10 +24,8 @@ from actors.diffusion.options import ImageModelOptions
 from actors.diffusion.parking import Parked
 from actors.diffusion.schedule import ramp, shifted_sigmas
 from actors.mistake import Mistake
-from actors.models.files import read_object
-from actors.models.folder import check_pipeline
+from actors.models.folder import check_pipeline, pipeline_facts
 from actors.models.hub import local_folder
-from actors.models.kinds import FAMILIES
 from actors.models.path import PIPELINE_MARKER
 from actors.models.weights import check_pipeline_weights
 
@@ -309,19 +307,22 @@ def vae_config(model: str) -> Mapping[str, Any]:
     return AutoencoderKL.load_config(model, subfolder="vae")
 
 
-def family_class(folder: Path) -> type[Family]:
+def family_class(folder: Path, family: str | None = None) -> type[Family]:
     """The class of the family of a pipeline in a local folder that `check_pipeline` has passed."""
-    module, name = FAMILIES[read_object(folder / PIPELINE_MARKER)["_class_name"]].split(":")
-    return getattr(importlib.import_module(module), name)
+    found: type[Family] = pkgutil.resolve_name(pipeline_facts(folder, family).family)
+    return found
 
 
-def load_family(model: str, options: LoadOptions) -> Family:
-    """The family of a model given by path or hub name. Raises Mistake for what is no whole pipeline of a class that a family covers."""
+def load_family(model: str, options: LoadOptions, family: str | None = None) -> Family:
+    """The family of a model given by path or hub name; `family`: of the user's own, as the recipe names it.
+
+    Raises Mistake for what is no whole pipeline of a class that a family covers.
+    """
     folder = local_folder(model, PIPELINE_MARKER)
-    check_pipeline(folder)
-    family = family_class(folder)
-    check_pipeline_weights(folder, family.ignored_weights)
-    load: Callable[[str, LoadOptions], Family] = family
+    check_pipeline(folder, family)
+    found = family_class(folder, family)
+    check_pipeline_weights(folder, found.ignored_weights)
+    load: Callable[[str, LoadOptions], Family] = found
     disable_progress_bar()
     return load(str(folder), options)
 

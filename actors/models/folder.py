@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.families.image import ImageFacts
+from actors.families.registry import DUAL_ENCODERS, PIPELINES, VLMS, image_family, vlm_family
+from actors.families.vlm import VlmFacts
 from actors.mistake import Mistake
 from actors.models.files import AGAIN, Fields, read_object, tensors_in, tensors_of
-from actors.models.kinds import DUAL_ENCODERS, NETWORKS, PARTS, VLMS, Kind
+from actors.models.kinds import Kind
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 
 SCHEDULER = "FlowMatchEulerDiscreteScheduler"
@@ -21,6 +24,8 @@ NUMBERS = {  # in the config of a part: what its class computes with and does no
     "scheduler": ("num_train_timesteps", "shift", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"),
     "vae": ("scaling_factor",),
 }
+
+OWN = "for another, bring a family along: docs/adding.md"
 
 VOCABULARIES = (
     ("tokenizer.json",),
@@ -41,36 +46,50 @@ def pipeline_parts(folder: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def check_pipeline(folder: Path) -> None:
-    """Raises Mistake unless the folder holds a whole pipeline of a class that EchoRay reads."""
+def pipeline_facts(folder: Path, family: str | None = None) -> type[ImageFacts]:
+    """The family of a pipeline's folder: the one that the recipe names, else that of its class. Raises Mistake where there is none."""
+    if family:
+        return image_family(family)
     kind = read_object(folder / PIPELINE_MARKER).get("_class_name")
     if not isinstance(kind, str):
         raise Mistake(f"{folder / PIPELINE_MARKER} names no _class_name of a pipeline: {AGAIN}")
-    if kind not in PARTS:
-        raise Mistake(f"{folder} is a {kind}; EchoRay has families for {', '.join(PARTS)}")
+    if kind not in PIPELINES:
+        raise Mistake(f"{folder} is a {kind}; EchoRay has families for {', '.join(PIPELINES)} ({OWN})")
+    return PIPELINES[kind]
+
+
+def vlm_facts(folder: Path, family: str | None = None) -> type[VlmFacts]:
+    """The family of a VLM's folder: the one that the recipe names, else that of its type. Raises Mistake where there is none."""
+    if family:
+        return vlm_family(family)
+    kind = read_object(folder / VLM_MARKER)["model_type"]
+    if kind not in VLMS:
+        raise Mistake(f"{folder} is a {kind}; EchoRay reads VLMs of the types {', '.join(VLMS)} ({OWN})")
+    return VLMS[kind]
+
+
+def check_pipeline(folder: Path, family: str | None = None) -> None:
+    """Raises Mistake unless the folder holds a whole pipeline of a class that EchoRay, or the recipe's own family, reads."""
+    facts = pipeline_facts(folder, family)
+    kind = read_object(folder / PIPELINE_MARKER).get("_class_name")
     parts = pipeline_parts(folder)
-    if absent := [name for name in PARTS[kind] if name not in parts]:
+    if absent := [name for name in facts.parts if name not in parts]:
         raise Mistake(f"{folder / PIPELINE_MARKER} names no {absent[0]}, without which a {kind} does not draw: {AGAIN}")
     for name in parts:
         if name.startswith("text_encoder") and name.replace("text_encoder", "tokenizer") not in parts:
             raise Mistake(f"{folder / PIPELINE_MARKER} names {name} but not its tokenizer: {AGAIN}")
-    if (found := parts["transformer"][1]) != NETWORKS[kind]:
+    if (found := parts["transformer"][1]) != facts.transformer:
         raise Mistake(
-            f"{folder / PIPELINE_MARKER} says {kind}, but its transformer is a {found}, not a {NETWORKS[kind]}: {AGAIN}"
+            f"{folder / PIPELINE_MARKER} says {kind}, but its transformer is a {found}, not a {facts.transformer}: {AGAIN}"
         )
     for name, (library, part) in parts.items():
         _check_part(folder, name, library, part)
 
 
-def check_vlm(folder: Path) -> None:
-    """Raises Mistake unless the folder holds a whole vision-language model of a type that EchoRay reads."""
-    config = read_object(folder / VLM_MARKER)
-    kind = config["model_type"]
-    if kind not in VLMS:
-        raise Mistake(f"{folder} is a {kind}; EchoRay reads VLMs of the types {', '.join(VLMS)}")
-    vision = config.get("vision_config")
-    if isinstance(vision, dict) and vision.get("model_type") == "pixtral":
-        raise Mistake(f"{folder} has a Pixtral vision tower: EchoRay's LLaVA reads CLIP and SigLIP towers only")
+def check_vlm(folder: Path, family: str | None = None) -> None:
+    """Raises Mistake unless the folder holds a whole vision-language model of a type that EchoRay, or the recipe's own family, reads."""
+    if obstacle := vlm_facts(folder, family).obstacle(read_object(folder / VLM_MARKER)):
+        raise Mistake(f"{folder} {obstacle}")
     check_model_part(folder)
     if (folder / "adapter_config.json").is_file():
         read_object(folder / "adapter_config.json")
@@ -80,8 +99,8 @@ def check_vlm(folder: Path) -> None:
         raise Mistake(f"{folder} has no chat template: put one in chat_template.jinja beside its tokenizer")
 
 
-def check_dual_encoder(folder: Path) -> None:
-    """Raises Mistake unless the folder holds a whole CLIP or SigLIP."""
+def check_dual_encoder(folder: Path, family: str | None = None) -> None:
+    """Raises Mistake unless the folder holds a whole CLIP or SigLIP, which need no family."""
     kind = read_object(folder / VLM_MARKER)["model_type"]
     if kind not in DUAL_ENCODERS:
         raise Mistake(f"{folder} is a {kind}; models of the types {', '.join(DUAL_ENCODERS)} are wanted here")
@@ -89,7 +108,7 @@ def check_dual_encoder(folder: Path) -> None:
     _check_readers(folder)
 
 
-CHECKS: dict[Kind, Callable[[Path], None]] = {
+CHECKS: dict[Kind, Callable[[Path, str | None], None]] = {
     "pipeline": check_pipeline,
     "vlm": check_vlm,
     "dual_encoder": check_dual_encoder,

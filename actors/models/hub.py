@@ -5,6 +5,7 @@ One download, one try: with HF_HUB_OFFLINE or without a connection it is what th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from huggingface_hub.errors import (
 
 from actors.mistake import Mistake
 from actors.models.folder import CHECKS, pipeline_parts
-from actors.models.kinds import Kind
+from actors.models.kinds import NamedModel
 from actors.models.path import MARKERS, PIPELINE_MARKER, check_model
 
 READ = ("*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors", "diffusion_pytorch_model*.safetensors")
@@ -37,17 +38,15 @@ class OnDisk:
     given: bool
 
 
-def bring_here(models: dict[str, Kind]) -> list[OnDisk]:
-    """Downloads models, name -> kind, and looks whether they are whole. Raises Mistake for the first that cannot be used.
-
-    Loads no torch.
-    """
+def bring_here(models: Sequence[NamedModel]) -> list[OnDisk]:
+    """Downloads models, and looks whether they are whole. Raises Mistake for the first that cannot be used. Loads no torch."""
     found = []
-    for model, kind in models.items():
-        folder = local_folder(model, MARKERS[kind])
-        CHECKS[kind](folder)
+    for named in models:
+        marker = MARKERS[named.kind]
+        folder = local_folder(named.model, marker)
+        CHECKS[named.kind](folder, named.family)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found.append(OnDisk(model, str(folder), size, given=(Path(model) / MARKERS[kind]).is_file()))
+        found.append(OnDisk(named.model, str(folder), size, given=(Path(named.model) / marker).is_file()))
     return found
 
 

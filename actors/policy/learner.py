@@ -45,7 +45,8 @@ def learning_rate_share(step: int, warmup_steps: int, total_steps: int, final: f
 def load_model(settings: LearnerSettings) -> Family:
     """The image model with the LoRA attached, ready for an engine. Raises Mistake if the LoRA to begin from does not fit."""
     policy = settings.policy
-    family = load_family(policy.model, LoadOptions.of(policy, policy.max_sequence_length, decoder=False))
+    options = LoadOptions.of(policy, policy.max_sequence_length, decoder=False)
+    family = load_family(policy.model, options, policy.family)
     targets = family.lora_targets[policy.lora_targets]
     lora.attach(family.transformer, policy.lora_rank, policy.lora_alpha, targets, settings.seed)
     if settings.init_adapter:

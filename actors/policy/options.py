@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from actors.diffusion.options import ImageModelOptions
+from actors.families.registry import ImageFamily
 from actors.messages import DrawTrial
 from actors.options import Change, Count, File, Model, Positive
 from actors.policy.objectives.options import ObjectiveOptions
@@ -20,6 +21,8 @@ class LearnerOptions(ImageModelOptions):
 
     model: Model
     """The image model: a folder of diffusers, or a hub's name."""
+    family: ImageFamily | None = None
+    """A family of your own that reads the model, as `package.module:Name` (docs/adding.md); none: that of its pipeline."""
     zero_stage: Annotated[Literal[0, 1, 2, 3], Change.ANEW] = 1
     """The stage of DeepSpeed's ZeRO; 0: one rank of plain torch."""
     activation_checkpointing: bool = False

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from actors.models.kinds import Kind
+from actors.families.registry import VlmFamily
+from actors.models.kinds import Kind, NamedModel
 from actors.options import Count, Device, DType, Model, Table
 from actors.vlm.limits import CHUNK_TOKENS
 
@@ -46,6 +47,18 @@ class RewardOptions(Table):
         """Its kind."""
         return next(iter(self.models.values()), None)
 
+    @property
+    def judge_family(self) -> str | None:
+        """The family of the user's own that reads it."""
+        return getattr(self, "family", None)
+
+    def named_models(self) -> dict[str, NamedModel]:
+        """By their keys, the models that it names."""
+        return {
+            key: NamedModel(getattr(self, key), kind, self.judge_family if kind == "vlm" else None)
+            for key, kind in self.models.items()
+        }
+
     def in_words(self, table: str = "reward") -> str:
         """What a message calls it: the key that names its model, else its type. `table`: where the recipe has it."""
         key = next(iter(self.models), "type")
@@ -71,6 +84,8 @@ class VlmOptions(RewardOptions):
 
     model: Model
     """The VLM: a folder or a hub name."""
+    family: VlmFamily | None = None
+    """A family of your own that reads the VLM, as `package.module:Name` (docs/adding.md); none: that of its type."""
     image_pixels: Count | None = None
     """The VLM sees at most so many pixels of an image; none: what its own processor says."""
 
@@ -87,7 +102,7 @@ class VlmOptions(RewardOptions):
         from actors.vlm.family import load_vlm
 
         place = pick_device(self.device)
-        return load_vlm(self.model, pick_dtype(self.dtype, place), place, self.image_pixels)
+        return load_vlm(self.model, pick_dtype(self.dtype, place), place, self.image_pixels, self.family)
 
 
 class DualEncoderOptions(RewardOptions):

@@ -25,7 +25,7 @@ class Generator:
 
     def __init__(self, settings: GeneratorSettings) -> None:
         options = LoadOptions.of(settings.options, settings.max_sequence_length, decoder=True)
-        self.family: Family = load_family(settings.model, options)
+        self.family: Family = load_family(settings.model, options, settings.family)
         self.merger = ProvenMerger(self.family)
         self.objective = load_objective(settings.objective) if settings.objective else None
 

@@ -13,13 +13,14 @@ from actors.policy.objectives.options import ObjectiveOptions
 class GeneratorSettings:
     """The image model (path or hub name), how a worker holds it, and the objective, which says how samples for training are drawn.
 
-    objective: None where nothing is drawn for training.
+    objective: None where nothing is drawn for training. family: of the user's own, as the recipe names it.
     """
 
     model: str
     objective: ObjectiveOptions | None
     options: ImageModelOptions
     max_sequence_length: int = 256
+    family: str | None = None
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,12 @@ class Drawing:
 class Painter:
     """An image model, as it is and, after `wear`, with a LoRA merged into it."""
 
-    def __init__(self, model: str, device: str, dtype: str, max_sequence_length: int) -> None:
+    def __init__(
+        self, model: str, device: str, dtype: str, max_sequence_length: int, family: str | None = None
+    ) -> None:
         where = pick_device(device)
         options = LoadOptions(where, pick_dtype(dtype, where), decoder=True, max_sequence_length=max_sequence_length)
-        self.family: Family = load_family(model, options)
+        self.family: Family = load_family(model, options, family)
         self.merger = ProvenMerger(self.family)
 
     def own_way(self) -> Drawing:

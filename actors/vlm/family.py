@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.models.files import read_object
-from actors.models.folder import check_vlm
-from actors.models.kinds import VLMS
+from actors.models.folder import check_vlm, vlm_facts
 from actors.models.path import VLM_MARKER
 
 if TYPE_CHECKING:  # the interface can be read without torch
@@ -60,21 +58,29 @@ class Vlm(Protocol):
         """The final hidden states [K, T, D] at the positions that predict the answer's tokens, in the model's dtype."""
 
 
-def load_vlm(path_or_name: str, dtype: torch.dtype, device: torch.device, image_pixels: int | None = None) -> Vlm:
+def load_vlm(
+    path_or_name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    image_pixels: int | None = None,
+    family: str | None = None,
+) -> Vlm:
     """The VLM in a folder or on the hub, frozen; `image_pixels` is the budget to which it shrinks images (None: its own).
 
+    `family`: of the user's own, as the recipe names it.
     Raises Mistake where there is no whole model, or none that a family covers, and ValueError for a budget that it cannot keep.
     """
     from actors.models.hub import local_folder
     from actors.models.weights import check_vlm_weights
 
     folder = local_folder(path_or_name, VLM_MARKER)
-    check_vlm(folder)
-    family = vlm_class(folder)
-    check_vlm_weights(folder, family.ignored_weights)
-    return family(str(folder), dtype, device, image_pixels)
+    check_vlm(folder, family)
+    found = vlm_class(folder, family)
+    check_vlm_weights(folder, found.ignored_weights)
+    vlm: Vlm = found(str(folder), dtype, device, image_pixels)
+    return vlm
 
 
-def vlm_class(folder: Path) -> Any:
+def vlm_class(folder: Path, family: str | None = None) -> Any:
     """The class of the family of a VLM in a local folder that `check_vlm` has passed."""
-    return pkgutil.resolve_name(VLMS[read_object(folder / VLM_MARKER)["model_type"]])
+    return pkgutil.resolve_name(vlm_facts(folder, family).family)

@@ -19,7 +19,7 @@ from actors.paths import located
 from actors.rollout.options import LoraFiles
 from cluster.storage import documents
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.programs.evaluate import EvaluateRecipe
+from pipelines.recipe.programs.evaluate import Drawing, EvaluateRecipe
 from pipelines.run_folder.json_files import read_json, write_json
 from pipelines.run_folder.location import ADAPTERS
 from pipelines.running.trained import LAST, absolute, is_trained, open_trained
@@ -36,7 +36,7 @@ KINDS = (
 class Model:
     """A model of the table: its base and, of anything but a base, the files of its LoRA, the weights first.
 
-    length: the tokens of a caption that its run reads. What is not known is None.
+    length: the tokens of a caption that its run reads; family: of the user's own. What is not known is None.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Model:
     sha256: str = ""
     step: int | None = None
     length: int | None = None
+    family: str | None = None
 
     def lora(self, run: Path) -> LoraFiles:
         """What a worker is given of it, out of the run folder."""
@@ -67,7 +68,7 @@ def open_models(recipe: EvaluateRecipe, run: Path) -> list[Model]:
     for name, place in recipe.models.items():
         try:
             with tempfile.TemporaryDirectory() as folder:
-                models.append(_kept(_open(name, place, recipe.rollout.base, Path(folder)), run))
+                models.append(_kept(_open(name, place, recipe.rollout, Path(folder)), run))
         except ValueError as error:  # a Mistake and a UserError are such
             shutil.rmtree(run / ADAPTERS)
             raise UserError(f"models.{name} = {place!r}: {error}") from error
@@ -93,46 +94,49 @@ def length_of(recipe: EvaluateRecipe, models: Sequence[Model]) -> int:
     return next(iter(lengths), LENGTH)
 
 
-def _open(name: str, place: str, base: str, folder: Path) -> Model:
+def _open(name: str, place: str, drawing: Drawing, folder: Path) -> Model:
     """`folder` is for what must be brought. Raises ValueError."""
     if isfile(f"{place}/{PIPELINE_MARKER}"):
-        return Model(name, "base", _base(place))
+        return Model(name, "base", _base(place, drawing.family), family=drawing.family)
     if is_trained(absolute(place)):
-        return _trained(name, absolute(place), base, folder)
+        return _trained(name, absolute(place), drawing, folder)
     if exists(place):
-        return _foreign(name, place, base)
+        return _foreign(name, place, drawing)
     try:
-        return Model(name, "base", _base(place))
+        return Model(name, "base", _base(place, drawing.family), family=drawing.family)
     except ValueError:
         raise UserError(f"there is no such model: give {KINDS}") from None
 
 
-def _trained(name: str, place: str, base: str, folder: Path) -> Model:
+def _trained(name: str, place: str, drawing: Drawing, folder: Path) -> Model:
     """Of a run its last checkpoint."""
     kind = "checkpoint" if documents.has_manifest(place) else "run"
     trained = open_trained(place, LAST, folder)
-    model = Model(name, kind, _base(base or trained.base), (str(trained.adapter),))
-    return replace(model, step=trained.manifest.step, length=trained.recipe.policy.max_sequence_length)
+    policy = trained.recipe.policy
+    family = drawing.family or policy.family
+    model = Model(name, kind, _base(drawing.base or trained.base, family), (str(trained.adapter),), family=family)
+    return replace(model, step=trained.manifest.step, length=policy.max_sequence_length)
 
 
-def _foreign(name: str, place: str, base: str) -> Model:
+def _foreign(name: str, place: str, drawing: Drawing) -> Model:
     """A LoRA that was written anywhere."""
     try:
         found = find_adapter(place)
     except ValueError as error:
         raise UserError(f"{error}; or give {KINDS}") from None
-    base = base or located(base_of(found.path) or "")
+    base = drawing.base or located(base_of(found.path) or "")
     if not base:
         raise UserError("a LoRA that does not say which model it is of: name that with rollout.base")
     beside = Path(found.path).with_name(PEFT_CONFIG)
-    return Model(name, "LoRA", _base(base), (found.path, *([str(beside)] if beside.is_file() else [])))
+    files = (found.path, *([str(beside)] if beside.is_file() else []))
+    return Model(name, "LoRA", _base(base, drawing.family), files, family=drawing.family)
 
 
-def _base(place: str) -> str:
+def _base(place: str, family: str | None) -> str:
     """The model at a path or hub name, looked at. Raises ValueError."""
     check_model(place, PIPELINE_MARKER)
     if isfile(f"{place}/{PIPELINE_MARKER}"):
-        check_pipeline(Path(place))
+        check_pipeline(Path(place), family)
     return place
 
 

@@ -57,7 +57,7 @@ def _drawing(sheets: Sheets, run: Path) -> Iterator[PoolSpec]:
             DrawTrial(base, height, width, (heldout.steps,), max(heldout.guidance_scales), key)
             for height, width in heldout.sizes
         )
-        settings = GeneratorSettings(base, None, table.part(ImageModelOptions), length)
+        settings = GeneratorSettings(base, None, table.part(ImageModelOptions), length, of_base[0].family)
         loras = {model.sha256: model.lora(run) for model in of_base if model.files}
         yield pool_of(name, ModelsActor, recipe.run, table, {"settings": settings, "loras": loras, "trials": trials})
 

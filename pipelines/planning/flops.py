@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from actors.families.image import Network, Shape
+from actors.families.vlm import Seen
 from actors.reward.options import VlmOptions
 from pipelines.preflight.memory.estimate import rows_of_sample, samples_of_rank
-from pipelines.preflight.memory.families import Shape
-from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, Seen, feed_forward_width, seen
-from pipelines.preflight.memory.models import Judge, Part
-from pipelines.preflight.memory.networks import network_of
+from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, feed_forward_width, seen
+from pipelines.preflight.memory.models import Judge
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
@@ -44,9 +44,8 @@ class Flops:
         return self.forward + self.linear + 2 * self.attention
 
 
-def transformer(part: Part, image: int, text: int) -> Flops:
-    """An image model's transformer on one image of so many tokens with a caption. Raises KeyError for a class without a network."""
-    network = network_of(part.kind, part.config, "attention")
+def transformer(network: Network, image: int, text: int) -> Flops:
+    """An image model's transformer on one image of so many tokens with a caption; `network`: with a LoRA on attention alone."""
     linear = attention = 0.0
     for block in network.blocks:
         streams = [(image, block.image.adapters), (text, block.text.adapters)]
@@ -92,20 +91,20 @@ def embedding(judge: Judge) -> Flops:
     return Flops(linear, 4.0 * width * depth * patches**2)
 
 
-def draw_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
+def draw_flops(recipe: Recipe, network: Network, shape: Shape) -> float:
     """A draw: every step of the sampler, twice with guidance, and what is measured of the policy that drew."""
     rollout, objective = recipe.rollout, recipe.objective
     forwards = rollout.steps * (2 if shape.doubles(rollout.guidance_scale) else 1)
     forwards += objective.measured_points
-    return recipe.images_per_draw * forwards * _once(recipe, part, shape).forward
+    return recipe.images_per_draw * forwards * _once(recipe, network, shape).forward
 
 
-def update_flops(recipe: Recipe, part: Part, shape: Shape) -> float:
+def update_flops(recipe: Recipe, network: Network, shape: Shape) -> float:
     """The samples of the busiest rank: the trained pass at every point, and one without gradient for each anchor.
 
     With activation checkpointing the forward is done twice.
     """
-    objective, once = recipe.objective, _once(recipe, part, shape)
+    objective, once = recipe.objective, _once(recipe, network, shape)
     passes = once.training + (objective.anchors + int(recipe.policy.activation_checkpointing)) * once.forward
     return samples_of_rank(recipe) * rows_of_sample(recipe, shape) * passes
 
@@ -125,9 +124,9 @@ def backwards_of_rank(recipe: Recipe) -> int:
     return math.ceil(samples_of_rank(recipe) / recipe.policy.micro_batch)
 
 
-def _once(recipe: Recipe, part: Part, shape: Shape) -> Flops:
+def _once(recipe: Recipe, network: Network, shape: Shape) -> Flops:
     tokens = shape.image_tokens(recipe.rollout.height, recipe.rollout.width)
-    return transformer(part, tokens, shape.padded(shape.text))
+    return transformer(network, tokens, shape.padded(shape.text))
 
 
 def _seen(recipe: Recipe, judge: Judge) -> Seen:

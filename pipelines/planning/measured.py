@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
 from pipelines.preflight.memory.estimate import image_bytes, samples_of_rank
-from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
@@ -56,7 +55,7 @@ class Measured:
         before = exchange_seconds(run.recipe, self.models, self.per_node)
         work = max(0.0, run.update.seconds - before) * _points(recipe) / _points(run.recipe)
         drawn = recipe.images_per_draw * recipe.rollout.steps / (run.recipe.images_per_draw * run.recipe.rollout.steps)
-        shape = shape_of(self.models.image, recipe.policy.max_sequence_length)
+        shape = self.models.image.shape(recipe.policy.max_sequence_length)
         return Times(
             Duration(run.draw.seconds * drawn, run.draw.jitter),
             Duration(run.score.seconds * recipe.chunk / run.recipe.chunk, run.score.jitter),

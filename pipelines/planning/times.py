@@ -9,9 +9,7 @@ from typing import Any, Protocol
 from pipelines.planning.flops import backwards_of_rank, draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY, JITTER, NETWORK_GB_PER_S, NODE_GB_PER_S, Gpu
 from pipelines.preflight.memory.estimate import image_bytes, on_gpu
-from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.models import Models
-from pipelines.preflight.memory.networks import network_of
 from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
 
@@ -56,12 +54,13 @@ class Estimated:
 
     def times(self, recipe: Recipe) -> Times:
         """See `Source`."""
-        models, shape = self.models, shape_of(self.models.image, recipe.policy.max_sequence_length)
-        network, judge = models.image.transformer, models.judges.get("reward")
-        draw = self._seconds("draw", draw_flops(recipe, network, shape), network.numel, recipe.rollout.steps)
+        models, shape = self.models, self.models.image.shape(recipe.policy.max_sequence_length)
+        network, judge = models.image.network("attention"), models.judges.get("reward")
+        weights = models.image.transformer.numel
+        draw = self._seconds("draw", draw_flops(recipe, network, shape), weights, recipe.rollout.steps)
         score = self._seconds("score", score_flops(recipe, judge, shape), judge.model.numel if judge else 0, 1)
         backwards = backwards_of_rank(recipe)
-        update = self._seconds("update", update_flops(recipe, network, shape), network.numel, 2 * backwards)
+        update = self._seconds("update", update_flops(recipe, network, shape), weights, 2 * backwards)
         return Times(
             Duration(draw / max(1.0, recipe.rollout.num_gpus), JITTER),
             Duration(score / max(1.0, recipe.rewards[POOL].num_gpus), JITTER),
@@ -87,7 +86,7 @@ def exchange_seconds(recipe: Recipe, models: Models, per_node: int) -> float:
     bandwidth = 1e9 * (NODE_GB_PER_S if within else NETWORK_GB_PER_S)
     others, backwards = (policy.ranks - 1) / policy.ranks, backwards_of_rank(recipe)
     part = models.image.transformer
-    lora = 4 * policy.lora_rank * network_of(part.kind, part.config, policy.lora_targets).lora
+    lora = 4 * policy.lora_rank * models.image.network(policy.lora_targets).lora
     sent = 2 * lora * (backwards if policy.zero_stage >= 2 else 1)
     if policy.zero_stage == 3:
         sent += (2 if on_gpu(policy) else 4) * part.numel * backwards * (2 + policy.activation_checkpointing)

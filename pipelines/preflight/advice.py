@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.preflight.memory.estimate import card_needed, estimate, rows_of_update
-from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import parse_recipe
@@ -101,7 +100,7 @@ def _frugal(recipe: Recipe, models: Models, tiers: Sequence[Sequence[Options]]) 
 
 def _gentle_micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
     """Smaller micro-batches as long as a backward has tokens enough; the gradient is the same."""
-    shape = shape_of(models.image, recipe.policy.max_sequence_length)
+    shape = models.image.shape(recipe.policy.max_sequence_length)
     size = recipe.rollout.height, recipe.rollout.width
     tokens = rows_of_update(recipe, shape) * (shape.image_tokens(*size) + shape.text) / recipe.policy.micro_batch
     for value in range(recipe.policy.micro_batch - 1, 0, -1):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
 from typing import Literal
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
+from actors.families.registry import image_family, vlm_family
 from actors.messages import Prompt
 from actors.models.folder import CHECKS
-from actors.models.kinds import Kind
+from actors.models.kinds import NamedModel
 from actors.models.path import MARKERS, check_model
 from actors.options import Table
 from actors.policy.objectives.options import ObjectiveOptions
@@ -30,14 +31,14 @@ from pipelines.recipe.training import Recipe
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 
 
-def named_models(recipe: Recipe) -> dict[str, tuple[str, Kind]]:
-    """The models that a recipe names: key -> (folder or hub name, kind)."""
-    judges: dict[str, tuple[str, Kind]] = {
-        f"{pool}.{key}": (getattr(reward, key), kind)
+def named_models(recipe: Recipe) -> dict[str, NamedModel]:
+    """The models that a recipe names, by their keys."""
+    judges = {
+        f"{pool}.{key}": named
         for pool, reward in recipe.rewards.items()
-        for key, kind in reward.models.items()
+        for key, named in reward.named_models().items()
     }
-    return {"policy.model": (recipe.policy.model, "pipeline"), **judges}
+    return {"policy.model": NamedModel(recipe.policy.model, "pipeline", recipe.policy.family), **judges}
 
 
 def check_models(recipe: Recipe) -> bool:
@@ -48,20 +49,22 @@ def check_models(recipe: Recipe) -> bool:
     return compared
 
 
-def check_named(models: Mapping[str, tuple[str, Kind]]) -> bool:
+def check_named(models: Mapping[str, NamedModel]) -> bool:
     """The same of models by the keys that name them."""
-    local = {key: Path(model) for key, (model, kind) in models.items() if isfile(join(model, MARKERS[kind]))}
+    for key, name, loads in own_families(models):
+        _check_class(f"{key} = {name!r}: its class {loads!r}", loads)
+    local = {key: named for key, named in models.items() if isfile(join(named.model, MARKERS[named.kind]))}
     try:
-        for key, (model, kind) in models.items():
-            check_model(model, MARKERS[kind])
+        for key, named in models.items():
+            check_model(named.model, MARKERS[named.kind])
             if key in local:
-                CHECKS[kind](local[key])
-        misfits = find_misfits([(models[key][1], folder) for key, folder in local.items()])
+                CHECKS[named.kind](Path(named.model), named.family)
+        misfits = find_misfits(list(local.values()))
     except ValueError as error:
-        raise UserError(f"{key} = {models[key][0]!r}: {error}") from None
+        raise UserError(f"{key} = {models[key].model!r}: {error}") from None
     for key, misfit in zip(local, misfits or (), strict=False):
         if misfit:
-            raise UserError(f"{key} = {models[key][0]!r}: {misfit}")
+            raise UserError(f"{key} = {models[key].model!r}: {misfit}")
     return misfits is not None
 
 
@@ -69,9 +72,9 @@ def check_judges(recipe: Table, rewards: Mapping[str, RewardTable]) -> None:
     """Raises UserError for a model or a file of a reward, by its name, that no worker could load."""
     check_named(
         {
-            f"reward.{key}" if len(rewards) == 1 else f"reward.{name}.{key}": (getattr(table, key), kind)
+            f"reward.{key}" if len(rewards) == 1 else f"reward.{name}.{key}": named
             for name, table in rewards.items()
-            for key, kind in table.options.models.items()
+            for key, named in table.options.named_models().items()
         }
     )
     _check_files(recipe)
@@ -84,9 +87,21 @@ def _check_files(recipe: Table) -> None:
 
 
 def check_objective(options: ObjectiveOptions) -> None:
-    """Raises UserError if the class that the options name cannot be found. Its file is read and not run: it needs torch."""
-    module, _, name = options.objective.partition(":")
-    key = f"objective.type = {options.type!r}: its class {options.objective!r}"
+    """Raises UserError if the class that the options name cannot be found."""
+    _check_class(f"objective.type = {options.type!r}: its class {options.objective!r}", options.objective)
+
+
+def own_families(models: Mapping[str, NamedModel]) -> Iterator[tuple[str, str, str]]:
+    """The families that a recipe names: the key, what it names, and the class that workers load for it."""
+    for key, named in models.items():
+        if named.family:
+            loads = image_family(named.family) if named.kind == "pipeline" else vlm_family(named.family)
+            yield f"{key.rpartition('.')[0]}.family", named.family, loads.family
+
+
+def _check_class(key: str, name: str) -> None:
+    """Raises UserError if there is no such class. Its file is read and not run: it needs torch."""
+    module, _, name = name.partition(":")
     try:
         found = find_spec(module)
     except (ImportError, ValueError):
@@ -135,7 +150,7 @@ def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
     Raises Mistake for a config without a field that is asked for.
     """
     found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
-    if all(Path(model).expanduser().is_dir() for model, _ in named_models(recipe).values()):
+    if all(Path(named.model).expanduser().is_dir() for named in named_models(recipe).values()):
         # a model of the hub is read by the workers, which tell the same when they start
         found += obstacles(recipe, models_to_estimate(recipe))
     if found:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from actors.families.image import Shape
 from actors.messages import Prompt
-from actors.models.kinds import VLMS
 from actors.reward.options import RewardOptions, VlmOptions
 from pipelines.preflight.memory.estimate import on_gpu
-from pipelines.preflight.memory.families import SHAPES, Shape, shape_of
 from pipelines.preflight.memory.models import Judge, Models
-from pipelines.preflight.memory.networks import NETWORKS
 from pipelines.recipe.tables import Rollout
 from pipelines.recipe.training import Recipe
 
 LARGE = 10**9  # numbers: a model that no one wants to run on a CPU
-FIXED_SIZE = ("llava",)  # kinds of judges whose processor has no budget of pixels
 TASKS_PER_WORKER = 3  # and step, below which workers wait (docs/performance.md)
 
 
 def obstacles(recipe: Recipe, models: Models) -> list[str]:
     """Why the workers would not start."""
     image = models.image
-    if image.pipeline not in SHAPES or image.transformer.kind not in NETWORKS:
-        return [f"policy.model is a {image.pipeline}: EchoRay has families for {', '.join(SHAPES)}"]
     found = [line for pool, judge in models.judges.items() for line in _of_judge(pool, recipe.rewards[pool], judge)]
-    shape = shape_of(image, recipe.policy.max_sequence_length)
+    shape = image.shape(recipe.policy.max_sequence_length)
     if recipe.policy.max_sequence_length > shape.longest:
         found.append(
             f"policy.max_sequence_length = {recipe.policy.max_sequence_length}: this model reads at most {shape.longest} tokens"
@@ -48,9 +43,7 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
 
 def _of_judge(pool: str, reward: RewardOptions, judge: Judge) -> Iterator[str]:
     kind, pixels = judge.model.config.get("model_type", ""), _pixels_of(reward)
-    if judge.kind == "vlm" and kind not in VLMS:
-        yield f"{pool}.model is a {kind}: EchoRay reads VLMs of the types {', '.join(VLMS)}"
-    if pixels is not None and kind in FIXED_SIZE:
+    if pixels is not None and judge.family and judge.family.one_size:
         yield f"{pool}.image_pixels = {pixels}: a judge of the type {kind} reads images of one size: leave the key out"
 
 
@@ -77,16 +70,16 @@ def _too_large(rollout: Rollout, places: int | None, shape: Shape) -> Iterator[s
 
 def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[str]:
     """What would run, but not as its user hopes. Only what the recipe and the files themselves tell."""
-    shape = shape_of(models.image, recipe.policy.max_sequence_length)
+    shape = models.image.shape(recipe.policy.max_sequence_length)
     return [
-        *_guidance(recipe, shape, models.image.pipeline),
+        *_guidance(recipe, shape),
         *_captions(shape, recipe.policy.max_sequence_length, prompts),
         *_workers(recipe, models),
         *(line for pool, reward in recipe.rewards.items() for line in _judge(recipe.rollout, pool, reward)),
     ]
 
 
-def _guidance(recipe: Recipe, shape: Shape, pipeline: str) -> Iterator[str]:
+def _guidance(recipe: Recipe, shape: Shape) -> Iterator[str]:
     scale = recipe.rollout.guidance_scale
     mixed = shape.doubles(scale)
     if mixed and not recipe.objective.guides:
@@ -96,8 +89,8 @@ def _guidance(recipe: Recipe, shape: Shape, pipeline: str) -> Iterator[str]:
         )
     if mixed and recipe.objective.guides and scale >= 4:
         yield f"rollout.guidance_scale = {scale:g}: others report collapse when they train at 4.5; watch the held-out figures"
-    if pipeline == "ZImagePipeline" and scale == 1:
-        yield "rollout.guidance_scale = 1 is what 2 is elsewhere: with Z-Image no guidance is 0, at half the cost of drawing"
+    if shape.unguided == 0 and scale == 1:
+        yield "rollout.guidance_scale = 1 is what 2 is elsewhere: with this model no guidance is 0, at half the cost of drawing"
     if shape.guidance == "none" and scale != 1:
         yield f"rollout.guidance_scale = {scale:g} is without effect: this model knows no guidance"
     if shape.guidance == "told" and scale <= 1:

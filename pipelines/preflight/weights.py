@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +28,7 @@ def find_misfits(folders: Folders) -> Misfits | None:
 
     Where torch is loaded already, as in tests, it is asked in this process. Raises ValueError if the process that is asked breaks down.
     """
-    stamp = _cache() / _fingerprint(folder for _, folder in folders)
+    stamp = _cache() / _fingerprint(folders)
     if not folders or stamp.is_file():
         return (None,) * len(folders)
     found = misfits(folders) if "torch" in sys.modules else _asked(folders)
@@ -40,7 +40,12 @@ def find_misfits(folders: Folders) -> Misfits | None:
 
 
 def _asked(folders: Folders) -> Misfits | None:
-    command = [sys.executable, "-m", "actors.fits", *(str(word) for pair in folders for word in pair)]
+    command = [
+        sys.executable,
+        "-m",
+        "actors.fits",
+        *(word for named in folders for word in (named.kind, named.model, named.family or "")),
+    ]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
     if child.returncode:
@@ -57,10 +62,11 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "echoray" / "fitting-weights"
 
 
-def _fingerprint(folders: Iterable[Path]) -> str:
+def _fingerprint(folders: Folders) -> str:
     """A hash of all that the answer depends on."""
     digest = hashlib.sha256("".join(f"{name} {_version(name)}\n" for name in LIBRARIES).encode())
-    for file in (file for folder in folders for file in _files(folder)):
+    digest.update(" ".join(named.family or "" for named in folders).encode())
+    for file in (file for named in folders for file in _files(Path(named.model))):
         with file.open("rb") as stream:
             data = stream.read(HEADER)
             data += stream.read(int.from_bytes(data, "little")) if file.suffix == ".safetensors" else stream.read()

@@ -13,6 +13,7 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.runtime_env.packaging import _dir_travel
 
 from actors.paths import located, portable
+from pipelines.preflight.checks import named_models, own_families
 from pipelines.preflight.packages import ROOT
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.keys import inputs
@@ -108,6 +109,7 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
             "give an absolute path or a URL, or leave it out for a folder in --out"
         )
     own = [("heldout.checker", recipe.heldout.checker)]
+    own += [(key, code) for key, *codes in own_families(named_models(recipe)) for code in codes]
     own += [(f"{pool}.type", reward.type) for pool, reward in recipe.rewards.items()]
     if ":" in recipe.objective.type:
         own += [("objective.type", recipe.objective.type), ("objective.type", recipe.objective.objective)]

@@ -41,7 +41,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
         init_adapter=(begin.path, begin.sha256) if begin else None,
     )
     held = rollout.part(ImageModelOptions)
-    generator = GeneratorSettings(policy.model, recipe.objective, held, policy.max_sequence_length)
+    generator = GeneratorSettings(policy.model, recipe.objective, held, policy.max_sequence_length, policy.family)
     drawn = DrawTrial(
         policy.model, rollout.height, rollout.width, (rollout.steps, recipe.heldout.steps), rollout.guidance_scale
     )

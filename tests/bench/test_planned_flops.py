@@ -8,20 +8,23 @@ import pytest
 
 from bench.flops import TRANSFORMERS, vlm
 from pipelines.planning.flops import backwards_of_rank, draw_flops, judging, score_flops, transformer, update_flops
-from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, seen
-from pipelines.preflight.memory.models import JUDGES, PIPELINES, image_model, judge
+from pipelines.preflight.memory.models import JUDGES, KNOWN, image_model, judge
 from pipelines.recipe.load import load_recipe
 
 RECIPE = Path("recipes/sd35m_8gpu.toml")
 RANKS = load_recipe(RECIPE).policy.ranks
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize(("image", "text"), [(1024, 256), (1024, 333), (4096, 512)])
 def test_a_transformer_takes_about_what_is_counted(name: str, image: int, text: int) -> None:
-    part = image_model(name).transformer
-    said, counted = transformer(part, image, text), TRANSFORMERS[part.kind](part.config, image, text)
+    model = image_model(name)
+    part = model.transformer
+    said, counted = (
+        transformer(model.network("attention"), image, text),
+        TRANSFORMERS[part.kind](part.config, image, text),
+    )
     assert said.forward == pytest.approx(counted.forward, rel=0.1)
     assert said.training == pytest.approx(counted.training(0.0), rel=0.1)
 
@@ -40,12 +43,12 @@ def of_recipe(*overrides: str) -> tuple[float, float, float]:
     """Operations of a draw, a score and an update."""
     recipe = load_recipe(RECIPE, overrides)
     image = image_model(recipe.policy.model)
-    shape = shape_of(image, recipe.policy.max_sequence_length)
-    part = image.transformer
+    shape = image.shape(recipe.policy.max_sequence_length)
+    network = image.network("attention")
     return (
-        draw_flops(recipe, part, shape),
+        draw_flops(recipe, network, shape),
         score_flops(recipe, judge(recipe.reward.model), shape),
-        update_flops(recipe, part, shape),
+        update_flops(recipe, network, shape),
     )
 
 

@@ -1,4 +1,4 @@
-"""A reward and an objective from a package of the user's own: through doctor, plan, train and report, without a line of ours for them."""
+"""Rewards, objectives and families of a user's own: through doctor, plan, train and report, without a line of ours for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from actors.messages import Prompt
 from cluster.tasks import PoolSpec
-from pipelines import doctor, plan, report, train
+from pipelines import doctor, draw, plan, report, train
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.keys import inputs
 from pipelines.recipe.load import load_recipe
@@ -71,6 +71,61 @@ def test_an_objective_of_ones_own_trains_and_is_reported(tiny_world: Path, tmp_p
     assert first["matching_error"] > 0
     assert first["kl_reference"] == 0 < second["kl_reference"], "the policy has moved"
     assert report.main([str(out)]) == 0
+
+
+FAMILIES = ("policy.family=lower_case:LowerCaseFacts", "reward.family=grey:GreyFacts")
+
+
+@pytest.mark.usefixtures("package")
+def test_families_of_ones_own_draw_judge_and_train(tiny_world: Path, tmp_path: Path):
+    options = [word for setting in ("loop.steps=1", "heldout.every=9") for word in ("--set", setting)]
+    own = [word for setting in FAMILIES for word in ("--set", setting)]
+    figures = {}
+    for name, families in (("ours", []), ("own", own)):
+        out = tmp_path / name
+        assert train.main([str(tiny_world), "--out", str(out), "--executor", "local", *options, *families]) == 0
+        figures[name] = lines_of(out / "metrics.jsonl")[0]["reward_mean"]
+    assert figures["own"] != figures["ours"], "the judge has seen other images"
+    assert report.main([str(tmp_path / "own")]) == 0
+    assert draw.main([str(tmp_path / "own"), "A CIRCLE", "--count", "1", "--out", str(tmp_path / "upper")]) == 0
+    assert draw.main([str(tmp_path / "own"), "a circle", "--count", "1", "--out", str(tmp_path / "lower")]) == 0
+    upper, lower = (next((tmp_path / name).glob("*-*.png"), None) for name in ("upper", "lower"))
+    assert upper
+    assert lower
+    assert upper.read_bytes() == lower.read_bytes()
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("policy.family=lower_case:Facts", 'policy.family = "lower_case:Facts" cannot be loaded: AttributeError'),
+        ("policy.family=grey:GreyFacts", "derive it from actors.families.image:ImageFacts"),
+        ("reward.family=lower_case:LowerCaseFacts", "derive it from actors.families.vlm:VlmFacts"),
+        ("reward.family=lava", 'did you mean "llava"?'),
+    ],
+)
+def test_a_family_that_is_not_there_is_told_before_any_worker_starts(
+    tiny_world: Path, tmp_path: Path, capsys, setting: str, told: str
+):
+    assert train.main([str(tiny_world), "--out", str(tmp_path / "run"), "--set", setting]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_family_whose_class_is_not_there_is_told_before_any_worker_starts(
+    package: Path, tiny_world: Path, tmp_path: Path, capsys
+):
+    (package / "half.py").write_text((package / "grey.py").read_text().replace("grey_model:Grey", "grey_model:Gray"))
+    assert train.main([str(tiny_world), "--out", str(tmp_path / "run"), "--set", "reward.family=half:GreyFacts"]) == 2
+    assert "has no Gray; did you mean Grey?" in " ".join(capsys.readouterr().err.split())
+
+
+def test_submit_takes_both_classes_of_a_family_along(package: Path, plain_world: Path, tmp_path: Path):
+    recipe = load_recipe(plain_world, ["policy.family=lower_case:LowerCaseFacts", "policy.model=/models/image"])
+    (tmp_path / "root").mkdir()
+    (package / "lower_case.py").rename(tmp_path / "root" / "lower_case.py")
+    with pytest.raises(UserError, match=r"lower_case_model\.py lies outside of"):
+        check_paths(recipe, {"lower_case.py": 1}, tmp_path / "root")
 
 
 @pytest.mark.usefixtures("package")

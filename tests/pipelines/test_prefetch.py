@@ -92,9 +92,9 @@ def test_every_node_that_may_get_a_worker_brings_its_own(
 def test_a_node_gets_only_what_the_workers_that_fit_it_read(tiny_world: Path) -> None:
     recipe = prefetch.load_recipe(tiny_world, [])
     image, judge = recipe.policy.model, recipe.reward.model
-    assert list(prefetch.models_of(recipe, frozenset({"reward"}))) == [judge]
-    assert list(prefetch.models_of(recipe, frozenset({"rollout"}))) == [image]
-    assert list(prefetch.models_of(recipe, frozenset({"rollout", "reward"}))) == [image, judge]
+    assert [named.model for named in prefetch.models_of(recipe, frozenset({"reward"}))] == [judge]
+    assert [named.model for named in prefetch.models_of(recipe, frozenset({"rollout"}))] == [image]
+    assert [named.model for named in prefetch.models_of(recipe, frozenset({"rollout", "reward"}))] == [image, judge]
 
 
 def test_a_node_is_a_home_where_its_labels_and_amounts_allow_a_worker(ray_cluster: str) -> None:

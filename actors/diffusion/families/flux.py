@@ -10,7 +10,8 @@ from torch import Tensor
 
 from actors.diffusion.families.packing import pack, unpack
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
-from actors.diffusion.limits import JOINT_ATTENTION, LONGEST_T5
+from actors.diffusion.limits import JOINT_ATTENTION
+from actors.families.sd3 import LONGEST_T5
 
 
 class Flux(Family):

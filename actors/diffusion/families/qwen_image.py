@@ -12,7 +12,8 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from actors.device import to_device
 from actors.diffusion.families.packing import pack, unpack
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
-from actors.diffusion.limits import JOINT_ATTENTION, LONGEST_QWEN
+from actors.diffusion.limits import JOINT_ATTENTION
+from actors.families.qwen_image import LONGEST
 
 
 class QwenImage(Family):
@@ -37,7 +38,7 @@ class QwenImage(Family):
         pipeline = QwenImagePipeline.from_pretrained(
             model, dtype=options.dtypes, **pipeline_parts(model, (), options.decoder)
         )
-        super().__init__(pipeline, options, longest_sequence=LONGEST_QWEN)
+        super().__init__(pipeline, options, longest_sequence=LONGEST)
         self.channels = pipeline.transformer.config.in_channels // 4
         self.scale = 2 ** len(vae_config(model)["temperal_downsample"])
 

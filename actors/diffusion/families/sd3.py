@@ -8,11 +8,12 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
-from actors.diffusion.limits import JOINT_ATTENTION, LONGEST_T5, T5_OF_SD3, WITHOUT_T5
+from actors.diffusion.limits import JOINT_ATTENTION
 from actors.diffusion.schedule import shifted_sigmas
+from actors.families.sd3 import LONGEST_T5, T5, WITHOUT_T5
 from actors.mistake import Mistake
 
-OPTIONAL_PARTS = (T5_OF_SD3, "tokenizer_3", "image_encoder", "feature_extractor")
+OPTIONAL_PARTS = (T5, "tokenizer_3", "image_encoder", "feature_extractor")
 
 
 class StableDiffusion3(Family):
@@ -28,13 +29,13 @@ class StableDiffusion3(Family):
         "all": (*JOINT_ATTENTION, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     }
 
-    encoder_parts = ("text_encoder", "text_encoder_2", T5_OF_SD3)
+    encoder_parts = ("text_encoder", "text_encoder_2", T5)
 
     def __init__(self, model: str, options: LoadOptions) -> None:
         absent = pipeline_parts(model, OPTIONAL_PARTS, options.decoder)
         self.zeros = options.max_sequence_length
-        if self.zeros == 0 and T5_OF_SD3 not in absent:
-            absent |= {T5_OF_SD3: None, "tokenizer_3": None}
+        if self.zeros == 0 and T5 not in absent:
+            absent |= {T5: None, "tokenizer_3": None}
             self.zeros = WITHOUT_T5
         pipeline = StableDiffusion3Pipeline.from_pretrained(model, dtype=options.dtypes, **absent)
         super().__init__(pipeline, options, longest_sequence=LONGEST_T5)

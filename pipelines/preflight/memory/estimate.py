@@ -13,14 +13,14 @@ from itertools import product
 from typing import TYPE_CHECKING, cast
 
 from actors.diffusion.limits import CACHED_CAPTIONS, PIXELS_AT_ONCE, UNTILED_PIXELS
+from actors.families.image import Network, Shape
 from actors.models.kinds import Kind
 from actors.options import DType
 from actors.reward.options import VlmOptions
 from pipelines.preflight.memory import dual_encoder as embedding
 from pipelines.preflight.memory import judge as vlm
-from pipelines.preflight.memory.families import Shape, loaded, shape_of
 from pipelines.preflight.memory.models import ImageModel, Judge, Models, Part
-from pipelines.preflight.memory.networks import Network, Pass, backward_bytes, forward_bytes, network_of, saved_bytes
+from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, saved_bytes
 from pipelines.recipe.tables import Policy, Rollout, Worker
 from pipelines.recipe.training import Recipe
 
@@ -81,14 +81,14 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, models: Models) -> Estimate:
-    """The memory of every worker. Raises KeyError for models that no family covers."""
-    shape = shape_of(models.image, recipe.policy.max_sequence_length)
+    """The memory of every worker."""
+    shape = models.image.shape(recipe.policy.max_sequence_length)
     one = image_bytes(recipe, shape)
     steps = 1 + recipe.loop.staleness
     groups = steps * recipe.rollout.prompts_per_step
     if recipe.loop.max_groups_in_flight is not None:
         groups = min(groups, recipe.loop.max_groups_in_flight)
-    image = loaded(models.image, recipe.policy.max_sequence_length)
+    image = models.image.loaded(recipe.policy.max_sequence_length)
     actors = (
         policy_rank(recipe, image, shape),
         rollout_worker(recipe, image, shape),
@@ -102,7 +102,7 @@ def policy_rank(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     policy = recipe.policy
     gpu = on_gpu(policy)
     element = element_of(policy.dtype, gpu)
-    network = network_of(model.transformer.kind, model.transformer.config, policy.lora_targets)
+    network = model.network(policy.lora_targets)
     weights = model.transformer.numel * element
     sharded = policy.zero_stage == 3 and policy.ranks > 1
     gathered = min(model.transformer.numel, LIVE_NUMEL) * element
@@ -127,7 +127,7 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     rollout, policy = recipe.rollout, recipe.policy
     gpu = on_gpu(rollout)
     element = element_of(rollout.dtype, gpu)
-    network = network_of(model.transformer.kind, model.transformer.config, policy.lora_targets)
+    network = model.network(policy.lora_targets)
     held = {
         "transformer": model.transformer.numel * element,
         "text encoders": _encoders_held(rollout, model, element),

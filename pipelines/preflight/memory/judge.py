@@ -11,20 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actors.families.vlm import Seen
 from actors.vlm.limits import CPU_CHUNK_TOKENS, LOGITS_AT_ONCE, PATCHES_PER_TOKEN, TOKENS_AT_ONCE
 from pipelines.preflight.memory.models import Judge
 
 TEMPLATE_TOKENS = 64  # of the chat around image, query and caption
 VISION_WIDTHS = 21  # of a patch: queries and keys are rotated in float32
 TEXT_WIDTHS, TEXT_INNER = 4, 3  # of a token: the residual stream, and the inside of a gated feed-forward
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the VLM makes of one image: tokens of the language model, patches of the vision tower."""
-
-    tokens: int
-    patches: int
 
 
 @dataclass(frozen=True)
@@ -44,15 +37,8 @@ class Scoring:
 
 def seen(judge: Judge, height: int, width: int, image_pixels: int | None) -> Seen:
     """Tokens and patches of an image; `image_pixels` is the budget to which it is shrunk."""
-    kind, vision = judge.model.config.get("model_type", ""), judge.vision
-    if kind.startswith("qwen"):
-        return _qwen(judge, height, width, image_pixels)
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    if kind in ("idefics3", "smolvlm"):
-        frames = _frames(judge, height, width, image_pixels)
-        shrink = judge.model.config.get("scale_factor", 2) ** 2
-        return Seen(frames * (patches // shrink + 16), frames * patches)  # 16: the text around a frame
-    return Seen(patches, patches)
+    assert judge.family
+    return judge.family.seen(judge.model.config, judge.settings, height, width, image_pixels)
 
 
 def rows_at_once(tokens: int, patches: int, rows: int, gpu: bool) -> int:
@@ -91,36 +77,6 @@ def logits_bytes(judge: Judge, task: Scoring) -> int:
     rows = min(task.images * task.predicted, chunk)
     block = min(vocabulary, max(1, LOGITS_AT_ONCE[_device(task.gpu)] // rows))
     return states + 4 * (rows * width * 3 + block * width + block * rows)
-
-
-def _qwen(judge: Judge, height: int, width: int, image_pixels: int | None) -> Seen:
-    """Both sides to whole tokens, then the area between the least and the most by one factor, as Qwen's `smart_resize`."""
-    vision, settings = judge.vision, judge.settings
-    merge = vision["spatial_merge_size"]
-    unit = vision["patch_size"] * merge
-    size = settings.get("size") or {}
-    least = size.get("shortest_edge") or settings.get("min_pixels") or unit**2
-    most = size.get("longest_edge") or settings.get("max_pixels") or height * width
-    if image_pixels is not None:
-        least, most = min(least, image_pixels), image_pixels
-    rows, columns = max(1, round(height / unit)), max(1, round(width / unit))
-    if rows * columns * unit**2 > most:
-        factor = math.sqrt(height * width / most)
-        rows, columns = max(1, math.floor(height / factor / unit)), max(1, math.floor(width / factor / unit))
-    elif rows * columns * unit**2 < least:
-        factor = math.sqrt(least / (height * width))
-        rows, columns = math.ceil(height * factor / unit), math.ceil(width * factor / unit)
-    return Seen(rows * columns, rows * columns * merge**2)
-
-
-def _frames(judge: Judge, height: int, width: int, image_pixels: int | None) -> int:
-    """Square frames that an image is cut into, and one that shows it whole."""
-    edge = (judge.settings.get("max_image_size") or {}).get("longest_edge") or judge.vision["image_size"]
-    longest = (judge.settings.get("size") or {}).get("longest_edge") or 4 * edge
-    if image_pixels is not None:
-        longest = math.isqrt(image_pixels) // edge * edge
-    factor = longest / max(height, width)
-    return math.ceil(height * factor / edge) * math.ceil(width * factor / edge) + 1
 
 
 def _device(gpu: bool) -> str:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from actors.families.image import Configs, ImageFacts, Network, Shape
+from actors.families.registry import PIPELINES, VLMS
+from actors.families.vlm import VlmFacts
 from actors.mistake import Mistake
 from actors.models.files import Fields, read_object, tensors_of
-from actors.models.folder import check_dual_encoder, check_pipeline, check_vlm, image_processor, pipeline_parts
+from actors.models.folder import (
+    check_dual_encoder,
+    check_pipeline,
+    check_vlm,
+    image_processor,
+    pipeline_facts,
+    pipeline_parts,
+    vlm_facts,
+)
 from actors.models.kinds import Kind
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 from pipelines.preflight.memory import architectures
@@ -44,7 +55,7 @@ _QWEN_IMAGE = (
     "QwenImagePipeline",
     {TRANSFORMER: "qwen-image", "text_encoder": "qwen2.5-7b-text-encoder", VAE: "vae-qwen-image"},
 )
-PIPELINES: dict[str, tuple[str, dict[str, str]]] = {
+KNOWN: dict[str, tuple[str, dict[str, str]]] = {
     "stabilityai/stable-diffusion-3.5-medium": _SD3,
     "black-forest-labs/FLUX.1-dev": _FLUX,
     "Tongyi-MAI/Z-Image": _Z_IMAGE,
@@ -82,21 +93,44 @@ class Part:
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A text-to-image pipeline by the name of its class."""
+    """A text-to-image pipeline: its family, and its parts."""
 
-    pipeline: str
+    family: type[ImageFacts]
     transformer: Part
     encoders: dict[str, Part]
     vae: Part
 
+    @property
+    def configs(self) -> Configs:
+        """Of all parts, by their names."""
+        parts = {TRANSFORMER: self.transformer, VAE: self.vae, **self.encoders}
+        return {name: part.config for name, part in parts.items()}
+
+    def shape(self, max_sequence_length: int) -> Shape:
+        """What it makes of images and captions."""
+        return self.family.shape(self.configs, max_sequence_length)
+
+    def network(self, targets: str) -> Network:
+        """The transformer with the LoRA of `policy.lora_targets`."""
+        return self.family.network(self.transformer.config, targets == "all")
+
+    def loaded(self, max_sequence_length: int) -> ImageModel:
+        """Without what workers leave out."""
+        absent = self.family.left_out(max_sequence_length)
+        return replace(self, encoders={name: part for name, part in self.encoders.items() if name not in absent})
+
 
 @dataclass(frozen=True)
 class Judge:
-    """A model that judges images. `settings` are its image processor's; known hub names have only those of sizes."""
+    """A model that judges images. `settings` are its image processor's; known hub names have only those of sizes.
+
+    `family`: of a VLM.
+    """
 
     model: Part
     settings: Mapping[str, Any]
     kind: Kind = "vlm"
+    family: type[VlmFacts] | None = None
 
     @property
     def text(self) -> Mapping[str, Any]:
@@ -120,61 +154,69 @@ class Models:
 def models_to_estimate(recipe: Recipe) -> Models:
     """Those of a recipe. Raises UserError where one is not whole, or not known."""
     judges = {
-        pool: JUDGE_OF[reward.judge_kind](str(reward.judge), f"{pool}.model")
+        pool: JUDGE_OF[reward.judge_kind](str(reward.judge), f"{pool}.model", reward.judge_family)
         for pool, reward in recipe.rewards.items()
         if reward.judge_kind
     }
-    return Models(image_model(recipe.policy.model), judges)
+    return Models(image_model(recipe.policy.model, recipe.policy.family), judges)
 
 
-def image_model(path: str) -> ImageModel:
-    """The parts of `policy.model`. Raises UserError where the folder holds no whole pipeline, or the hub name is not in PIPELINES."""
+def image_model(path: str, family: str | None = None) -> ImageModel:
+    """The parts of `policy.model`. Raises UserError where the folder holds no whole pipeline, or the hub name is not in KNOWN.
+
+    `family`: of the user's own.
+    """
     folder = Path(path)
     if (folder / PIPELINE_MARKER).is_file():
         try:
-            check_pipeline(folder)
-            pipeline = read_object(folder / PIPELINE_MARKER)["_class_name"]
+            check_pipeline(folder, family)
+            facts = pipeline_facts(folder, family)
             names = [name for name in pipeline_parts(folder) if name in (TRANSFORMER, VAE) or name.startswith(ENCODER)]
             parts = {name: _part(folder / name) for name in names}
         except Mistake as error:
             raise UserError(f"policy.model = {path!r}: {error}") from None
-    elif path in PIPELINES:
-        pipeline, of_known = PIPELINES[path]
+    elif path in KNOWN:
+        pipeline, of_known = KNOWN[path]
+        facts = PIPELINES[pipeline]
         parts = {name: known(architecture) for name, architecture in of_known.items()}
     else:
-        raise _unknown("policy.model", path, PIPELINES)
+        raise _unknown("policy.model", path, KNOWN)
     encoders = {name: part for name, part in parts.items() if name.startswith(ENCODER)}
-    return ImageModel(pipeline, parts[TRANSFORMER], encoders, parts[VAE])
+    return ImageModel(facts, parts[TRANSFORMER], encoders, parts[VAE])
 
 
-def judge(path: str, key: str = "reward.model") -> Judge:
-    """The VLM that `key` names. Raises UserError where the folder holds no whole VLM, or the hub name is not in JUDGES."""
+def judge(path: str, key: str = "reward.model", family: str | None = None) -> Judge:
+    """The VLM that `key` names. Raises UserError where the folder holds no whole VLM, or the hub name is not in JUDGES.
+
+    `family`: of the user's own.
+    """
     folder = Path(path)
     if (folder / VLM_MARKER).is_file():
         try:
-            check_vlm(folder)
-            return Judge(_part(folder), image_processor(folder))
+            check_vlm(folder, family)
+            return Judge(_part(folder), image_processor(folder), family=vlm_facts(folder, family))
         except Mistake as error:
             raise UserError(f"{key} = {path!r}: {error}") from None
     if path in JUDGES:
         name, settings = JUDGES[path]
-        return Judge(known(name), settings)
+        part = known(name)
+        return Judge(part, settings, family=VLMS[part.config["model_type"]])
     raise _unknown(key, path, JUDGES)
 
 
-def dual_encoder(path: str, key: str = "reward.model") -> Judge:
+def dual_encoder(path: str, key: str = "reward.model", family: str | None = None) -> Judge:
     """The CLIP or SigLIP that `key` names. Raises UserError where the folder holds none; hub names are not known."""
     folder = Path(path)
     if not (folder / VLM_MARKER).is_file():
         raise UserError(f"{key} = {path!r}: its size is not known without its files. Download it and give the folder")
     try:
-        check_dual_encoder(folder)
+        check_dual_encoder(folder, family)
         return Judge(_part(folder), image_processor(folder), "dual_encoder")
     except Mistake as error:
         raise UserError(f"{key} = {path!r}: {error}") from None
 
 
-JUDGE_OF: dict[Kind, Callable[[str, str], Judge]] = {"vlm": judge, "dual_encoder": dual_encoder}
+JUDGE_OF: dict[Kind, Callable[[str, str, str | None], Judge]] = {"vlm": judge, "dual_encoder": dual_encoder}
 """By the kind of the model that judges, what finds it."""
 
 

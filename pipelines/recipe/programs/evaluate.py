@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from actors.diffusion.options import ImageModelOptions
+from actors.families.registry import ImageFamily
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.recipe.reward import Rewards, RewardTable, by_name
@@ -40,6 +41,8 @@ class Drawing(Pool, ImageModelOptions):
 
     base: SourceOrNone = ""
     """The model that LoRAs and checkpoints are put on; empty: the one that each names."""
+    family: ImageFamily | None = None
+    """A family of your own that reads every base, as `package.module:Name`; none: that of the run, or of its pipeline."""
     max_sequence_length: Annotated[int, Field(ge=0)] | None = None
     """Tokens of a caption that are read; none given: as many as the runs were trained with, else 256."""
 

@@ -6,7 +6,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from actors.diffusion import family as family_module
-from actors.diffusion.family import FAMILIES, Conditions, Prompted, load_family
+from actors.diffusion.family import Conditions, Prompted, load_family
+from actors.families.registry import PIPELINES
 from tests.actors.diffusion.drawing import (
     CAPTION,
     CAPTIONS,
@@ -39,7 +40,7 @@ def own_family(folder):
 
 def test_every_family_has_a_tiny_model(tmp_path):
     made = {DiffusionPipeline.load_config(str(make(tmp_path / name)))["_class_name"] for name, make in MAKERS.items()}
-    assert made == FAMILIES.keys()
+    assert made == PIPELINES.keys()
 
 
 @pytest.mark.parametrize("size", [SIZE, WIDE])

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 import actors.vlm.frozen
-from actors.vlm.family import VLMS, Vlm, load_vlm
+from actors.families.registry import VLMS
+from actors.vlm.family import Vlm, load_vlm
 from actors.vlm.likelihood import token_log_probs
 from actors.vlm.qwen_tower import SEGMENTS
 from tests.actors.vlm.obvious import own_inputs, own_mean_log_prob, own_processor

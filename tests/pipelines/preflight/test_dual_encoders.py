@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.models.kinds import NamedModel
 from actors.vlm.dual_encoder import load_dual_encoder
 from pipelines import prefetch
 from pipelines.planning.flops import embedding
@@ -59,7 +60,7 @@ def test_its_worker_holds_all_weights_and_prefetch_brings_it(tiny_world: Path, f
     stored = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
     assert worker.held == {"both encoders": 4 * stored}
     assert worker.phases.keys() == {"forward passes"}
-    assert prefetch.models_of(recipe, frozenset({"reward"})) == {str(folder): "dual_encoder"}
+    assert prefetch.models_of(recipe, frozenset({"reward"})) == [NamedModel(str(folder), "dual_encoder")]
 
 
 @pytest.mark.parametrize("count", [2, 20])

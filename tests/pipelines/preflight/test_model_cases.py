@@ -14,7 +14,7 @@ from actors.diffusion.family import LoadOptions, load_family
 from actors.fits import misfits
 from actors.mistake import Mistake
 from actors.models.folder import check_pipeline, check_vlm
-from actors.models.kinds import FAMILIES, PARTS
+from actors.models.kinds import NamedModel
 from actors.vlm.family import load_vlm
 from pipelines import doctor
 from pipelines.preflight.checks import check_models
@@ -88,15 +88,14 @@ def test_a_worker_refuses_the_same_for_models_that_the_driver_has_not_seen(name:
 
 
 def test_the_models_of_every_family_fit_themselves(tmp_path: Path) -> None:
-    assert FAMILIES.keys() == PARTS.keys()
     for name, make in MAKERS.items():
         folder = make(tmp_path / name)
         check_pipeline(folder)
-        assert misfits([("pipeline", folder)]) == (None,), name
+        assert misfits([NamedModel(str(folder), "pipeline")]) == (None,), name
     for name, make in TINY_VLMS.items():
         folder = make(tmp_path / name)
         check_vlm(folder)
-        assert misfits([("vlm", folder)]) == (None,), name
+        assert misfits([NamedModel(str(folder), "vlm")]) == (None,), name
 
 
 def test_names_that_older_files_have_beside_their_weights_are_no_mistake(tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ def test_names_that_older_files_have_beside_their_weights_are_no_mistake(tmp_pat
     changed(ENCODER_WEIGHTS, lambda found: {**found, "text_model.embeddings.position_ids": torch.arange(16)})(image)
     older = "language_model.model.layers.0.self_attn.rotary_emb.inv_freq"
     changed(JUDGE_WEIGHTS, lambda found: {**found, older: torch.zeros(16)})(judge)
-    assert misfits([("pipeline", image), ("vlm", judge)]) == (None, None)
+    assert misfits([NamedModel(str(image), "pipeline"), NamedModel(str(judge), "vlm")]) == (None, None)
 
 
 def test_an_adapter_beside_a_judge_must_fit_as_well(tmp_path: Path) -> None:
@@ -117,11 +116,11 @@ def test_an_adapter_beside_a_judge_must_fit_as_well(tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder)
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
     check_vlm(folder)
-    assert misfits([("vlm", folder)]) == (None,)
+    assert misfits([NamedModel(str(folder), "vlm")]) == (None,)
     file = folder / "adapter_model.safetensors"
     whole = load_file(file)
     save_file({name: tensor for name, tensor in whole.items() if "layers.0.self_attn.q_proj.lora_A" not in name}, file)
-    lacking = misfits([("vlm", folder)])[0]
+    lacking = misfits([NamedModel(str(folder), "vlm")])[0]
     assert lacking is not None
     assert "adapter_model.safetensors" in lacking
     assert "layers.0.self_attn.q_proj.lora_A" in lacking
@@ -159,10 +158,10 @@ def test_a_breakdown_while_weights_are_read_is_not_taken_for_a_library_that_is_m
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.delitem(sys.modules, "torch")
     if outcome is None:
-        assert find_misfits([("vlm", TOY_MODELS / "judge")]) is None
+        assert find_misfits([NamedModel(str(TOY_MODELS / "judge"), "vlm")]) is None
     else:
         with pytest.raises(ValueError, match=outcome):
-            find_misfits([("vlm", TOY_MODELS / "judge")])
+            find_misfits([NamedModel(str(TOY_MODELS / "judge"), "vlm")])
 
 
 def test_an_image_encoder_that_the_index_does_not_name_is_not_asked_for(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from actors.diffusion.family import LoadOptions, load_family
-from pipelines.preflight.memory.families import loaded, shape_of
 from pipelines.preflight.memory.models import image_model
 from toy.random_models.sd3 import make_tiny_sd3
 
@@ -22,8 +21,8 @@ def test_asked_for_no_tokens_of_t5_it_reads_captions_as_the_pipeline_without_t5(
     expected = own.encode_prompt("a red circle", None, None, do_classifier_free_guidance=False)[0]
     found = family.encode(["a red circle"]).tensors["prompt_embeds"]
     assert torch.equal(found, expected)
-    shape = shape_of(image_model(folder), 0)
+    shape = image_model(folder).shape(0)
     assert found.shape[1:] == (shape.text, shape.caption_width)
     assert found[:, -shape.unread :].abs().max() == 0 < found[:, : -shape.unread].abs().max()
-    assert set(loaded(image_model(folder), 0).encoders) == {"text_encoder", "text_encoder_2"}
-    assert len(loaded(image_model(folder), 64).encoders) == 3
+    assert set(image_model(folder).loaded(0).encoders) == {"text_encoder", "text_encoder_2"}
+    assert len(image_model(folder).loaded(64).encoders) == 3

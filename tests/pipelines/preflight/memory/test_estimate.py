@@ -38,7 +38,6 @@ from pipelines.preflight.memory.estimate import (
     samples_of_rank,
     trained_bytes,
 )
-from pipelines.preflight.memory.families import shape_of
 from pipelines.preflight.memory.models import Models, Part, models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
@@ -121,7 +120,7 @@ def test_a_real_update_takes_no_more_than_was_said(tiny_world: Path, checkpointi
     dtype = "policy.dtype=bfloat16"
     recipe = load_recipe(tiny_world, [dtype, f"policy.activation_checkpointing={str(checkpointing).lower()}"])
     models = of(recipe)
-    said = policy_rank(recipe, models.image, shape_of(models.image, recipe.policy.max_sequence_length))
+    said = policy_rank(recipe, models.image, models.image.shape(recipe.policy.max_sequence_length))
     rollout, policy = recipe.rollout, recipe.policy.part(LearnerOptions)
     size = {"height": rollout.height, "width": rollout.width, "guidance_scale": 1.0}
     run = {"num_steps": rollout.steps, "seed": 0, "total_steps": 3}
@@ -142,7 +141,7 @@ def test_a_real_update_takes_no_more_than_was_said(tiny_world: Path, checkpointi
 
 def test_rows_of_a_backward() -> None:
     recipe = one_gpu()
-    shape = shape_of(of(recipe).image, 256)
+    shape = of(recipe).image.shape(256)
     assert samples_of_rank(recipe) == 96
     assert rows_of_update(recipe, shape) == 2 * 6
     flow = one_gpu(objective="{type='flow_grpo', window=4}", rollout__guidance_scale=4.5)
@@ -170,7 +169,7 @@ def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
 )
 def test_an_image_in_the_object_store_is_what_a_draw_returns(tiny_world: Path, objective: str) -> None:
     recipe = load_recipe(tiny_world, [f"objective={objective}"])
-    shape = shape_of(of(recipe).image, recipe.policy.max_sequence_length)
+    shape = of(recipe).image.shape(recipe.policy.max_sequence_length)
     generator = Generator(GeneratorSettings(recipe.policy.model, recipe.objective, ON_CPU, 2))
     adapter = zero_adapter(generator)
     request = DrawRequest(
@@ -218,7 +217,7 @@ def test_bytes_in_flight_follow_staleness_and_the_limit() -> None:
 def drawing(**changes: Any) -> int:
     recipe = one_gpu(**changes)
     models = of(recipe)
-    return rollout_worker(recipe, models.image, shape_of(models.image, 256)).phases["drawing"]
+    return rollout_worker(recipe, models.image, models.image.shape(256)).phases["drawing"]
 
 
 def test_drawing_grows_with_the_chunk_and_with_guidance() -> None:
@@ -243,7 +242,7 @@ def test_the_budget_of_pixels_lowers_the_judges_need() -> None:
     def peak(*changes: str) -> int:
         recipe = load_recipe(ONE_GPU, ["rollout.height=1024", "rollout.width=1024", *changes])
         models = of(recipe)
-        worker = reward_worker(recipe, "reward", models.judges["reward"], shape_of(models.image, 256))
+        worker = reward_worker(recipe, "reward", models.judges["reward"], models.image.shape(256))
         return worker.phases["forward passes"]
 
     assert peak("reward.image_pixels=65536") < 0.5 * peak()

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.diffusion.family import FAMILIES, Family, LoadOptions, load_family
-from pipelines.preflight.memory.families import SHAPES, shape_of
+from actors.diffusion.family import Family, LoadOptions, load_family
 from pipelines.preflight.memory.models import image_model
 from toy.random_models.families import MAKERS
 
@@ -30,7 +29,7 @@ def family(folder: str) -> Family:
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 32)])
 def test_latents_and_tokens_of_an_image(folder: str, family: Family, size: tuple[int, int]) -> None:
-    shape = shape_of(image_model(folder), TOKENS)
+    shape = image_model(folder).shape(TOKENS)
     channels, height, width = family.latent_shape(*size)
     assert shape.latents(*size) == channels * height * width
     assert shape.image_tokens(*size) == shape.padded(family.tokens(*size))
@@ -40,14 +39,14 @@ def test_latents_and_tokens_of_an_image(folder: str, family: Family, size: tuple
 
 
 def test_tokens_of_a_caption_that_is_as_long_as_can_be(folder: str, family: Family) -> None:
-    shape = shape_of(image_model(folder), TOKENS)
+    shape = image_model(folder).shape(TOKENS)
     embeds = family.prompted(family.fit_caption(LONG), 0.0).conditions.tensors["prompt_embeds"]
     assert embeds.shape[2] == shape.caption_width
     assert 0.8 * shape.text < embeds.shape[1] <= shape.text
 
 
 def test_at_which_scales_guidance_doubles_the_batch(folder: str, family: Family) -> None:
-    shape = shape_of(image_model(folder), TOKENS)
+    shape = image_model(folder).shape(TOKENS)
     for scale in (0.0, 0.5, 1.0, 1.5, 4.0):
         assert shape.doubles(scale) == family.needs_unconditional(scale)
     told = "guidance" in family.prompted("one", 2.0).conditions.tensors
@@ -55,7 +54,7 @@ def test_at_which_scales_guidance_doubles_the_batch(folder: str, family: Family)
 
 
 def test_the_longest_caption_that_a_family_takes(folder: str) -> None:
-    longest = shape_of(image_model(folder), 0).longest
+    longest = image_model(folder).shape(0).longest
     load_family(folder, replace(OPTIONS, max_sequence_length=longest))
     with pytest.raises(ValueError, match=f"at most {longest}"):
         load_family(folder, replace(OPTIONS, max_sequence_length=longest + 1))
@@ -72,10 +71,6 @@ def test_the_parts_and_their_sizes(folder: str, family: Family) -> None:
         buffers = [buffer for key, buffer in loaded[name].named_buffers() if key in in_files]
         assert part.numel == sum(tensor.numel() for tensor in (*loaded[name].parameters(), *buffers))
     assert tuple(model.encoders) == tuple(name for name in family.encoder_parts if loaded[name] is not None)
-
-
-def test_every_family_is_known() -> None:
-    assert SHAPES.keys() == FAMILIES.keys()
 
 
 def test_a_folder_without_its_weights_is_refused(tmp_path: Path) -> None:

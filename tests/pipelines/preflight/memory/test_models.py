@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from actors.families.registry import PIPELINES
 from actors.mistake import Mistake
 from pipelines.preflight.memory import architectures
-from pipelines.preflight.memory.models import JUDGES, PIPELINES, image_model, judge
+from pipelines.preflight.memory.models import JUDGES, KNOWN, image_model, judge
 from pipelines.recipe.errors import UserError
 from tests.support.cases import TOY_MODELS
 
@@ -70,11 +71,11 @@ def test_a_judge_of_few_words_is_estimated_with_what_its_class_fills_in(tmp_path
         judge(str(folder)).text["hidden_size"]
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_known_pipelines_have_all_parts(name: str) -> None:
     model = image_model(name)
-    pipeline, parts = PIPELINES[name]
-    assert model.pipeline == pipeline
+    pipeline, parts = KNOWN[name]
+    assert model.family is PIPELINES[pipeline]
     assert len(model.encoders) == len(parts) - 2
     assert {model.transformer.kind, model.vae.kind, *(part.kind for part in model.encoders.values())} <= {
         architectures.load(architecture)["class"] for architecture in parts.values()

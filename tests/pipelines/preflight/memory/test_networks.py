@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.diffusion import lora
-from actors.diffusion.family import FAMILIES
+from actors.families.image import Network
+from actors.families.registry import PIPELINES
 from pipelines.preflight.memory import architectures
-from pipelines.preflight.memory.networks import (
-    NETWORKS,
-    Network,
-    Pass,
-    backward_bytes,
-    forward_bytes,
-    network_of,
-    saved_bytes,
-)
+from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, saved_bytes
 from tests.support.live_bytes import LiveBytes, fake, saved_for_backward
 
 ROWS, SIDE, TEXT, RANK = 2, 32, 128, 8  # of a batch; of latents; tokens of a caption; of the LoRA
@@ -41,12 +34,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "qwen-image": {"num_layers": 4, "num_attention_heads": 4, "joint_attention_dim": 64},
     "z-image": {"n_layers": 4, "n_refiner_layers": 1, "n_heads": 4, "n_kv_heads": 4, "dim": 512, "cap_feat_dim": 64},
 }
-PIPELINES = {
-    "SD3Transformer2DModel": "StableDiffusion3Pipeline",
-    "FluxTransformer2DModel": "FluxPipeline",
-    "QwenImageTransformer2DModel": "QwenImagePipeline",
-    "ZImageTransformer2DModel": "ZImagePipeline",
-}
+OF_TRANSFORMER = {family.transformer: family for family in PIPELINES.values()}
 CASES = [(name, targets) for name in SMALLER for targets in ("attention", "all")]
 TOKENS = (SIDE // 2) ** 2
 
@@ -57,9 +45,9 @@ def make(name: str, targets: str) -> tuple[nn.Module, Network]:
     config = {**architectures.load(name)["config"], **SMALLER[name]}
     torch.manual_seed(0)
     model = getattr(diffusers, kind)(**config).to(torch.bfloat16).eval().requires_grad_(False)
-    module, family = FAMILIES[PIPELINES[kind]].split(":")
-    lora.attach(model, RANK, 2.0, getattr(importlib.import_module(module), family).lora_targets[targets], seed=0)
-    return model, network_of(kind, config, targets)
+    facts = OF_TRANSFORMER[kind]
+    lora.attach(model, RANK, 2.0, pkgutil.resolve_name(facts.family).lora_targets[targets], seed=0)
+    return model, facts.network(config, targets == "all")
 
 
 def inputs(name: str, model: nn.Module) -> dict[str, Any]:
@@ -161,6 +149,5 @@ def test_a_forward_takes_no_more_than_was_said_and_not_much_less(case: Case) -> 
     assert 0.4 * forward_bytes(case.said, RUN) < live.peak < forward_bytes(case.said, RUN)
 
 
-def test_every_network_of_a_family_is_known() -> None:
-    assert PIPELINES.keys() == NETWORKS.keys()
-    assert set(PIPELINES.values()) == FAMILIES.keys()
+def test_every_network_of_a_family_is_counted() -> None:
+    assert {architectures.load(name)["class"] for name in SMALLER} == OF_TRANSFORMER.keys()
