@@ -43,6 +43,7 @@ bench: $(INSTALLED)  ## measure the loop, the models, prompt sets, plans, the ra
 	$(BIN)/python -m bench.rollout --tiny
 	$(BIN)/python -m bench.learner --tiny
 	$(BIN)/python -m bench.prompts
+	$(BIN)/python -m bench.score
 	$(BIN)/python -m bench.plan
 	$(BIN)/python -m bench.zero
 	$(BIN)/python -m bench.checkpoint

@@ -48,8 +48,9 @@ WORKERS = (1, 2)
 def plain_loop(images: str) -> float:
     """Images per second of the toy recipe's reward, called in this process."""
     recipe = load_recipe(RECIPE, [f"data.images={images}"], ScoreRecipe)
-    device = prepare(Process(recipe.run.threads), recipe.reward.options.where)
-    reward, rows = recipe.reward.options.on(device).load(), find_images(images)
+    [table] = recipe.rewards.values()
+    device = prepare(Process(recipe.run.threads), table.options.where)
+    reward, rows = table.options.on(device).load(), find_images(images)
     reward.score(read_image(rows[0])[None], Prompt("0", rows[0].caption))
     start = time.perf_counter()
     for row in rows:
