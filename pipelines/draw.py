@@ -9,7 +9,6 @@ shows all of them. Exit codes: 0 done, 2 a user's mistake, 1 anything else.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 import time
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
@@ -28,9 +26,9 @@ from actors.paths import located
 from actors.process import Process, prepare
 from cluster import speaking
 from cluster.storage.files import is_text
-from pipelines.recipe.arguments import path_of
+from pipelines.recipe import arguments
 from pipelines.recipe.errors import UserError
-from pipelines.run_folder.grids import draw_grid
+from pipelines.reporting.drawings import Sheet, slug, write
 from pipelines.running.trained import LAST, Trained, absolute, check_free, is_trained, open_trained
 
 if TYPE_CHECKING:
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4  # images in a batch
 SEQUENCE_LENGTH = 256  # tokens of a caption that a model without a recipe reads
-SLUG = 40  # characters of a prompt in a file's name
-Sheet = tuple[str, str, tuple[int, ...], np.ndarray]  # who drew, the prompt, the seeds, the images
 
 
 @speaking.program
@@ -58,26 +54,29 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw, in quotes")
     parser.add_argument(
-        "--out", type=path_of, metavar="DIR", help="a new or empty folder (default: drawings/<name>-<time>)"
+        "--out", type=arguments.path_of, metavar="DIR", help="a new or empty folder (default: drawings/<name>-<time>)"
     )
-    parser.add_argument("--count", type=_count, default=4, metavar="N", help="pictures of each prompt (4)")
+    parser.add_argument("--count", type=arguments.count, default=4, metavar="N", help="pictures of each prompt (4)")
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of the first picture; the next have N+1, ... (0)"
+        "--seed", type=arguments.seed, default=0, metavar="N", help="of the first picture; the next have N+1, ... (0)"
     )
     parser.add_argument(
         "--guidance",
-        type=_scale,
+        type=arguments.scale,
         metavar="G",
         help="guidance scale (default: that of the run's evaluations, or the model's)",
     )
     parser.add_argument(
         "--steps",
-        type=_count,
+        type=arguments.count,
         metavar="N",
         help="sampling steps (default: those of the run's evaluations, or the model's)",
     )
     parser.add_argument(
-        "--size", type=_size, metavar="HxW", help="pixels, such as 512x768 (default: the run's, or the model's)"
+        "--size",
+        type=arguments.size_of,
+        metavar="HxW",
+        help="pixels, such as 512x768 (default: the run's, or the model's)",
     )
     parser.add_argument(
         "--checkpoint", default=LAST, metavar="WHICH", help="of a run: last, best (held out), or a step (last)"
@@ -90,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-sequence-length",
-        type=_length,
+        type=arguments.length,
         metavar="N",
         help="tokens of a prompt that are read (default: the run's, or 256)",
     )
@@ -115,17 +114,6 @@ def draw(options: argparse.Namespace, folder: Path, console: Console) -> int:
     write(out, rows, len(options.prompts))
     speaking.say(console, f"{out}/grid.png  {sum(len(row[2]) for row in rows)} pictures")
     return 0
-
-
-def write(out: Path, rows: Sequence[Sheet], prompts: int) -> None:
-    """Every picture under its prompt's number and its seed, and the grid of all. Raises OSError."""
-    out.mkdir(parents=True, exist_ok=True)
-    for number, (label, caption, seeds, images_KHWC) in enumerate(rows):
-        name = f"{number % prompts + 1:02d}-{slug(caption)}"
-        for seed, image in zip(seeds, images_KHWC, strict=True):
-            Image.fromarray(image).save(out / f"{name}-seed-{seed}-{label.partition(' ')[0]}.png")
-    picture, text = draw_grid(ordered(rows, prompts))
-    picture.save(out / "grid.png", pnginfo=text)
 
 
 def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
@@ -187,54 +175,6 @@ def sheets(
                 images.append(painter.draw(caption, batch, drawing))
                 progress.advance(task, len(batch))
             yield label, caption, seeds, np.concatenate(images)
-
-
-def ordered(rows: Sequence[Sheet], prompts: int) -> list[tuple[str, np.ndarray]]:
-    """The grid's rows: for each prompt, the base and what was trained one below the other."""
-    sheets = [rows[number] for prompt in range(prompts) for number in range(prompt, len(rows), prompts)]
-    return [
-        (f"{label}, seeds {seeds[0]} to {seeds[-1]}: {caption}", images) for label, caption, seeds, images in sheets
-    ]
-
-
-def slug(text: str) -> str:
-    """A text as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:SLUG] or "drawing"
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
-    return number
-
-
-def _length(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
-    return number
-
-
-def _seed(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text}: give 0 or more, below 2**63")
-    return number
-
-
-def _scale(text: str) -> float:
-    scale = float(text)
-    if not 0 <= scale < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: give a number of 0 or more")
-    return scale
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or "0" in match.groups():
-        raise argparse.ArgumentTypeError(f"{text}: give height x width in pixels, such as 512x768")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

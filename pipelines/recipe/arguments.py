@@ -1,9 +1,13 @@
-"""The command line of pipelines.train, for itself and for whoever reads such a command in a manifest. Loads neither torch nor ray."""
+"""Command lines: of the programs that make a run folder, and numbers and paths of any. Loads neither torch nor ray.
+
+What is no number or path raises ArgumentTypeError or ValueError, which end a program with exit code 2.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,6 +25,46 @@ def path_of(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty (is a variable unset?)")
     return Path(os.path.expanduser(text))
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return number
+
+
+def length(text: str) -> int:
+    """A whole number of 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
+    return number
+
+
+def seed(text: str) -> int:
+    """A whole number of 0 or more, below 2**63."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more, below 2**63")
+    return number
+
+
+def scale(text: str) -> float:
+    """A number of 0 or more."""
+    scale = float(text)
+    if not 0 <= scale < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: give a number of 0 or more")
+    return scale
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width in pixels, given as 512x768."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"{text}: give height x width in pixels, such as 512x768")
+    return int(match[1]), int(match[2])
 
 
 def parse_train(
