@@ -15,6 +15,7 @@ import pytest
 from pipelines import submit
 from pipelines.preflight.packages import ROOT
 from pipelines.submitting import job_server as jobs
+from pipelines.submitting import supervise
 from tests.support.job_server import LOG, JobServer, job_server
 
 RECIPE = "recipes/toy.toml"
@@ -26,7 +27,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setattr(submit, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervise, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(jobs, "AGAIN_S", 0.01)
 
 
