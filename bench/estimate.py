@@ -39,10 +39,11 @@ from bench.gang import in_processes
 from bench.hardware import resident_bytes
 from bench.zero import CASES
 from pipelines.preflight.memory import architectures
-from pipelines.preflight.memory.estimate import decoder_numel, policy_rank, samples_of_rank, trained_bytes
+from pipelines.preflight.memory.counts import samples_of_rank
 from pipelines.preflight.memory.judge import TEXT_INNER, TEXT_WIDTHS
 from pipelines.preflight.memory.models import image_model, known
 from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, saved_bytes
+from pipelines.preflight.memory.workers import decoder_numel, policy_rank, trained_bytes
 from pipelines.recipe.load import load_recipe
 from tests.support.gang import samples, settings
 from tests.support.live_bytes import LiveBytes, saved_for_backward

@@ -10,7 +10,8 @@ from typing import Any
 from actors.families.image import Shape
 from pipelines.planning.flops import draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY
-from pipelines.preflight.memory.estimate import Actor, estimate
+from pipelines.preflight.memory.cards import Actor
+from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import Models, image_model, judge
 from pipelines.recipe.training import Recipe
 

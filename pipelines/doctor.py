@@ -19,7 +19,8 @@ from actors.mistake import Mistake
 from cluster import speaking
 from pipelines.planning.sureness import split_warnings
 from pipelines.preflight import checks
-from pipelines.preflight.memory.estimate import USABLE, estimate
+from pipelines.preflight.memory.cards import USABLE
+from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.preflight.memory_report import report_memory
 from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles, warnings

@@ -38,7 +38,7 @@ from pipelines.planning.splits import (
 )
 from pipelines.planning.sureness import OFF, least_share
 from pipelines.planning.times import Estimated, Source
-from pipelines.preflight.memory.estimate import GIB, USABLE
+from pipelines.preflight.memory.cards import GIB, USABLE
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.preflight.verdicts import obstacles
 from pipelines.recipe.arguments import path_of

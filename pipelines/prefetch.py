@@ -21,7 +21,7 @@ from actors.models.kinds import NamedModel
 from cluster import speaking
 from cluster.speaking import FAILED, MISTAKE
 from pipelines.preflight import checks
-from pipelines.preflight.memory.estimate import GIB
+from pipelines.preflight.memory.cards import GIB
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe

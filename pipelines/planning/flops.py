@@ -15,7 +15,7 @@ from typing import Any, cast
 from actors.families.image import Network, Shape
 from actors.families.vlm import Seen
 from actors.reward.options import VlmOptions
-from pipelines.preflight.memory.estimate import rows_of_sample, samples_of_rank
+from pipelines.preflight.memory.counts import rows_of_sample, samples_of_rank
 from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, feed_forward_width, seen
 from pipelines.preflight.memory.models import Judge
 from pipelines.recipe.errors import UserError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.planning.times import Duration, Times, exchange_seconds, value_of
-from pipelines.preflight.memory.estimate import image_bytes, samples_of_rank
+from pipelines.preflight.memory.counts import image_bytes, samples_of_rank
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe

@@ -9,7 +9,8 @@ from functools import cache
 from pipelines.planning.gpus import can_be_placed
 from pipelines.planning.run import Figures, simulate
 from pipelines.planning.times import Source, Times, value_of
-from pipelines.preflight.memory.estimate import card_needed, estimate
+from pipelines.preflight.memory.cards import card_needed
+from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.reward import POOL

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.planning.gpus import GPUS
 from pipelines.planning.splits import Fits, Split, bound, candidates, own_split, splits, workers_of
 from pipelines.planning.times import Duration, Estimated, Source, Times
-from pipelines.preflight.memory.estimate import GIB
+from pipelines.preflight.memory.cards import GIB
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.training import Recipe
 

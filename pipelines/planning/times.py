@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pipelines.planning.flops import backwards_of_rank, draw_flops, score_flops, update_flops
 from pipelines.planning.gpus import EFFICIENCY, JITTER, NETWORK_GB_PER_S, NODE_GB_PER_S, Gpu
-from pipelines.preflight.memory.estimate import image_bytes, on_gpu
+from pipelines.preflight.memory.counts import image_bytes, on_gpu
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.preflight.memory.estimate import card_needed, estimate, rows_of_update
+from pipelines.preflight.memory.cards import card_needed
+from pipelines.preflight.memory.counts import rows_of_update
+from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import parse_recipe

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from cluster import speaking
 from pipelines.preflight.advice import first_change, least_need
-from pipelines.preflight.memory.estimate import GIB, USABLE, Actor, Estimate, card_needed, estimate, fullest_gpu
+from pipelines.preflight.memory.cards import GIB, USABLE, Actor, card_needed, fullest_gpu
+from pipelines.preflight.memory.estimate import Estimate, estimate
 from pipelines.preflight.memory.host import GPUS_OF_NODE, starting_at_once
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.training import Recipe

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from actors.families.image import Shape
 from actors.messages import Prompt
 from actors.reward.options import RewardOptions, VlmOptions
-from pipelines.preflight.memory.estimate import on_gpu
+from pipelines.preflight.memory.counts import on_gpu
 from pipelines.preflight.memory.models import Judge, Models
 from pipelines.recipe.tables import Rollout
 from pipelines.recipe.training import Recipe

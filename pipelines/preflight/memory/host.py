@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.preflight.memory.estimate import Actor
+from pipelines.preflight.memory.cards import Actor
 
 GPUS_OF_NODE = 8  # where the run is spread over several nodes: what a node usually has
 

@@ -27,7 +27,7 @@ from pipelines.planning.splits import (
 )
 from pipelines.planning.sureness import least_share, split_warnings
 from pipelines.planning.times import Duration, Estimated, Times
-from pipelines.preflight.memory.estimate import GIB
+from pipelines.preflight.memory.cards import GIB
 from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.preflight.advice import Change, changed_by, first_change, least_need
-from pipelines.preflight.memory.estimate import GIB, card_needed, estimate
+from pipelines.preflight.memory.cards import GIB, card_needed
+from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import Models, models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe

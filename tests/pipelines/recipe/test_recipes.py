@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.preflight.memory.estimate import GIB, USABLE, card_needed, estimate, fullest_gpu
+from pipelines.preflight.memory.cards import GIB, USABLE, card_needed, fullest_gpu
+from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.programs.evaluate import EvaluateRecipe

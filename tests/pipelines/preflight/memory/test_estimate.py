@@ -21,24 +21,18 @@ from actors.rollout.generate import Generator
 from actors.rollout.options import GeneratorSettings
 from pipelines.engine.messages import GroupKey
 from pipelines.preflight.memory import architectures
-from pipelines.preflight.memory.estimate import (
+from pipelines.preflight.memory.cards import GIB, NOT_OF_TORCH, Actor, card_needed, fullest_gpu
+from pipelines.preflight.memory.counts import image_bytes, rows_of_update, samples_of_rank
+from pipelines.preflight.memory.estimate import estimate
+from pipelines.preflight.memory.models import Models, Part, models_to_estimate
+from pipelines.preflight.memory.workers import (
     CONTEXT,
-    GIB,
-    NOT_OF_TORCH,
-    Actor,
-    card_needed,
     decoder_numel,
-    estimate,
-    fullest_gpu,
-    image_bytes,
     policy_rank,
     reward_worker,
     rollout_worker,
-    rows_of_update,
-    samples_of_rank,
     trained_bytes,
 )
-from pipelines.preflight.memory.models import Models, Part, models_to_estimate
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.training import Recipe
 from pipelines.training.groups import Chunk, Group, update_shares

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.preflight.memory.estimate import Actor
+from pipelines.preflight.memory.cards import Actor
 from pipelines.preflight.memory.host import starting_at_once
 
 POLICY = Actor("policy", 4, 1.0, True, {}, loading=15)

@@ -1,0 +1,49 @@
+"""What a recipe makes workers hold at a time: images, rows and samples, and the bytes of a number."""
+
+from __future__ import annotations
+
+import math
+
+from actors.families.image import Shape
+from actors.options import DType
+from pipelines.recipe.tables import Worker
+from pipelines.recipe.training import Recipe
+
+FLOAT32 = 4  # bytes
+
+
+def images_of_task(recipe: Recipe) -> int:
+    """The most images of a draw or a score, those of evaluations included."""
+    return max(recipe.chunk, recipe.heldout.images_of_group if recipe.data.heldout else 0)
+
+
+def image_bytes(recipe: Recipe, shape: Shape) -> int:
+    """One image in the object store: its pixels, its latents, and what the objective keeps of how it was drawn."""
+    objective, size = recipe.objective, (recipe.rollout.height, recipe.rollout.width)
+    return 3 * size[0] * size[1] + (1 + objective.kept_latents) * shape.latents(*size) * FLOAT32
+
+
+def rows_of_update(recipe: Recipe, shape: Shape) -> int:
+    """Rows of the transformer's batch in a backward: samples of a micro-batch times their points, twice with guidance in the loss."""
+    return min(recipe.policy.micro_batch, samples_of_rank(recipe)) * rows_of_sample(recipe, shape)
+
+
+def rows_of_sample(recipe: Recipe, shape: Shape) -> int:
+    """Rows of the transformer's batch for a sample in the loss: its points, twice with guidance."""
+    guided = recipe.objective.guides and shape.doubles(recipe.rollout.guidance_scale)
+    return recipe.objective.points * (2 if guided else 1)
+
+
+def samples_of_rank(recipe: Recipe) -> int:
+    """The most samples that a policy rank gets in a step."""
+    return math.ceil(recipe.chunks_per_step / recipe.policy.ranks) * recipe.chunk
+
+
+def on_gpu(table: Worker) -> bool:
+    """Whether the workers of a table run on a GPU: Ray shows none to a worker that asks for none."""
+    return table.num_gpus > 0 and getattr(table, "device", "auto") != "cpu"
+
+
+def element_of(dtype: DType, gpu: bool) -> int:
+    """Bytes of a number of the model."""
+    return 2 if dtype in ("bfloat16", "float16") or (dtype == "auto" and gpu) else FLOAT32
