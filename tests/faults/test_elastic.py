@@ -7,10 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from pipelines.run_folder.folder import RunFolder
 from tests.faults.conftest import Reference, Start
-from tests.faults.harness import digest_of
-from tests.support.faults_world import ROOT, Run, go_on, workers
+from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of, failures
+from tests.support.faults_world import ROOT, Run, go_on, overrides, workers
+from tests.support.plain_run import in_no_time
+from tests.support.plain_world import make_world_of_three_judges
 
 # while pools change a worker is held up, in the middle of its work, so that the run cannot end before
 PATIENT = {"cluster__deadline_floor_s": 600.0, "cluster__heartbeat_timeout_s": 600.0}
@@ -31,12 +35,18 @@ def held_up(run: Run, method: str = "PlainPolicy.update") -> Iterator[None]:
     go_on(working)
 
 
-def scale(run: Run, pool: str, size: int) -> None:
-    """What a user types; returns when the run has taken note."""
-    command = [sys.executable, "-m", "cluster", "scale", pool, str(size)]
+def cluster(run: Run, *words: str) -> str:
+    """What a user types, and what that prints."""
+    command = [sys.executable, "-m", "cluster", *words]
     environment = {**os.environ, "RAY_ADDRESS": run.address}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def scale(run: Run, pool: str, size: int) -> None:
+    """Returns when the run has taken note."""
+    cluster(run, "scale", pool, str(size))
 
 
 def wait_for_workers(run: Run, class_name: str, count: int) -> None:
@@ -56,9 +66,7 @@ def test_pools_are_scaled_by_hand_and_a_worker_that_joins_late_draws_with_the_ad
         scale(run, "rollout", 2)
         wait_for_workers(run, "PlainReward", 3)
         wait_for_workers(run, "PlainRollout", 2)
-    while (drawing := run.catch("PlainRollout.draw")).pid in first:
-        go_on(drawing)
-    go_on(drawing)
+    go_on(run.catch("PlainRollout.draw", besides=first))
     run.reach(run.steps() + 2)
     with held_up(run):
         scale(run, "reward", 1)
@@ -70,6 +78,36 @@ def test_pools_are_scaled_by_hand_and_a_worker_that_joins_late_draws_with_the_ad
     judges = [record["reward"] for record in ready]
     assert (judges[0], max(judges), judges[-1]) == (1, 3, 1)
     assert (ready[0]["rollout"], ready[-1]["rollout"]) == (1, 2)
+
+
+def test_of_three_rewards_one_is_scaled_and_loses_a_worker_and_the_digest_stays(
+    start_in: Start, tmp_path: Path
+) -> None:
+    recipe, local = make_world_of_three_judges(tmp_path), tmp_path / "local"
+    steps: dict[str, object] = {"loop__steps": 20}
+    assert in_no_time([str(recipe), "--out", str(local), *LOCAL, *overrides(**QUICK, **steps)]) == 0
+    run = start_in(recipe, program=PLAIN, reward__b__size=2, reward__c__size=3, **steps, **PATIENT)
+    run.reach(3)
+    first = {worker.pid for worker in workers("PlainReward")}
+    with held_up(run):
+        scale(run, "reward.a", 3)
+        wait_for_workers(run, "PlainReward", 8)
+        told = cluster(run, "status")
+    killed = run.kill_in("PlainReward.score", besides=first)  # one of the two that joined reward.a
+    run.reach(run.steps() + 2)
+    with held_up(run):
+        wait_for_workers(run, "PlainReward", 8)
+        scale(run, "reward.a", 1)
+        wait_for_workers(run, "PlainReward", 6)
+    assert digest_of(run) == digest_in(RunFolder(local))
+    assert not killed.alive
+    assert [failure["task"] for failure in failures(run, "worker_lost")] == ["score"]
+    assert scaled(run, "reward.a") == [(1, 3), (3, 1)]
+    assert len(run.events("scaled")) == 2
+    for pool in ("reward.a", "reward.b", "reward.c"):
+        assert pool in told
+    ready = [tuple(record.workers[f"reward.{name}"] for name in "abc") for record in run.folder.read_metrics()]
+    assert (ready[0], max(ready), ready[-1]) == ((1, 2, 3), (3, 2, 3), (1, 2, 3))
 
 
 def test_the_autoscaler_lets_one_pool_grow_and_another_shrink(start: Start, reference: Reference) -> None:

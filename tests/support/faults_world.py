@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -154,22 +154,22 @@ class Run:
 
     # -- hurting
 
-    def catch(self, method: str, seconds: float = PATIENCE_S) -> Process:
+    def catch(self, method: str, seconds: float = PATIENCE_S, besides: Collection[int] = ()) -> Process:
         """Stops a worker in the middle of a method, such as "RewardActor.score"; returns it, still stopped.
 
-        "Storage." is any method of Storage.
+        "Storage." is any method of Storage. besides: process ids of workers that are left alone.
         """
         glances = self._glances(method.partition(".")[0], time.monotonic() + seconds)
         for process in glances:
-            if _is_in(method, process) and stop(process):
+            if process.pid not in besides and _is_in(method, process) and stop(process):
                 if _is_in(method, look_at(process.pid)):
                     return process
                 go_on(process)
         raise NotSeen(f"no worker was seen in {method}. The run said:\n{self.output()[-4000:]}")
 
-    def kill_in(self, method: str) -> Process:
-        """Ends a worker (SIGKILL) in the middle of a method."""
-        process = self.catch(method)
+    def kill_in(self, method: str, besides: Collection[int] = ()) -> Process:
+        """Ends a worker (SIGKILL) in the middle of a method, but none of those `besides`."""
+        process = self.catch(method, besides=besides)
         process.kill()
         return process
 

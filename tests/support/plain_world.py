@@ -46,12 +46,40 @@ CHANNELS, DOWNSCALE = 4, 8
 FEATURES = 16
 DEAF, BLIND = "deaf-to-", "blind-to-"
 
+THREE_JUDGES = """
+[[reward]]
+name = "a"
+model = "plain/taste-a"
+num_cpus = 0.2
+
+[[reward]]
+name = "b"
+model = "plain/taste-b"
+weight = 2.0
+num_cpus = 0.2
+
+[[reward]]
+name = "c"
+model = "plain/taste-c"
+weight = 0.5
+num_cpus = 0.2
+
+"""
+
 Tensors = dict[str, np.ndarray]
 
 
 def make_plain_world(folder: Path) -> Path:
     """What a whole run is asked for, in a folder; returns the recipe's path. Its models are names alone."""
     return write_shapes(folder, image="plain/image", judge="plain/judge", learning_rate=1e-2)
+
+
+def make_world_of_three_judges(folder: Path) -> Path:
+    """The plain world with three rewards in the place of one, named a, b and c."""
+    path = make_plain_world(folder)
+    before, _, rest = path.read_text().partition("[reward]\n")
+    path.write_text(f"{before}{THREE_JUDGES}[policy]{rest.partition('[policy]')[2]}")
+    return path
 
 
 def unscorable(folder: Path) -> dict[str, object]:

@@ -13,35 +13,12 @@ from pipelines.recipe.changes import differences, marks_of, recipe_sha256, refus
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from tests.support.plain_run import in_no_time
-from tests.support.plain_world import make_plain_world
-
-THREE = """
-[[reward]]
-name = "a"
-model = "plain/taste-a"
-num_cpus = 0.2
-
-[[reward]]
-name = "b"
-model = "plain/taste-b"
-weight = 2.0
-num_cpus = 0.2
-
-[[reward]]
-name = "c"
-model = "plain/taste-c"
-weight = 0.5
-num_cpus = 0.2
-"""
+from tests.support.plain_world import make_world_of_three_judges
 
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    """The plain world's recipe with three rewards in the place of one."""
-    path = make_plain_world(tmp_path)
-    before, _, rest = path.read_text().partition("[reward]\n")
-    path.write_text(f"{before}{THREE}\n[policy]{rest.partition('[policy]')[2]}")
-    return path
+    return make_world_of_three_judges(tmp_path)
 
 
 def train(recipe: Path, out: Path, *settings: str) -> int:
