@@ -12,22 +12,19 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from cluster import speaking
 from pipelines.planning.gpus import DRIVER_S, gpu_named
 from pipelines.planning.measured import Measured, read_run
-from pipelines.planning.run import STEADY, WAITING, simulate
+from pipelines.planning.run import STEADY, simulate
 from pipelines.planning.splits import (
     Fits,
     Plan,
-    Split,
     best_of,
     candidates,
     check_gpus,
@@ -36,21 +33,20 @@ from pipelines.planning.splits import (
     scaled,
     splits,
 )
-from pipelines.planning.sureness import OFF, least_share
+from pipelines.planning.sureness import least_share
+from pipelines.planning.table import plans_table
 from pipelines.planning.times import Estimated, Source
 from pipelines.preflight.memory.cards import GIB, USABLE
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.preflight.verdicts import obstacles
-from pipelines.recipe.arguments import path_of
+from pipelines.recipe.arguments import count, path_of
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
-from pipelines.recipe.reward import POOL
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.location import check_writable
 
 STEADY_AT_SCALE = 2
 WIDTH = 140  # of a table: a pipe has no width of its own
-POOLS = ("rollout", "reward", "policy", "driver")
 
 
 @speaking.program
@@ -72,16 +68,16 @@ def make_parser() -> argparse.ArgumentParser:
     """Of the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe", type=path_of, help="a TOML file, such as recipes/sd35m_8gpu.toml")
-    parser.add_argument("--gpus", type=_count, help="how many there are to split (default: the recipe's own sizes)")
-    parser.add_argument("--gpus-per-node", type=_count, default=8, metavar="N", help="of the nodes (8)")
+    parser.add_argument("--gpus", type=count, help="how many there are to split (default: the recipe's own sizes)")
+    parser.add_argument("--gpus-per-node", type=count, default=8, metavar="N", help="of the nodes (8)")
     parser.add_argument("--gpu", default="h100", metavar="NAME", help="the kind of card, such as h100 or a100 (h100)")
     parser.add_argument(
         "--measured", metavar="RUNFOLDER", help="take the times of tasks from this run; a path or a URL"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     steps = f"to simulate once a plan is steady ({STEADY}; {STEADY_AT_SCALE} with --scale)"
-    parser.add_argument("--steps", type=_count, help=steps)
-    parser.add_argument("--scale", type=_count, metavar="N", help="so many workers, and what the driver costs then")
+    parser.add_argument("--steps", type=count, help=steps)
+    parser.add_argument("--scale", type=count, metavar="N", help="so many workers, and what the driver costs then")
     parser.add_argument("--json", type=path_of, metavar="FILE", help="write all figures here as well")
     return parser
 
@@ -141,8 +137,8 @@ def report_plans(
     of_best = [each for each in found if own_split(each.recipe) == own_split(best.recipe)]
     if len(chosen) > 1:
         shares = {split: least_share(recipe, split, chosen, source) for split in chosen}
-        console.print(table("Splits", by_split, best, own_split(recipe), shares))
-    console.print(table("Staleness" if len(chosen) == 1 else "Staleness, for the best split", of_best, best))
+        console.print(plans_table("Splits", by_split, best, own_split(recipe), shares))
+    console.print(plans_table("Staleness" if len(chosen) == 1 else "Staleness, for the best split", of_best, best))
     pasted = " ".join(f"--set {shlex.quote(text)}" for text in best.overrides(recipe))
     speaking.say(console, f" {pasted}", "best", "bold")
     return found, best
@@ -154,47 +150,13 @@ def report_scale(recipe: Recipe, workers: int, source: Source, steady: int, cons
         raise UserError(f"--scale {workers}: give at least 3, a worker for each pool")
     large = scaled(recipe, workers, source)
     figures = simulate(large, source.times(large), steady=steady)
-    console.print(table(f"{workers} workers", [Plan(large, figures)], None))
+    console.print(plans_table(f"{workers} workers", [Plan(large, figures)], None))
     speaking.say(
         console,
         f"The driver on this machine: {figures.cpu_s / figures.steps:.2f} CPU seconds a step, {figures.tasks / figures.cpu_s:.0f} tasks a "
         f"second, without Ray. The simulation gives it {1e3 * DRIVER_S:g} ms a task, as measured with Ray.",
     )
     return {"scale": _plain(Plan(large, figures), recipe)}
-
-
-def table(
-    title: str,
-    shown: Sequence[Plan],
-    best: Plan | None,
-    own: Split | None = None,
-    shares: Mapping[Split, float] | None = None,
-) -> Table:
-    """A line per plan, the best set off, and the recipe's own marked. `shares`: what a split keeps of the best speed if a time is off."""
-    columns = ("", "ranks", "rollout", "reward", "GPUs", "S", "images/s", "GPU-hours", "step s", "busy %: rollout/\nreward/policy/driver",
-               "stale-\nness", "GiB in\nflight", "limited by", *(["at\n±25 %"] if shares else []))  # fmt: skip
-    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for column in columns:
-        made.add_column(column, justify="right", no_wrap=True)
-    for each in shown:
-        recipe, figures = each.recipe, each.figures
-        split = own_split(recipe)
-        made.add_row(
-            "own" if split == own else "", *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.rewards[POOL].size)),
-            f"{each.gpus:g}", str(recipe.loop.staleness), f"{figures.images_per_s:.4g}", f"{each.gpu_hours:.4g}", f"{figures.step_s:.4g}",
-            "/".join(f"{100 * figures.busy[pool]:.0f}" for pool in POOLS), f"{figures.staleness:.2f}",
-            f"{figures.bytes_peak / GIB:.2f}", figures.bottleneck,
-            *([f"{shares[split]:.0%}"] if shares else []), style="bold" if each is best else "",
-        )  # fmt: skip
-    captions = ["GPU-hours: for all of loop.steps"]
-    if shares:
-        captions.append(
-            f"at ±25 %: the least share of the best speed if draws, scores or updates take {OFF:.0%} more or less"
-        )
-    if any(each.figures.bottleneck == WAITING for each in shown):
-        captions.append(f"{WAITING}: no pool is busy all the time, the stages wait for each other")
-    made.caption = "; ".join(captions)
-    return made
 
 
 def _plain(each: Plan, given: Recipe) -> dict[str, Any]:
@@ -205,12 +167,6 @@ def _plain(each: Plan, given: Recipe) -> dict[str, Any]:
         "bottleneck": each.figures.bottleneck,
         **asdict(each.figures),
     }
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":
