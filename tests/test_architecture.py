@@ -98,5 +98,10 @@ def test_the_engine_knows_no_program(file: Path) -> None:
     assert "from actors" not in text
 
 
+@pytest.mark.parametrize("program", sorted((ROOT / "pipelines").glob("*.py")), ids=lambda path: path.stem)
+def test_a_program_can_be_read_at_once(program: Path) -> None:
+    assert len(program.read_text().splitlines()) <= 200
+
+
 def test_the_driver_can_be_read_at_once() -> None:
     assert len((ROOT / "pipelines/engine/driver.py").read_text().splitlines()) <= 220
