@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -92,6 +93,18 @@ def _checked(rewards: Rewards) -> Rewards:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f'reward.name = "{twice[0]}" is there twice: give each [[reward]] a name of its own')
     return rewards
+
+
+def apart_from(columns: Collection[str]) -> AfterValidator:
+    """Of a program that writes Parquet with a column for each reward: no reward is named as another column is."""
+
+    def checked(rewards: Rewards) -> Rewards:
+        if clash := [name for name in by_name(rewards) if name in columns]:
+            taken = ", ".join(columns)
+            raise ValueError(f'reward.name = "{clash[0]}": another column has that name; choose none of {taken}')
+        return rewards
+
+    return AfterValidator(checked)
 
 
 if TYPE_CHECKING:

@@ -83,6 +83,7 @@ class Tally:
         names = {name: None for group in groups for name in group.checks}
         checks = {name: _by_category(groups, partial(_checked, name)) for name in names}
         macro = {name: mean(means.values()) for name, means in checks.items()}
+        named = {name: mean(_by_category(groups, partial(_named, name)).values()) for name in groups[0].by_name}
         record = HeldoutRecord(
             tag=tag,
             step=step,
@@ -90,13 +91,13 @@ class Tally:
             images=sum(len(group.rewards_K) for group in groups),
             reward=mean(rewards.values()),
             reward_by_category=rewards,
-            rewards={name: mean(_by_category(groups, partial(_named, name)).values()) for name in groups[0].by_name},
             accuracy=macro.get(ACCURACY),
             by_category=checks.get(ACCURACY, {}),
             checks=macro,
             checks_by_category=checks,
         )
-        return record.model_copy(update={"by_prompt": _by_prompt(groups)}) if with_prompts else record
+        more = {"rewards": named} if named else {}
+        return record.model_copy(update={**more, **({"by_prompt": _by_prompt(groups)} if with_prompts else {})})
 
 
 def _checked(name: str, group: Judged) -> Sequence[float]:

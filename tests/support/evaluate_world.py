@@ -87,11 +87,12 @@ class Journalling(PlainReward):
 def plain_pools(sheets: Sheets, run: Path) -> list[PoolSpec]:
     """The pools of a run with plain workers; places, sizes and limits are the recipe's."""
     recipe = sheets.recipe
+    judges = {pool: table.judge for pool, table in recipe.rewards_by_pool.items()}
 
     def plain(spec: PoolSpec) -> PoolSpec:
         if spec.name.startswith(ROLLOUT):
             return replace(spec, actor=PlainModels, kwargs={"loras": spec.kwargs["loras"]})
-        judge = {"model": recipe.reward.judge, "checker": recipe.heldout.checker}
+        judge = {"model": judges.get(spec.name, ""), "checker": recipe.heldout.checker}
         if spec.name == CHECKER or JOURNAL not in os.environ:
             return replace(spec, actor=PlainReward, kwargs=judge)
         return replace(spec, actor=Journalling, kwargs={**judge, "journal": os.environ[JOURNAL], "pause_s": PAUSE_S})

@@ -13,18 +13,20 @@ from PIL import Image
 from actors.messages import Prompt, Verdict
 from cluster.tasks import PoolSpec
 from pipelines.data.images import ImageRow
-from pipelines.recipe.programs.score import READER, ScoreRecipe
+from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
 from pipelines.score import program
 from pipelines.scoring.pools import pool_specs
 from tests.support.plain_world import PlainReward
 
 ROWS = 23
 MISSING, BROKEN, GREEN = 5, 11, 3  # rows without a file, with half of one, and with a word that the judge does not know
+ONE = """[reward]
+model = "plain/deaf-to-green"
+"""
 RECIPE = """
 [data]
 images = "{folder}/pictures"
-[reward]
-model = "plain/deaf-to-green"
+{rewards}
 [scores]
 tokens = true
 shard_rows = 4
@@ -32,7 +34,7 @@ in_flight = 8
 """
 
 
-def make_score_world(folder: Path) -> Path:
+def make_score_world(folder: Path, rewards: str = ONE) -> Path:
     """Pictures with captions, three of which cannot be scored, and a recipe; returns the recipe's path."""
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -46,7 +48,7 @@ def make_score_world(folder: Path) -> Path:
     broken.write_bytes(broken.read_bytes()[:40])
     (pictures / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     recipe = folder / "recipe.toml"
-    recipe.write_text(RECIPE.format(folder=folder))
+    recipe.write_text(RECIPE.format(folder=folder, rewards=rewards))
     return recipe
 
 
@@ -66,9 +68,9 @@ def main_with(judge: type[PlainReward], **more: object) -> Callable[..., int]:
     """The program with such judges; places, sizes and limits are the recipe's."""
 
     def pools(recipe: ScoreRecipe, rows: Sequence[ImageRow]) -> list[PoolSpec]:
-        kwargs = {"model": recipe.reward.judge, **more}
+        judged = {f"{REWARD}{name}": {"model": table.judge, **more} for name, table in recipe.rewards.items()}
         specs = pool_specs(recipe, rows)
-        return [spec if spec.name == READER else replace(spec, actor=judge, kwargs=kwargs) for spec in specs]
+        return [spec if spec.name == READER else replace(spec, actor=judge, kwargs=judged[spec.name]) for spec in specs]
 
     return program(pools)
 

@@ -12,10 +12,14 @@ from actors.diffusion.options import ImageModelOptions
 from actors.families.registry import ImageFamily
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Rewards, RewardTable, by_name
+from pipelines.recipe.reward import Rewards, RewardTable, apart_from, by_name
 from pipelines.recipe.tables import HeldoutDraws, Pool, Source, SourceOrNone
 
 REWARD, CHECKER = "reward.", "checker"  # pools: of each reward, and of the checker
+COLUMNS = (
+    *("row", "model", "guidance", "height", "width", "seed", "sample", "prompt_id", "category", "caption"),
+    *("checks", "reason"),
+)  # of judged/*.parquet, beside those of the rewards
 
 
 def _word(name: str) -> str:
@@ -66,7 +70,7 @@ class EvaluateRecipe(MapRecipe):
     models: Models
     data: Prompts
     rollout: Drawing = Drawing()
-    reward: Rewards
+    reward: Annotated[Rewards, apart_from(COLUMNS)]
     checker: Pool = Pool()
     heldout: Evaluation = Evaluation()
 

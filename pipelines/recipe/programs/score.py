@@ -6,8 +6,10 @@ from typing import Annotated
 
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Rewards, RewardTable, by_name
+from pipelines.recipe.reward import Rewards, RewardTable, apart_from, by_name
 from pipelines.recipe.tables import Pool, Source
+
+COLUMNS = ("row", "file_name", "caption", "reason")  # of scores/*.parquet, beside those of the rewards
 
 
 class Images(Table):
@@ -35,7 +37,7 @@ class ScoreRecipe(MapRecipe):
 
     data: Images
     reader: Pool = Pool()
-    reward: Rewards
+    reward: Annotated[Rewards, apart_from(COLUMNS)]
     scores: Scores = Scores()
 
     @property

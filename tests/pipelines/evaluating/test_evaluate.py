@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from pipelines.evaluating.work import CHECKS, COLUMNS
 from pipelines.report import main as report
+from pipelines.run_folder.shards import REASON
 from pipelines.train import main as train_main
 from tests.support.evaluate_world import main, write_evaluate
 from tests.support.plain_run import in_no_time
@@ -81,6 +83,32 @@ def test_a_base_a_run_a_checkpoint_and_a_lora_stand_in_one_table(
     said = capsys.readouterr().out
     assert "trained" in said
     assert "95 % interval" in said
+
+
+def two_rewards(recipe: Path, name: str) -> Path:
+    """The recipe with another reward beside its own, which is named `one`."""
+    text = recipe.read_text().replace("[reward]", '[[reward]]\nname = "one"')
+    recipe.write_text(f'{text}\n[[reward]]\nname = "{name}"\nmodel = "plain/taste-{name}"\n')
+    return recipe
+
+
+def test_each_of_two_rewards_has_a_column_and_figures_of_its_own(recipe: Path, tmp_path: Path) -> None:
+    assert evaluate(two_rewards(recipe, "other"), tmp_path / "out") == 0
+    rows, trained = rows_of(tmp_path / "out"), summary_of(tmp_path / "out")["models"]["trained"]
+    own = [row for row in rows if (row["model"], row["guidance"]) == ("trained", 1.0)]
+    assert trained["rewards"].keys() == {"one", "other"}
+    for name, mean in trained["rewards"].items():
+        assert mean == pytest.approx(np.mean([row[name] for row in own]))
+    assert all(row["one"] != row["other"] for row in rows)
+
+
+@pytest.mark.parametrize("column", [*COLUMNS, CHECKS, REASON])
+def test_a_reward_may_not_be_named_as_another_column_is(
+    recipe: Path, tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(two_rewards(recipe, column), tmp_path / "out") == 2
+    assert f'reward.name = "{column}": another column has that name' in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_model_draws_the_same_prompts_and_seeds_and_another_adapter_draws_otherwise(

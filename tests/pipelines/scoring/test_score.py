@@ -11,9 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.report import main as report
+from pipelines.scoring.columns import schema_of
 from tests.support.score_world import BROKEN, GREEN, MISSING, ROWS, main, make_score_world
 
 NAME = "promptecho"
+TWO = """
+[[reward]]
+name = "one"
+model = "plain/taste-one"
+[[reward]]
+name = "other"
+model = "plain/deaf-to-green"
+"""
 
 
 @pytest.fixture
@@ -52,6 +61,28 @@ def test_every_row_has_its_score_or_the_reason_why_it_has_none(recipe: Path, tmp
     assert {key: summary[key] for key in ("status", "rows", "failed")} == {"status": "done", "rows": ROWS, "failed": 3}
     assert summary["seconds"] > 0
     assert summary["rewards"][NAME]["count"] == ROWS - 3
+
+
+def test_each_of_two_rewards_has_a_column_and_what_one_cannot_score_the_other_may(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert score(make_score_world(tmp_path, TWO), out) == 0
+    rows = rows_of(out)
+    assert rows[GREEN]["other"] is None
+    assert "knows no green" in rows[GREEN]["reason"]
+    assert rows[GREEN]["one"] < 0
+    assert rows[0]["one"] != rows[0]["other"]
+    assert {name: said["count"] for name, said in summary_of(out)["rewards"].items()} == {
+        "one": ROWS - 2, "other": ROWS - 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("column", schema_of({}).names)
+def test_a_reward_may_not_be_named_as_another_column_is(
+    tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(make_score_world(tmp_path, TWO.replace('"one"', f'"{column}"')), tmp_path / "run") == 2
+    assert f'reward.name = "{column}": another column has that name' in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_page_shows_both_ends_with_their_words_and_what_failed(

@@ -13,7 +13,7 @@ from pipelines.recipe.changes import differences, marks_of, recipe_sha256, refus
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import load_recipe
 from tests.support.plain_run import in_no_time
-from tests.support.plain_world import make_world_of_three_judges
+from tests.support.plain_world import make_plain_world, make_world_of_three_judges
 
 
 @pytest.fixture
@@ -44,6 +44,12 @@ def test_three_rewards_on_three_pools_train_to_one_digest_whatever_their_sizes(r
     means = judged["rewards"]
     assert judged["reward"] == pytest.approx(means["a"] + 2 * means["b"] + 0.5 * means["c"])
     assert judged["checks"]
+
+
+def test_of_one_reward_no_line_has_the_key_of_several(tmp_path):
+    assert train(make_plain_world(tmp_path), tmp_path / "run") == 0
+    for name in ("metrics.jsonl", "heldout.jsonl"):
+        assert all("rewards" not in line for line in lines(tmp_path / "run", name))
 
 
 def test_a_group_that_one_of_the_rewards_cannot_score_is_left_out(recipe_file, tmp_path):
