@@ -59,6 +59,10 @@ TABLE = (
         labels=("category",),
     ),
     Metric(
+        "Learning", "echoray_reward_by_name", "step", "rewards.*", "Mean of one of several rewards over the step's images",
+        labels=("reward",), only="with several rewards",
+    ),
+    Metric(
         "Learning", "echoray_cut_captions", "step", "cut_captions", "Groups whose caption was cut to be drawn"
     ),
     Metric(
@@ -90,6 +94,10 @@ TABLE = (
     Metric(
         "Learning", "echoray_heldout_reward_by_category", "heldout", "*.reward_by_category.*",
         "Held-out reward of a category", labels=("guidance", "category"),
+    ),
+    Metric(
+        "Learning", "echoray_heldout_reward_by_name", "heldout", "*.rewards.*", "One of several rewards, held out",
+        labels=("guidance", "reward"), only="with several rewards",
     ),
     Metric(
         "Learning", "echoray_heldout_check", "heldout", "*.checks.*",

@@ -43,6 +43,7 @@ def learning_charts(metrics: Sequence[StepRecord], heldout: Sequence[HeldoutReco
     plain = _unguided(heldout)
     charts = [
         _reward(metrics, plain),
+        *_reward_by_name(metrics, plain),
         *_heldout(plain, palette),
         _reward_by_category(metrics, palette),
         _distance(metrics),
@@ -109,6 +110,21 @@ def _reward(metrics: Sequence[StepRecord], plain: Sequence[HeldoutRecord]) -> Ch
     ]
     note = "Mean over a step's images and its moving average; the band is one standard deviation of single images."
     return line_chart("Reward", note, lines)
+
+
+def _reward_by_name(metrics: Sequence[StepRecord], plain: Sequence[HeldoutRecord]) -> list[Chart | None]:
+    """A chart for each of several rewards: their units differ."""
+    note = "One of the rewards by itself, in its own units: its mean over a step's images and its moving average."
+    charts = []
+    for name in {name: None for record in metrics for name in record.rewards}:
+        mean = _values(metrics, _reward_named(name))
+        lines = [
+            Line("each step", _steps(metrics), mean, 0, "faint"),
+            Line("training prompts", _steps(metrics), smoothed(mean, len(mean) / 20), 0, "strong"),
+            Line("held-out prompts", _steps(plain), [record.rewards.get(name) for record in plain], 1, "dots"),
+        ]
+        charts.append(line_chart(f"Reward {name}", note, lines))
+    return charts
 
 
 def _heldout(plain: Sequence[HeldoutRecord], palette: Palette) -> list[Chart | None]:
@@ -219,6 +235,10 @@ def _seconds_of(stage: str) -> Value:
 
 def _reward_of(category: str) -> Value:
     return lambda record: record.by_category.get(category)
+
+
+def _reward_named(name: str) -> Value:
+    return lambda record: record.rewards.get(name)
 
 
 def _busy_of(pool: str) -> Value:

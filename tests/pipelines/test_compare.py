@@ -9,6 +9,7 @@ import fsspec
 import pytest
 
 from pipelines.compare import main
+from pipelines.reporting.side_by_side.curves import curves
 from pipelines.reporting.side_by_side.heldout import blocks
 from pipelines.reporting.side_by_side.recipes import differences
 from pipelines.reporting.side_by_side.run import Run, read_run, unique_names
@@ -114,6 +115,15 @@ def test_rewards_compare_only_where_the_reward_is_the_same_whatever_its_pool(tmp
     for path, recipe in zip(paths, ({}, {"size": 2}, {"size": '2\nmodel = "x"'}), strict=True):
         RunFolder.create(path, RECIPE.format(**RUN | recipe)).heldout(evaluation("after", 4, 1.0, None))
     assert [[row.run.name for row in block.rows] for block in blocks(runs_of(*paths))] == [["a", "b"], ["c"]]
+
+
+def test_each_of_several_rewards_is_compared_by_its_name_among_the_runs_that_have_it(tmp_path: Path) -> None:
+    runs = runs_of(write_run(tmp_path / "a"), write_run(tmp_path / "b"), write_run(tmp_path / "c", rate=0.2))
+    for run, names in zip(runs, ({}, {"echo": 0.5, "small": 2.0}, {"echo": 0.75}), strict=True):
+        run.metrics[:] = [record.model_copy(update={"rewards": names}) for record in run.metrics]
+    over_steps = {chart.title: [name for name, *_ in chart.legend] for chart in curves(runs, blocks(runs))[0][1]}
+    assert {title for title in over_steps if title.startswith("Reward ")} == {"Reward echo", "Reward small"}
+    assert (over_steps["Reward echo"], over_steps["Reward small"]) == (["b", "c"], ["b"])
 
 
 def test_other_noise_is_said(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from pipelines.evaluation.comparison import known, total_of
 from pipelines.reporting.charts import Chart, Line, Style, line_chart, smoothed
 from pipelines.reporting.side_by_side.heldout import Block, judge_of
 from pipelines.reporting.side_by_side.run import Along, Run
+from pipelines.run_folder.records import Figure, StepRecord
 
 COLOURS = 8
 AXES: tuple[tuple[Along, str], ...] = (("step", "equal steps"), ("image", "equal images"), ("second", "equal seconds"))
@@ -24,7 +26,8 @@ def curves(runs: Sequence[Run], blocks: Sequence[Block]) -> list[tuple[str, list
     made = []
     for along, words in AXES:
         moving = [run for run in runs if max(run.at(along).values()) > 0]
-        charts = [_figure(moving, along, *row) for row in FIGURES] + [_heldout(block, along) for block in blocks]
+        charts = [_figure(moving, along, *row) for row in FIGURES] + _each_reward(moving, along)
+        charts += [_heldout(block, along) for block in blocks]
         if shown := [chart for chart in charts if chart]:
             made.append((words, sorted(shown, key=_held_out_first)))
     return made
@@ -41,16 +44,41 @@ def style_of(run: Run) -> Style:
 
 
 def _figure(runs: Sequence[Run], along: Along, key: str, title: str, note: str) -> Chart | None:
+    if key == "reward_mean":
+        note += _said_of_judges(runs)
+    return _averages(runs, along, lambda record: record.figure(key), title, note)
+
+
+def _each_reward(runs: Sequence[Run], along: Along) -> list[Chart | None]:
+    """A chart for each name that one of several rewards has in a run."""
+    names = {name: None for run in runs for record in run.metrics for name in record.rewards}
+    charts = []
+    for name in names:
+        having = [run for run in runs if any(name in record.rewards for record in run.metrics)]
+        note = "One of several rewards by itself, in its own units." + _said_of_judges(having)
+        charts.append(_averages(having, along, partial(_named, name), f"Reward {name}", note))
+    return charts
+
+
+def _named(name: str, record: StepRecord) -> Figure:
+    return record.rewards.get(name)
+
+
+def _said_of_judges(runs: Sequence[Run]) -> str:
+    """A warning where the runs' rewards differ."""
+    differ = len({judge_of(run) for run in runs}) > 1
+    return " These runs have different rewards, whose heights do not compare." if differ else ""
+
+
+def _averages(
+    runs: Sequence[Run], along: Along, value: Callable[[StepRecord], Figure], title: str, note: str
+) -> Chart | None:
     window = max((len(run.metrics) for run in runs), default=0) / 20
     lines = [
-        _line(run, along, [record.step for record in run.metrics], smoothed(ys, window))
+        _line(run, along, [record.step for record in run.metrics], smoothed([*map(value, run.metrics)], window))
         for run in runs
-        for ys in [[record.figure(key) for record in run.metrics]]
     ]
-    said = " Moving averages." if window > 1 else ""
-    if key == "reward_mean" and len({judge_of(run) for run in runs}) > 1:
-        said += " These runs have different rewards, whose heights do not compare."
-    return line_chart(title, note + said, lines, along=along)
+    return line_chart(title, note + (" Moving averages." if window > 1 else ""), lines, along=along)
 
 
 def _heldout(block: Block, along: Along) -> Chart | None:

@@ -61,6 +61,16 @@ def test_a_checkers_figures_are_published_under_any_name_and_by_category() -> No
     }
 
 
+def test_each_of_several_rewards_is_published_by_its_name() -> None:
+    assert scalars("step", {"rewards": {"echo": 0.5, "small": -2.0}}) == {
+        "learning/reward_by_name/echo": 0.5,
+        "learning/reward_by_name/small": -2.0,
+    }
+    assert scalars("heldout", {"guidance": 1.0, "rewards": {"echo": 0.25}}) == {
+        "learning/heldout_reward_by_name/1/echo": 0.25
+    }
+
+
 def test_names_are_unique_and_follow_prometheus() -> None:
     names = [metric.name for metric in TABLE]
     assert len(set(names)) == len(names)

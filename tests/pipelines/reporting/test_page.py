@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.engine.digest import FIRST
 from pipelines.report import main
-from pipelines.reporting.curves import Palette
+from pipelines.reporting.curves import Palette, learning_charts
 from pipelines.reporting.page import write_report
 from pipelines.reporting.timeline import timeline
 from pipelines.reporting.words import coloured, echo_style, words_of
@@ -96,6 +96,22 @@ def test_no_change_is_neither_good_nor_bad(tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
     rows = re.findall(r'class="gain ?(\w*)">([^<]*)<', write_report(tmp_path / "run").read_text())
     assert rows == [("rose", "+25.0 points"), ("rose", "+25.0 points"), ("", "+0.0 points"), ("rose", "+25.0 points")]
+
+
+def test_each_of_several_rewards_has_a_chart_with_its_held_out_figures() -> None:
+    metrics = [metric(step, rewards={"echo": 0.5, "small": -2.0}) for step in (1, 2)]
+    heldout = [evaluation("before", 0, 1.0, None).model_copy(update={"rewards": {"echo": 0.25, "small": -3.0}})]
+    palette = Palette.of(metrics, heldout)
+    charts = {
+        chart.title: [(name, value) for name, *_, value in chart.legend]
+        for chart in learning_charts(metrics, heldout, palette)
+    }
+    assert [title for title in charts if title.startswith("Reward ")] == [
+        "Reward echo", "Reward small", "Reward by category",
+    ]  # fmt: skip
+    assert charts["Reward small"] == [("training prompts", "−2"), ("held-out prompts", "−3")]
+    one = learning_charts([metric(1), metric(2)], heldout, palette)
+    assert [chart.title for chart in one if chart.title.startswith("Reward ")] == ["Reward by category"]
 
 
 def test_a_category_has_one_colour_everywhere(tmp_path: Path) -> None:
