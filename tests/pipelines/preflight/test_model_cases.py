@@ -66,7 +66,7 @@ def test_a_process_without_torch_asks_another_one(tmp_path: Path, monkeypatch: p
     """As `doctor` and the driver are: tests/test_architecture.py."""
     folder = MODELS["judge_tensor_missing"].make(tmp_path / "judge")
     monkeypatch.delitem(sys.modules, "torch")
-    found = find_misfits([("vlm", folder), ("vlm", TOY_MODELS / "judge")])
+    found = find_misfits([NamedModel(str(folder), "vlm"), NamedModel(str(TOY_MODELS / "judge"), "vlm")])
     assert found is not None
     assert "model.safetensors are not those of a LlavaForConditionalGeneration: 1 missing" in str(found[0])
     assert found[1] is None
