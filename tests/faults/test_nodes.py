@@ -52,14 +52,14 @@ def lose_easel(cluster: Cluster) -> None:
 
 
 def wait_until_idle(run: Run, *classes: str) -> None:
-    """Waits until workers of these classes have had nothing to do for a second: what they may do is done."""
+    """Waits until workers of these classes have had nothing to do for some seconds: what they may do is done."""
     at_work = time.monotonic()
 
     def idle() -> bool:
         nonlocal at_work
         if any("." in worker.title for name in classes for worker in workers(name)):
             at_work = time.monotonic()
-        return time.monotonic() - at_work > 1.0
+        return time.monotonic() - at_work > 3.0
 
     run.until(idle, f"{classes} with nothing to do")
 
