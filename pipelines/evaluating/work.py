@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,22 +17,21 @@ from pipelines.engine.messages import (
     GroupKey,
     LoopPlan,
     Notice,
-    Progress,
     Quarantined,
     Released,
     Settled,
     Sweeps,
     Unit,
 )
-from pipelines.engine.work import Call, Refused, Updates, Work
+from pipelines.engine.work import Call, Refused
 from pipelines.evaluating.pools import draws_at, elastic
 from pipelines.evaluating.sheets import Sheets
 from pipelines.recipe.programs.evaluate import CHECKER, REWARD
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record, Shards
+from pipelines.running.mapping import MapWork, plan_of
 
 FOLDER, CHECKS = "judged", "checks"
-STORE_SHARE = 0.6  # of the object store, for images
 COLUMNS = {
     ROW: pa.int64(),
     "model": pa.string(),
@@ -59,17 +56,17 @@ class Drawn:
     checks: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-class EvaluateWork(Work):
+class EvaluateWork(MapWork):
     """Each sheet is drawn and judged, and its images' records go to the shards. What they hold already is not done again."""
 
     def __init__(self, sheets: Sheets, run: RunFolder, executor: Executor) -> None:
         self.sheets, self.run, self.executor = sheets, run, executor
-        self.updates, self.elastic = Updates(), elastic(sheets)
+        self.elastic = elastic(sheets)
         self.rewards = list(sheets.recipe.rewards)
         size, count = sheets.images, len(sheets.all) * sheets.images
         in_file = -(-sheets.recipe.heldout.shard_images // size) * size
         columns = {**COLUMNS, **dict.fromkeys(self.rewards, pa.float64()), CHECKS: pa.map_(pa.string(), pa.float64())}
-        self.shards = Shards(run.path / FOLDER, count, in_file, pa.schema({**columns, REASON: pa.string()}))
+        super().__init__(Shards(run.path / FOLDER, count, in_file, pa.schema({**columns, REASON: pa.string()})))
         self.missing = sorted({row // size for row in self.shards.missing()})
         pools = draws_at(sheets.models)
         self.streams = {
@@ -77,15 +74,11 @@ class EvaluateWork(Work):
         }
         self.task_of = {number: task for task in sheets.tasks for number in task}
         self.drawn: dict[GroupKey, Drawn] = {}
-        self.began = time.monotonic()
 
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         judges = tuple(self.sheets.recipe.judges)
-        return LoopPlan(
-            {pool: Sweeps(((pool,), judges), {0: self._tasks(pool)}) for pool in self.streams},
-            max_groups_in_flight=self.sheets.recipe.heldout.in_flight,
-            max_bytes_in_flight=int(STORE_SHARE * store_bytes) if store_bytes else None,
-        )
+        streams = {pool: Sweeps(((pool,), judges), {0: self._tasks(pool)}) for pool in self.streams}
+        return plan_of(streams, self.sheets.recipe.heldout.in_flight, store_bytes)
 
     def call(self, ask: Ask) -> Call:
         if ask.pool in self.streams:
@@ -118,23 +111,6 @@ class EvaluateWork(Work):
                 self._write(key, None, message.strip().splitlines()[-1])
             case Released(key):
                 self.drawn.pop(key, None)
-
-    def finish(self) -> None:
-        """What is known of images whose shards are not complete is written as well."""
-        self.shards.finish()
-
-    def status(self, progress: Progress) -> dict[str, Any]:
-        return {
-            "rows": self.shards.rows,
-            "settled": len(self.shards.written),
-            "failed": self.shards.failed,
-            "seconds": self.seconds(),
-            "quarantined": progress.quarantined,
-        }
-
-    def seconds(self) -> float:
-        """Since this start."""
-        return time.monotonic() - self.began
 
     def _tasks(self, pool: str) -> list[int]:
         """How many sheets of each draw task are still to be done, where there are any."""

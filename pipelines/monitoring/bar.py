@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cluster import speaking
@@ -10,21 +11,26 @@ from pipelines.monitoring.watchers import Record, Watcher
 TENTHS = 10
 
 
+def progress_bar(console: Console) -> Progress:
+    """A bar over the width of a terminal, with how many are done, since when, and for how long yet."""
+    return Progress(
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        expand=True,
+    )
+
+
 class Bar(Watcher):
     """Shows how many of so many units, such as "rows", are done: `settled` and `failed` of a status."""
 
     def __init__(self, title: str, count: int, units: str) -> None:
         self.console, self.count, self.units = speaking.console(), count, units
-        self._bar = Progress(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-            expand=True,
-        )
+        self._bar = progress_bar(self.console)
         self._task = self._bar.add_task(title, total=count)
         self._said = 0
 

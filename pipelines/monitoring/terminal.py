@@ -10,7 +10,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,7 @@ from pipelines.evaluation.comparison import (
     shares,
     total_of,
 )
+from pipelines.monitoring.bar import progress_bar
 from pipelines.monitoring.watchers import Record, Watcher
 from pipelines.run_folder.records import HeldoutRecord, StepRecord
 
@@ -46,16 +46,7 @@ class Display(Watcher):
         self._said = (-1, 0)  # the evaluation and its quarter that a log heard of
         # Step and time of the first record: what came before it, such as the evaluation of the base, is no guide to the rest.
         self._first: tuple[int, float] | None = None
-        self._progress = Progress(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-            expand=True,
-        )
+        self._progress = progress_bar(self.console)
         self._bar = self._progress.add_task(title, total=total_steps)
         self._live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pipelines.evaluating.table import cell, columns_of, figure_of, figures_of, interval_words, way_words
 from pipelines.evaluation.comparison import guidance_words
-from pipelines.reporting.facts import STATUS_WORDS, duration
-from pipelines.reporting.page import highlighted, write_page
+from pipelines.reporting.facts import duration
+from pipelines.reporting.page import frame, write_page
 from pipelines.reporting.words import picture
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.grids import read_grid
@@ -27,15 +25,12 @@ def write_models_report(run_dir: Path) -> Path:
 
 def models_context(folder: RunFolder) -> Record:
     """What the template shows, ready to be printed."""
-    summary, recipe_toml = folder.read_summary(), folder.read_recipe()
-    status = folder.status()
+    summary = folder.read_summary()
     measure, *others = figures_of(summary)
     ways = [way for _, way in columns_of(summary)]
     categories = list(dict.fromkeys(each for way in ways for each in figure_of(way, measure)["by_category"]))
     return {
-        "title": tomllib.loads(recipe_toml).get("run", {}).get("name") or folder.path.resolve().name,
-        "status": status,
-        "status_words": STATUS_WORDS.get(status, "unknown state"),
+        **frame(folder, folder.status()),
         "header": _header(summary),
         "notes": summary["notes"],
         "measure": measure,
@@ -47,8 +42,6 @@ def models_context(folder: RunFolder) -> Record:
         "samples": _samples(folder, summary),
         "failed": summary["failed"],
         "reasons": summary["reasons"],
-        "recipe": highlighted(recipe_toml),
-        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
 
 

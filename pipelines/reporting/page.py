@@ -60,17 +60,26 @@ def write_page(run_dir: Path, template: str, context: Record) -> Path:
     return path
 
 
+def frame(folder: RunFolder, status: str) -> Record:
+    """What the page of any run shows around its own: title, state, recipe, and when it was written."""
+    recipe_toml = folder.read_recipe()
+    return {
+        "title": tomllib.loads(recipe_toml).get("run", {}).get("name") or folder.path.resolve().name,
+        "status": status,
+        "status_words": STATUS_WORDS.get(status, "unknown state"),
+        "recipe": highlighted(recipe_toml),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
+    }
+
+
 def report_context(folder: RunFolder) -> Record:
     """What the template shows, ready to be printed."""
     metrics, heldout, summary = folder.read_metrics(), folder.read_heldout(), folder.read_summary()
-    state, recipe_toml = folder.read_state(), folder.read_recipe()
-    recipe, events = tomllib.loads(recipe_toml), folder.read_events()
+    state, recipe, events = folder.read_state(), tomllib.loads(folder.read_recipe()), folder.read_events()
     comparison = compare(heldout)
     palette = Palette.of(metrics, heldout)
     context = {
-        "title": recipe.get("run", {}).get("name") or folder.path.resolve().name,
-        "status": state.get("status", "running"),
-        "status_words": STATUS_WORDS.get(state.get("status", ""), "unknown state"),
+        **frame(folder, state.get("status", "unknown")),
         "header": header(metrics, summary, state, recipe),
         "notes": notes(summary, state, recipe, metrics, events),
         "cards": _cards(comparison, metrics, summary, state),
@@ -87,8 +96,6 @@ def report_context(folder: RunFolder) -> Record:
         "legend": [(p, echo_style(p)) for p in (0.0, 0.05, 0.15, 0.25, 0.5, 0.75, 1.0)],
         "starts": starts(events),
         "events": what_happened([event for event in events if event.kind != Started.kind], state.get("started")),
-        "recipe": highlighted(recipe_toml),
-        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
     return {**context, "contents": [(anchor, title) for anchor, title, part in CONTENTS if context[part]]}
 

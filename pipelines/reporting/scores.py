@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from pipelines.reporting.charts import number
-from pipelines.reporting.facts import STATUS_WORDS, duration
-from pipelines.reporting.page import highlighted, write_page
+from pipelines.reporting.facts import duration
+from pipelines.reporting.page import frame, write_page
 from pipelines.reporting.words import coloured, echo_style, picture, reward_words, words_of
 from pipelines.run_folder.folder import RunFolder
 
@@ -28,12 +26,9 @@ def write_scores_report(run_dir: Path) -> Path:
 
 def scores_context(folder: RunFolder) -> Record:
     """What the template shows, ready to be printed."""
-    summary, scores, recipe_toml = folder.read_summary(), folder.read_scores(), folder.read_recipe()
-    status = folder.status()
+    summary, scores = folder.read_summary(), folder.read_scores()
     return {
-        "title": tomllib.loads(recipe_toml).get("run", {}).get("name") or folder.path.resolve().name,
-        "status": status,
-        "status_words": STATUS_WORDS.get(status, "unknown state"),
+        **frame(folder, folder.status()),
         "header": _header(summary),
         "notes": summary.get("notes", []),
         "figures": [(name, [_figure(said[key]) for key in FIGURES]) for name, said in summary["rewards"].items()],
@@ -44,8 +39,6 @@ def scores_context(folder: RunFolder) -> Record:
         "failures": scores["failures"],
         "reasons": scores["reasons"],
         "failed": summary["failed"],
-        "recipe": highlighted(recipe_toml),
-        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
 
 

@@ -7,17 +7,20 @@ its files are written to, and gives it to `run_job`.
 from __future__ import annotations
 
 import argparse
+import time
 import tomllib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.console import Console
 
 from cluster import speaking
 from pipelines.engine.driver import Driver, W
+from pipelines.engine.messages import LoopPlan, Progress, Sweeps
 from pipelines.engine.steering import Control
 from pipelines.engine.tickets import Tickets
+from pipelines.engine.work import Updates, Work
 from pipelines.monitoring.bar import Bar
 from pipelines.monitoring.watchers import Watcher
 from pipelines.recipe.changes import differences, refused
@@ -27,7 +30,40 @@ from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.run_folder.events import Stopped
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.location import RunLocation
+from pipelines.run_folder.shards import Shards
 from pipelines.running.job import Job, Start, command_to_continue, mend
+
+STORE_SHARE = 0.6  # of the object store, for images
+
+
+class MapWork(Work):
+    """The work of such a program: rows come into shards, and what they hold already is not done again."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.updates, self.shards, self.began = Updates(), shards, time.monotonic()
+
+    def finish(self) -> None:
+        """What is known of rows whose shards are not complete is written as well."""
+        self.shards.finish()
+
+    def status(self, progress: Progress) -> dict[str, Any]:
+        return {
+            "rows": self.shards.rows,
+            "settled": len(self.shards.written),
+            "failed": self.shards.failed,
+            "seconds": self.seconds(),
+            "quarantined": progress.quarantined,
+        }
+
+    def seconds(self) -> float:
+        """Since this start."""
+        return time.monotonic() - self.began
+
+
+def plan_of(streams: Mapping[str, Sweeps], in_flight: int, store_bytes: int | None) -> LoopPlan:
+    """Of so many groups at a time, whose images take a share of the object store at most."""
+    room = int(STORE_SHARE * store_bytes) if store_bytes else None
+    return LoopPlan(streams, max_groups_in_flight=in_flight, max_bytes_in_flight=room)
 
 
 class MapJob(Job[W]):

@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from actors.messages import Prompt, Verdict
 from actors.reward.actor import RewardActor
 from cluster.tasks import Failure, Handle, Outcome
 from pipelines.data.images import ImageRow
-from pipelines.engine.messages import Ask, LoopPlan, Notice, Progress, Quarantined, Released, Settled, Sweeps, Unit
-from pipelines.engine.work import Call, Refused, Updates, Work
+from pipelines.engine.messages import Ask, LoopPlan, Notice, Quarantined, Released, Settled, Sweeps, Unit
+from pipelines.engine.work import Call, Refused
 from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record, Shards
+from pipelines.running.mapping import MapWork, plan_of
 from pipelines.scoring.columns import FOLDER, LOG_PROBS, TOKENS, schema_of
 from pipelines.scoring.reader import ImageReader
 
 READ_TOGETHER = 8  # images of a task of a reader
-STORE_SHARE = 0.6  # of the object store, for images
 
 
-class ScoreWork(Work):
+class ScoreWork(MapWork):
     """Each row of a set is read and judged, and its record goes to the shards. What they hold already is not done again."""
 
     def __init__(self, recipe: ScoreRecipe, rows: Sequence[ImageRow], run: RunFolder) -> None:
-        self.updates, self.elastic = Updates(), recipe.pools
-        self.recipe, self.rows = recipe, rows
+        self.recipe, self.rows, self.elastic = recipe, rows, recipe.pools
         self.explained = {
             name: recipe.scores.tokens and table.options.explains for name, table in recipe.rewards.items()
         }
-        self.shards = Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema_of(self.explained))
+        super().__init__(Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema_of(self.explained)))
         self.missing = self.shards.missing()
         self.images: dict[Unit, Handle] = {}
         self.verdicts: dict[int, dict[str, Verdict]] = {}
-        self.began = time.monotonic()
 
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         count, together = len(self.missing), min(READ_TOGETHER, self.recipe.scores.in_flight)
         tasks = [min(together, count - first) for first in range(0, count, together)]
         stages = ((READER,), tuple(f"{REWARD}{name}" for name in self.explained))
-        return LoopPlan(
-            {"score": Sweeps(stages, {0: tasks})},
-            max_groups_in_flight=self.recipe.scores.in_flight,
-            max_bytes_in_flight=int(STORE_SHARE * store_bytes) if store_bytes else None,
-        )
+        return plan_of({"score": Sweeps(stages, {0: tasks})}, self.recipe.scores.in_flight, store_bytes)
 
     def call(self, ask: Ask) -> Call:
         if ask.pool == READER:
@@ -72,23 +64,6 @@ class ScoreWork(Work):
                 self.shards.add(self._record(key.group, {name: Verdict(None, reason) for name in self.explained}))
             case Released(key):
                 self.images.pop(Unit(key.stream, key.step, key.group, 0), None)
-
-    def finish(self) -> None:
-        """What is known of rows whose shards are not complete is written as well."""
-        self.shards.finish()
-
-    def status(self, progress: Progress) -> dict[str, Any]:
-        return {
-            "rows": len(self.rows),
-            "settled": len(self.shards.written),
-            "failed": self.shards.failed,
-            "seconds": self.seconds(),
-            "quarantined": progress.quarantined,
-        }
-
-    def seconds(self) -> float:
-        """Since this start."""
-        return time.monotonic() - self.began
 
     def row(self, unit: Unit) -> ImageRow:
         """What a unit is about."""
