@@ -12,22 +12,16 @@ import pytest
 
 from actors.messages import DrawReport, DrawRequest, Prompt, Scores
 from cluster.control.status_table import progress
-from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import PoolSpec
 from pipelines.engine.driver import Driver
 from pipelines.evaluating.ending import result_of
 from pipelines.evaluating.models import Model
 from pipelines.evaluating.sheets import Sheets
 from pipelines.evaluating.work import EvaluateWork
-from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.stages import Stage
-from pipelines.recipe.load import dump_recipe, parse_recipe
+from pipelines.recipe.load import parse_recipe
 from pipelines.recipe.programs.evaluate import CHECKER, REWARD, EvaluateRecipe
-from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.location import RunLocation
-from pipelines.run_folder.roster import Roster
-from pipelines.running.job import Start
-from pipelines.running.mapping import map_driver
+from tests.support.virtual_map import files, virtual_driver
 
 PROMPTS = [Prompt(f"p{number}", f"picture {number}", "even" if number % 2 == 0 else "odd") for number in range(10)]
 MODELS = [
@@ -103,29 +97,16 @@ def driver(tmp_path: Path) -> Made:
         pace = {"seconds": 1.0, "jitter": 0.5}
         specs = [PoolSpec(f"rollout.{name}", Models, pace, workers) for name in ("plain", "other")]
         specs += [PoolSpec(f"{REWARD}promptecho", Judge, pace, workers), PoolSpec(CHECKER, Check, pace, workers)]
-        out, turns = tmp_path / name, iter(range(10**6))
-        folder = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
-
-        def check() -> None:
-            turn = next(turns)
-            made.control.stopping |= turn == stop
-            if turn == kill:
-                raise KeyboardInterrupt
-
-        executor = VirtualExecutor(specs)
-        start = Start(executor, Roster(True), RunLocation(str(out)), folder, Watchers(), "", check)
-        made = map_driver(EvaluateWork(Sheets(recipe, MODELS, PROMPTS), folder, executor), recipe, start)
-        return made
+        sheets = Sheets(recipe, MODELS, PROMPTS)
+        return virtual_driver(
+            tmp_path / name, recipe, specs, lambda folder, executor: EvaluateWork(sheets, folder, executor), stop, kill
+        )
 
     return driver
 
 
 def digest(driver: Driver[EvaluateWork]) -> str:
     return result_of(driver.work.shards.records(), driver.work.rewards).digest
-
-
-def files(driver: Driver[EvaluateWork]) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in driver.work.shards.folder.glob("*.parquet")}
 
 
 def test_one_worker_and_four_write_the_same_bytes(driver: Made) -> None:

@@ -12,21 +12,15 @@ import numpy as np
 import pytest
 
 from actors.messages import Prompt, Verdict
-from cluster.executors.virtual import VirtualExecutor
 from cluster.tasks import PoolSpec
 from pipelines.data.images import ImageRow
 from pipelines.engine.driver import Driver
-from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.stages import Stage
-from pipelines.recipe.load import dump_recipe, parse_recipe
+from pipelines.recipe.load import parse_recipe
 from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
-from pipelines.run_folder.folder import RunFolder
-from pipelines.run_folder.location import RunLocation
-from pipelines.run_folder.roster import Roster
-from pipelines.running.job import Start
-from pipelines.running.mapping import map_driver
 from pipelines.scoring.ending import result_of
 from pipelines.scoring.work import ScoreWork
+from tests.support.virtual_map import files, virtual_driver
 
 ROWS = [
     ImageRow(f"{number}.png", f"picture {number}", problem="no file" if number == 17 else "") for number in range(50)
@@ -84,28 +78,15 @@ def driver(tmp_path: Path) -> Made:
             specs.append(
                 PoolSpec(f"{REWARD}{judge}", Judge, {"seconds": seconds, "jitter": 0.5, "name": judge}, workers)
             )
-        out, turns = tmp_path / name, iter(range(10**6))
-        folder = RunFolder.open(out) if out.exists() else RunFolder.create(out, dump_recipe(recipe))
-
-        def check() -> None:
-            turn = next(turns)
-            made.control.stopping |= turn == stop
-            if turn == kill:
-                raise KeyboardInterrupt
-
-        start = Start(VirtualExecutor(specs), Roster(True), RunLocation(str(out)), folder, Watchers(), "", check)
-        made = map_driver(ScoreWork(recipe, ROWS, folder), recipe, start)
-        return made
+        return virtual_driver(
+            tmp_path / name, recipe, specs, lambda folder, _: ScoreWork(recipe, ROWS, folder), stop, kill
+        )
 
     return driver
 
 
 def digest(driver: Driver[ScoreWork]) -> str:
     return result_of(driver.work.shards.records(), driver.work.explained).digest
-
-
-def files(driver: Driver[ScoreWork]) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in driver.work.shards.folder.glob("*.parquet")}
 
 
 def test_one_worker_and_four_write_the_same_bytes(driver: Made) -> None:
