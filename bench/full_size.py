@@ -18,7 +18,8 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 from torch import Tensor, nn
 
-from actors.diffusion.family import Conditions, Family, LoadOptions, load_family
+from actors.diffusion.families.conditions import Conditions
+from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.seeds import seed_of, stream_of
 from bench.full_size_judge import fill
 from pipelines.preflight.memory.architectures import load

@@ -21,7 +21,8 @@ from rich.table import Table
 from torch import Tensor
 
 from actors.diffusion.compiling import compile_blocks
-from actors.diffusion.family import Family, Prompted
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family
 from actors.diffusion.sample import draw_latents, starting_noise
 from bench.command import command_line, fill_in, finish, start, surroundings
 from bench.flops import TRANSFORMERS

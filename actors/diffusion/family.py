@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import regex
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.utils.logging import disable_progress_bar
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from actors.device import pick_device, pick_dtype, to_host
 from actors.diffusion.compiling import compile_blocks
+from actors.diffusion.families.conditions import Conditions, Prompted
+from actors.diffusion.families.cutting import cut_to_fit
 from actors.diffusion.limits import CACHED_CAPTIONS, PIXELS_AT_ONCE, UNTILED_PIXELS
 from actors.diffusion.options import ImageModelOptions
 from actors.diffusion.parking import Parked
@@ -28,52 +29,6 @@ from actors.models.folder import check_pipeline, pipeline_facts
 from actors.models.hub import local_folder
 from actors.models.path import PIPELINE_MARKER
 from actors.models.weights import check_pipeline_weights
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the network is told beside latents and sigma: tensors by name, each with a leading axis B.
-
-    Where captions have different lengths, axis 1 is padded with zeros and a tensor of the family says how much is real. Lengths
-    that the host must read lie on the CPU, all else on the family's device.
-    """
-
-    tensors: dict[str, Tensor]
-
-    def repeat(self, count: int) -> Conditions:
-        """Each row `count` times, in order: B rows become B * count."""
-        return Conditions({name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.tensors.items()})
-
-    def rows(self, first: int, last: int) -> Conditions:
-        """The rows first .. last - 1."""
-        return Conditions({name: tensor[first:last] for name, tensor in self.tensors.items()})
-
-    @staticmethod
-    def concatenate(parts: list[Conditions]) -> Conditions:
-        """All rows of all parts, padded with zeros to the longest."""
-        names = parts[0].tensors
-        return Conditions({name: _padded_cat([part.tensors[name] for part in parts]) for name in names})
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """What images are drawn for: the conditions of their captions and, where guidance needs them, those of the empty caption."""
-
-    conditions: Conditions
-    unconditional: Conditions | None = None
-    guidance_scale: float = 1.0
-
-    def repeat(self, count: int) -> Prompted:
-        """Each row `count` times, in order."""
-        return self._each(lambda conditions: conditions.repeat(count))
-
-    def rows(self, first: int, last: int) -> Prompted:
-        """The rows first .. last - 1."""
-        return self._each(lambda conditions: conditions.rows(first, last))
-
-    def _each(self, change: Callable[[Conditions], Conditions]) -> Prompted:
-        unconditional = self.unconditional and change(self.unconditional)
-        return Prompted(change(self.conditions), unconditional, self.guidance_scale)
 
 
 @dataclass(frozen=True)
@@ -265,36 +220,6 @@ class Family(ABC):
         )
 
 
-def cut_to_fit(caption: str, fits: Callable[[str], bool]) -> str:
-    """The caption if it fits, else as many of its words as do, and of a word that would never fit as many characters as do.
-
-    So a text without spaces, as Chinese or Thai is written, is cut between characters (grapheme clusters, Unicode TR 29). Raises
-    ValueError if not even one character fits.
-    """
-    if fits(caption):
-        return caption
-    words = caption.split()
-    kept = " ".join(words[: _most(len(words) - 1, lambda count: fits(" ".join(words[:count])))])
-    left = words[len(kept.split())]
-    if not fits(left):
-        characters = regex.findall(r"\X", left)
-        lead = f"{kept} " if kept else ""
-        count = _most(len(characters) - 1, lambda count: fits(lead + "".join(characters[:count])))
-        kept = (lead + "".join(characters[:count])).rstrip()
-    if not kept:
-        raise ValueError(f"the caption {caption[:60]!r} cannot be cut to what the text encoders read")
-    return kept
-
-
-def _most(limit: int, holds: Callable[[int], bool]) -> int:
-    """The largest count from 0 to `limit` for which it holds; if it holds for one, it holds for all below."""
-    low, high = 0, limit + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
-
-
 def pipeline_parts(model: str, optional: tuple[str, ...], decoder: bool) -> dict[str, None]:
     """The parts to leave out when the pipeline is loaded: those that the folder does not have, and the VAE if it is not wanted."""
     components: Mapping[str, Any] = DiffusionPipeline.load_config(model)
@@ -338,19 +263,3 @@ def _tiling(vae: Any, wanted: bool) -> Iterator[None]:
             vae.disable_tiling()
     else:
         yield
-
-
-def _padded_cat(tensors: list[Tensor]) -> Tensor:
-    if tensors[0].ndim == 1:
-        return torch.cat(tensors)
-    longest = max(tensor.shape[1] for tensor in tensors)
-    return torch.cat([_padded(tensor, longest) for tensor in tensors])
-
-
-def _padded(tensor: Tensor, length: int) -> Tensor:
-    missing = length - tensor.shape[1]
-    return (
-        tensor
-        if missing == 0
-        else torch.cat([tensor, tensor.new_zeros(tensor.shape[0], missing, *tensor.shape[2:])], dim=1)
-    )

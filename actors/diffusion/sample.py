@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from actors.device import to_device
-from actors.diffusion.family import Family, Prompted
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family
 from actors.seeds import stream_of
 
 

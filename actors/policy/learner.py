@@ -16,7 +16,8 @@ from torch import Tensor
 from actors.device import all_to_host, to_device
 from actors.diffusion import lora
 from actors.diffusion.adapter_file import find_adapter
-from actors.diffusion.family import Conditions, Family, LoadOptions, Prompted, load_family
+from actors.diffusion.families.conditions import Conditions, Prompted
+from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.diffusion.foreign_lora import start_from
 from actors.messages import Adapter, Latents, UpdateGroup, sha256_of
 from actors.mistake import Mistake

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from actors.device import to_host
-from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.diffusion.sample import draw_latents, starting_noise
 from actors.messages import Adapter, DrawReport, DrawRequest, Latents
 from actors.policy.objectives.objective import load_objective

@@ -8,8 +8,9 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
+from actors.diffusion.families.conditions import Conditions
 from actors.diffusion.families.packing import pack, unpack
-from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
+from actors.diffusion.family import Family, LoadOptions, pipeline_parts, vae_config
 from actors.diffusion.limits import JOINT_ATTENTION
 from actors.families.sd3 import LONGEST_T5
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from actors.device import to_device
+from actors.diffusion.families.conditions import Conditions
 from actors.diffusion.families.packing import pack, unpack
-from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
+from actors.diffusion.family import Family, LoadOptions, pipeline_parts, vae_config
 from actors.diffusion.limits import JOINT_ATTENTION
 from actors.families.qwen_image import LONGEST
 

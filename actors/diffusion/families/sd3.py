@@ -7,7 +7,8 @@ from typing import ClassVar
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
+from actors.diffusion.families.conditions import Conditions
+from actors.diffusion.family import Family, LoadOptions, pipeline_parts, vae_config
 from actors.diffusion.limits import JOINT_ATTENTION
 from actors.diffusion.schedule import shifted_sigmas
 from actors.families.sd3 import LONGEST_T5, T5, WITHOUT_T5

@@ -10,7 +10,8 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from actors.diffusion.family import Conditions, Family, LoadOptions, pipeline_parts, vae_config
+from actors.diffusion.families.conditions import Conditions
+from actors.diffusion.family import Family, LoadOptions, pipeline_parts, vae_config
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 

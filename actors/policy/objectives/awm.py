@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from actors.diffusion.family import Family, Prompted
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family
 from actors.diffusion.sample import draw_latents
 from actors.policy.objectives.awm_options import AwmOptions, Weighting
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy, clipped_objective

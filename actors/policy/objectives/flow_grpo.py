@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from actors.device import to_device
-from actors.diffusion.family import Family, Prompted
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family
 from actors.diffusion.sample import noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
 from actors.policy.objectives.flow_grpo_options import FlowGrpoOptions

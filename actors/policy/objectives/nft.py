@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actors.diffusion.family import Family, Prompted
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family
 from actors.diffusion.sample import draw_latents
 from actors.policy.objectives.nft_options import NftOptions
 from actors.policy.objectives.objective import AdapterName, Batch, Loss, Policy

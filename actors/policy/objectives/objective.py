@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from actors.diffusion.family import Conditions, Family, Prompted
+from actors.diffusion.families.conditions import Conditions, Prompted
+from actors.diffusion.family import Family
 from actors.mistake import Mistake
 from actors.policy.objectives.options import ObjectiveOptions
 

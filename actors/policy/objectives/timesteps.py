@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actors.device import to_device
-from actors.diffusion.family import Conditions
+from actors.diffusion.families.conditions import Conditions
 from actors.policy.objectives.options import MatchingOptions, Timesteps
 from actors.seeds import seed_of, stream_of
 

@@ -3,7 +3,8 @@
 import torch
 from diffusers import DiffusionPipeline, QwenImagePipeline
 
-from actors.diffusion.family import Family, LoadOptions, Prompted, load_family
+from actors.diffusion.families.conditions import Prompted
+from actors.diffusion.family import Family, LoadOptions, load_family
 from actors.diffusion.sample import draw_latents, noise_of
 
 CAPTION = "a red circle and a blue square"

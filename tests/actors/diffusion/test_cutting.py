@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.diffusion.family import cut_to_fit
+from actors.diffusion.families.cutting import cut_to_fit
 
 
 def cut(caption: str, longest: int = 12) -> str:

@@ -6,7 +6,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from actors.diffusion import family as family_module
-from actors.diffusion.family import Conditions, Prompted, load_family
+from actors.diffusion.families.conditions import Conditions, Prompted
+from actors.diffusion.family import load_family
 from actors.families.registry import PIPELINES
 from tests.actors.diffusion.drawing import (
     CAPTION,

@@ -2,7 +2,7 @@
 
 import torch
 
-from actors.diffusion.family import Conditions, Prompted
+from actors.diffusion.families.conditions import Conditions, Prompted
 from actors.policy.objectives.objective import Batch
 
 SHAPE = (3, 2, 2)

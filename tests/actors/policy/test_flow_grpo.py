@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actors.diffusion.family import Conditions, Prompted
+from actors.diffusion.families.conditions import Conditions, Prompted
 from actors.diffusion.sample import draw_latents, noise_of
 from actors.diffusion.sde import step_log_prob, step_moments
 from actors.policy.objectives.flow_grpo import FlowGrpo, window_starts
