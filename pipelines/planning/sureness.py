@@ -50,6 +50,8 @@ def step_seconds(recipe: Recipe, split: Split, times: Times) -> float:
 
 def split_warnings(recipe: Recipe, models: Models, gpu_memory: float) -> Iterator[str]:
     """What the planner says of the recipe's own split, if it is much slower than the best one for as many GPUs."""
+    if recipe.combine:  # a plan knows one reward
+        return
     workers = workers_of(recipe)
     gpus = sum(count * share for count, share in workers.values())
     if not all(share for _, share in workers.values()) or gpus != int(gpus):

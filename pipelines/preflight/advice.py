@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from pipelines.preflight.memory.counts import rows_of_update
 from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import Models
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.load import parse_recipe
+from pipelines.recipe.load import apply_override, dump_recipe, parse_recipe
 from pipelines.recipe.training import Recipe
 
 ENOUGH_TOKENS = 4096  # of a backward pass, to keep a GPU busy: a guess
@@ -70,13 +71,9 @@ def least_need(recipe: Recipe, models: Models) -> int:
 
 def changed_by(recipe: Recipe, settings: Override) -> Recipe | None:
     """The recipe with these keys set; None if it then cannot be run."""
-    tables = recipe.model_dump(exclude_none=True)
+    tables = tomllib.loads(dump_recipe(recipe))
     for key, value in settings.items():
-        *parents, leaf = key.split(".")
-        table = tables
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[leaf] = value
+        apply_override(tables, f"{key}={json.dumps(value)}")
     try:
         return parse_recipe(tables, source="the recipe")
     except UserError:

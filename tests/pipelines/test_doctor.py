@@ -121,3 +121,26 @@ def test_it_loads_neither_torch_nor_ray() -> None:
     code = "import sys, pipelines.doctor; print(*{'torch', 'ray', 'transformers', 'diffusers'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def several(sharing: float) -> list[str]:
+    judge = f'type = "promptecho", model = "Qwen/Qwen3-VL-8B-Instruct", num_gpus = {sharing}'
+    rewards = (
+        f'{{name = "echo", {judge}}}, {{name = "again", {judge}, size = 2}}, {{name = "small", type = "jpeg_size"}}'
+    )
+    return [EIGHT, "--set", f"reward=[{rewards}]"]
+
+
+@pytest.mark.usefixtures("given_prompts")
+def test_several_rewards_are_workers_of_their_own(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert doctor.main(several(1.0)) == 0
+    out = capsys.readouterr().out
+    assert all(pool in out for pool in ("reward.echo", "reward.again", "reward.small"))
+    assert "GPUs asked for: 10." in out
+
+
+@pytest.mark.usefixtures("given_prompts")
+def test_advice_changes_one_of_several_rewards_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([*several(0.2), "--gpu-memory", "48"]) == 1
+    assert "reward.echo.num_gpus" in capsys.readouterr().out
