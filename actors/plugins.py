@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import pkgutil
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from actors.mistake import Mistake
 
@@ -34,5 +34,13 @@ def class_named(name: str, registry: Mapping[str, type[T]], base: type[T], key: 
             "that folder on PYTHONPATH"
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise Mistake(f'{key} = "{name}" is no class of options: derive it from {base.__module__}:{base.__name__}')
+        raise Mistake(f'{key} = "{name}" is no such class: derive it from {base.__module__}:{base.__name__}')
     return found
+
+
+def loaded(name: str) -> Any:
+    """The class at `module:Name`, which only a worker loads. Raises Mistake for one that cannot be imported."""
+    try:
+        return pkgutil.resolve_name(name)
+    except Exception as error:  # a module may raise anything while it is imported
+        raise Mistake(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error

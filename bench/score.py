@@ -37,6 +37,7 @@ from pipelines.data.image_files import read_image
 from pipelines.data.images import find_images
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.programs.score import ScoreRecipe
+from pipelines.recipe.reward import by_pool
 
 RECIPE = ROOT / "recipes" / "toy_score.toml"
 MB = 2**20
@@ -48,7 +49,7 @@ WORKERS = (1, 2)
 def plain_loop(images: str) -> float:
     """Images per second of the toy recipe's reward, called in this process."""
     recipe = load_recipe(RECIPE, [f"data.images={images}"], ScoreRecipe)
-    [table] = recipe.rewards.values()
+    [table] = by_pool(recipe.reward).values()
     device = prepare(Process(recipe.run.threads), table.options.where)
     reward, rows = table.options.on(device).load(), find_images(images)
     reward.score(read_image(rows[0])[None], Prompt("0", rows[0].caption))

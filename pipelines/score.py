@@ -20,6 +20,7 @@ from pipelines.preflight.checks import check_judges
 from pipelines.recipe.arguments import map_parser, parse_map
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.programs.score import ScoreRecipe
+from pipelines.recipe.reward import by_pool
 from pipelines.reporting.scores import write_scores_report
 from pipelines.run_folder.folder import RunFolder
 from pipelines.running.job import Start, run_job
@@ -46,7 +47,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         options = parse_map("score", make_parser(), arguments)
         check_out_of_job(options.out)
         recipe = load_recipe(options.recipe, options.set, ScoreRecipe)
-        check_judges(recipe, recipe.rewards)
+        check_judges(recipe, by_pool(recipe.reward))
         rows = find_images(recipe.data.images, recipe.data.caption)
         return run_job(ScoreJob(options, recipe, rows, pools), speaking.console())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ from actors.models.folder import check_pipeline, pipeline_facts
 from actors.models.hub import local_folder
 from actors.models.path import PIPELINE_MARKER
 from actors.models.weights import check_pipeline_weights
+from actors.plugins import loaded
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,8 @@ def vae_config(model: str) -> Mapping[str, Any]:
 
 
 def family_class(folder: Path, family: str | None = None) -> type[Family]:
-    """The class of the family of a pipeline in a local folder that `check_pipeline` has passed."""
-    found: type[Family] = pkgutil.resolve_name(pipeline_facts(folder, family).family)
+    """The class of the family of a pipeline in a local folder that `check_pipeline` has passed. Raises Mistake as `loaded`."""
+    found: type[Family] = loaded(pipeline_facts(folder, family).family)
     return found
 
 

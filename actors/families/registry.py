@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator
 
@@ -16,6 +16,7 @@ from actors.families.qwen_vl import QwenVlFacts
 from actors.families.sd3 import Sd3Facts
 from actors.families.vlm import VlmFacts
 from actors.families.z_image import ZImageFacts
+from actors.mistake import Mistake
 from actors.options import read_by
 from actors.plugins import class_named
 
@@ -37,18 +38,36 @@ VLMS: dict[str, type[VlmFacts]] = {
 }
 """Vision-language models, by the model_type of their config."""
 
+F = TypeVar("F")
+
 DUAL_ENCODERS: tuple[str, ...] = ("clip", "siglip")
 """Models that embed images and texts, by the model_type of their config."""
 
 
 def image_family(name: str) -> type[ImageFacts]:
     """The family that `policy.family` names. Raises Mistake where there is none."""
-    return class_named(name, PIPELINES, ImageFacts, "policy.family")
+    return _whole(class_named(name, PIPELINES, ImageFacts, "policy.family"), name, "policy.family")
 
 
 def vlm_family(name: str) -> type[VlmFacts]:
     """The family that a reward's `family` names. Raises Mistake where there is none."""
-    return class_named(name, VLMS, VlmFacts, "reward.family")
+    return _whole(class_named(name, VLMS, VlmFacts, "reward.family"), name, "reward.family")
+
+
+def _whole(facts: type[F], name: str, key: str) -> type[F]:
+    """The facts. Raises Mistake if one is missing."""
+    base = facts.__mro__[-2]
+    wanted = [fact for fact in base.__annotations__ if not hasattr(facts, fact)]
+    wanted += [
+        said
+        for said in ("shape", "network", "seen")
+        if hasattr(base, said) and getattr(facts, said) is getattr(base, said)
+    ]
+    if wanted:
+        raise Mistake(
+            f'{key} = "{name}" does not say {", ".join(wanted)}, which {base.__module__}:{base.__name__} asks for'
+        )
+    return facts
 
 
 def _if_there(find: Callable[[str], object]) -> AfterValidator:

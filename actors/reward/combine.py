@@ -37,6 +37,7 @@ def combined(rewards_NPK: np.ndarray, weights_N: tuple[float, ...], how: How) ->
 
 
 def _product(pairs: list[tuple[float, np.ndarray]]) -> np.ndarray:
+    pairs = [(weight, one_PK) for weight, one_PK in pairs if weight]
     for weight, one_PK in pairs:
         if (one_PK < 0).any() or (weight < 0 and (one_PK == 0).any()):
             raise ValueError(

@@ -25,6 +25,11 @@ class JpegSizeOptions(RewardOptions):
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG's."""
 
+    @property
+    def below_zero(self) -> bool:
+        """Minus a size is."""
+        return self.prefers == "small"
+
     def load(self) -> JpegSize:
         """See `RewardOptions.load`."""
         return JpegSize(self)

@@ -59,6 +59,11 @@ class RewardOptions(Table):
             for key, kind in self.models.items()
         }
 
+    @property
+    def below_zero(self) -> bool:
+        """Whether all its scores are 0 or less, so that they have no product."""
+        return False
+
     def in_words(self, table: str = "reward") -> str:
         """What a message calls it: the key that names its model, else its type. `table`: where the recipe has it."""
         key = next(iter(self.models), "type")

@@ -40,6 +40,11 @@ class PromptEchoOptions(VlmOptions):
             )
         return self
 
+    @property
+    def below_zero(self) -> bool:
+        """A log-probability is."""
+        return self.transform == "none"
+
     def predicted(self, caption: int) -> int:
         """All tokens of the caption."""
         return caption

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.models.folder import check_vlm, vlm_facts
 from actors.models.path import VLM_MARKER
+from actors.plugins import loaded
 
 if TYPE_CHECKING:  # the interface can be read without torch
     import numpy as np
@@ -82,5 +82,5 @@ def load_vlm(
 
 
 def vlm_class(folder: Path, family: str | None = None) -> Any:
-    """The class of the family of a VLM in a local folder that `check_vlm` has passed."""
-    return pkgutil.resolve_name(vlm_facts(folder, family).family)
+    """The class of the family of a VLM in a local folder that `check_vlm` has passed. Raises Mistake as `loaded`."""
+    return loaded(vlm_facts(folder, family).family)

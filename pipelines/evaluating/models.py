@@ -48,6 +48,11 @@ class Model:
     length: int | None = None
     family: str | None = None
 
+    @property
+    def ground(self) -> tuple[str, str | None]:
+        """What a worker holds to draw with it: the base, and the family that reads it."""
+        return self.base, self.family
+
     def lora(self, run: Path) -> LoraFiles:
         """What a worker is given of it, out of the run folder."""
         contents = {Path(file).name: (run / file).read_bytes() for file in self.files}

@@ -14,6 +14,7 @@ from cluster.tasks import PoolSpec
 from pipelines.evaluating.models import Model, length_of
 from pipelines.evaluating.sheets import Sheets
 from pipelines.recipe.programs.evaluate import CHECKER, EvaluateRecipe
+from pipelines.recipe.reward import by_pool
 from pipelines.recipe.tables import Pool
 from pipelines.running.workers import pool_of, resources_of
 
@@ -22,10 +23,10 @@ MakePools = Callable[[Sheets, Path], list[PoolSpec]]
 """The pools of what is drawn; the path is that of the run folder, which holds the LoRAs."""
 
 
-def draws_at(models: Sequence[Model]) -> dict[str, str]:
-    """The pool that draws with a base, by the base: `rollout`, or one for each, named as the first model on it."""
-    first = {model.base: model.name for model in reversed(models)}
-    return {base: f"{ROLLOUT}.{name}" if len(first) > 1 else ROLLOUT for base, name in first.items()}
+def draws_at(models: Sequence[Model]) -> dict[tuple[str, str | None], str]:
+    """The pool that draws with a base, by base and family: `rollout`, or one for each, named as the first model on it."""
+    first = {model.ground: model.name for model in reversed(models)}
+    return {ground: f"{ROLLOUT}.{name}" if len(first) > 1 else ROLLOUT for ground, name in first.items()}
 
 
 def elastic(sheets: Sheets) -> dict[str, Pool]:
@@ -40,8 +41,8 @@ def pool_specs(sheets: Sheets, run: Path) -> list[PoolSpec]:
     height, width = recipe.heldout.sizes[0]
     trial = ScoreTrial(height, width, sheets.all[0].prompt)
     rewards = [
-        pool_of(name, RewardActor, recipe.run, table, {"options": table.options, "trial": trial})
-        for name, table in recipe.rewards_by_pool.items()
+        pool_of(pool, RewardActor, recipe.run, table, {"options": table.options, "trial": trial, "pool": pool})
+        for pool, table in by_pool(recipe.reward).items()
     ]
     return [*_drawing(sheets, run), *rewards, *_checking(recipe, trial)]
 
@@ -50,14 +51,14 @@ def _drawing(sheets: Sheets, run: Path) -> Iterator[PoolSpec]:
     """Workers of a base take turns at its models."""
     recipe, length = sheets.recipe, length_of(sheets.recipe, sheets.models)
     table, heldout = recipe.rollout, recipe.heldout
-    for base, name in draws_at(sheets.models).items():
-        of_base = [model for model in sheets.models if model.base == base]
+    for ground, name in draws_at(sheets.models).items():
+        (base, family), of_base = ground, [model for model in sheets.models if model.ground == ground]
         key = f"models.{of_base[0].name}"
         trials = tuple(
             DrawTrial(base, height, width, (heldout.steps,), max(heldout.guidance_scales), key)
             for height, width in heldout.sizes
         )
-        settings = GeneratorSettings(base, None, table.part(ImageModelOptions), length, of_base[0].family)
+        settings = GeneratorSettings(base, None, table.part(ImageModelOptions), length, family)
         loras = {model.sha256: model.lora(run) for model in of_base if model.files}
         yield pool_of(name, ModelsActor, recipe.run, table, {"settings": settings, "loras": loras, "trials": trials})
 

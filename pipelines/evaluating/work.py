@@ -26,7 +26,8 @@ from pipelines.engine.messages import (
 from pipelines.engine.work import Call, Refused
 from pipelines.evaluating.pools import draws_at, elastic
 from pipelines.evaluating.sheets import Sheets
-from pipelines.recipe.programs.evaluate import CHECKER, REWARD
+from pipelines.recipe.programs.evaluate import CHECKER
+from pipelines.recipe.reward import names_by_pool
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record, Shards
 from pipelines.running.mapping import MapWork, plan_of
@@ -62,7 +63,8 @@ class EvaluateWork(MapWork):
     def __init__(self, sheets: Sheets, run: RunFolder, executor: Executor) -> None:
         self.sheets, self.run, self.executor = sheets, run, executor
         self.elastic = elastic(sheets)
-        self.rewards = list(sheets.recipe.rewards)
+        self.names = names_by_pool(sheets.recipe.reward)
+        self.rewards = list(self.names.values())
         size, count = sheets.images, len(sheets.all) * sheets.images
         in_file = -(-sheets.recipe.heldout.shard_images // size) * size
         columns = {**COLUMNS, **dict.fromkeys(self.rewards, pa.float64()), CHECKS: pa.map_(pa.string(), pa.float64())}
@@ -70,7 +72,7 @@ class EvaluateWork(MapWork):
         self.missing = sorted({row // size for row in self.shards.missing()})
         pools = draws_at(sheets.models)
         self.streams = {
-            pool: [n for n in self.missing if pools[sheets.all[n].model.base] == pool] for pool in pools.values()
+            pool: [n for n in self.missing if pools[sheets.all[n].model.ground] == pool] for pool in pools.values()
         }
         self.task_of = {number: task for task in sheets.tasks for number in task}
         self.drawn: dict[GroupKey, Drawn] = {}
@@ -99,7 +101,7 @@ class EvaluateWork(MapWork):
         if not all(map(math.isfinite, scores.rewards_K)):
             bad = next(score for score in scores.rewards_K if not math.isfinite(score))
             return {ask.unit: Refused(Failure("raised", f"a score of prompt {drawn.prompt.id} is {bad}"), retry=False)}
-        drawn.scores[ask.pool.removeprefix(REWARD)] = scores.rewards_K
+        drawn.scores[self.names[ask.pool]] = scores.rewards_K
         return {ask.unit: 0}
 
     def heed(self, notice: Notice) -> None:

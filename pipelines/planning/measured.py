@@ -18,10 +18,10 @@ from pipelines.run_folder.records import StepRecord
 
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
-    "policy.model", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.activation_checkpointing", "policy.compile",
-    "policy.lora_rank", "policy.lora_targets", "reward.type", "reward.model", "reward.dtype", "reward.num_gpus", "reward.image_pixels",
-    "rollout.height", "rollout.width", "rollout.guidance_scale", "rollout.dtype", "rollout.num_gpus", "rollout.compile",
-    "objective.type", "objective.behaviour",
+    "policy.model", "policy.family", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.compile",
+    "policy.activation_checkpointing", "policy.lora_rank", "policy.lora_targets", "reward.type", "reward.model", "reward.family",
+    "reward.dtype", "reward.num_gpus", "reward.image_pixels", "rollout.height", "rollout.width", "rollout.guidance_scale",
+    "rollout.dtype", "rollout.num_gpus", "rollout.compile", "objective.type", "objective.behaviour",
 )  # fmt: skip
 """Keys in which a recipe may not differ from a run whose times it takes: nothing is said of how the times depend on them."""
 
@@ -79,6 +79,10 @@ def read_run(place: str) -> Run:
         run = RunFolder(folder)
         run.read_recipe()  # says what is damaged, where it is
         recipe, records = load_recipe(folder / RECIPE), run.read_metrics()
+    if recipe.combine:
+        raise UserError(
+            f"--measured {place}: the run has several rewards, and a plan knows one: measure a run with one"
+        )
     last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
     inner = [record for record in records[recipe.loop.staleness + 2 :] if record.step <= last]
     steady = [record for record in inner if _only_trained(record)]

@@ -33,12 +33,17 @@ GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 
 def named_models(recipe: Recipe) -> dict[str, NamedModel]:
     """The models that a recipe names, by their keys."""
-    judges = {
+    policy = recipe.policy
+    return {"policy.model": NamedModel(policy.model, "pipeline", policy.family), **_judging(recipe.rewards)}
+
+
+def _judging(rewards: Mapping[str, RewardTable]) -> dict[str, NamedModel]:
+    """The models of rewards by their pools."""
+    return {
         f"{pool}.{key}": named
-        for pool, reward in recipe.rewards.items()
-        for key, named in reward.named_models().items()
+        for pool, reward in rewards.items()
+        for key, named in reward.options.named_models().items()
     }
-    return {"policy.model": NamedModel(recipe.policy.model, "pipeline", recipe.policy.family), **judges}
 
 
 def check_models(recipe: Recipe) -> bool:
@@ -59,24 +64,20 @@ def check_named(models: Mapping[str, NamedModel]) -> bool:
             check_model(named.model, MARKERS[named.kind])
             if key in local:
                 CHECKS[named.kind](Path(named.model), named.family)
-        misfits = find_misfits(list(local.values()))
+        once = list(dict.fromkeys(local.values()))
+        misfits = find_misfits(once)
     except ValueError as error:
         raise UserError(f"{key} = {models[key].model!r}: {error}") from None
-    for key, misfit in zip(local, misfits or (), strict=False):
-        if misfit:
-            raise UserError(f"{key} = {models[key].model!r}: {misfit}")
+    wrong = dict(zip(once, misfits or (), strict=False))
+    for key, named in local.items():
+        if misfit := wrong.get(named):
+            raise UserError(f"{key} = {named.model!r}: {misfit}")
     return misfits is not None
 
 
 def check_judges(recipe: Table, rewards: Mapping[str, RewardTable]) -> None:
-    """Raises UserError for a model or a file of a reward, by its name, that no worker could load."""
-    check_named(
-        {
-            f"reward.{key}" if len(rewards) == 1 else f"reward.{name}.{key}": named
-            for name, table in rewards.items()
-            for key, named in table.options.named_models().items()
-        }
-    )
+    """Raises UserError for a model or a file of a reward, by its pool, that no worker could load."""
+    check_named(_judging(rewards))
     _check_files(recipe)
 
 

@@ -38,9 +38,9 @@ def keys(table: Table, prefix: str = "") -> Iterator[Key]:
 
 def by_name(value: Any) -> dict[str, Table]:
     """The tables of an array by their names; none for anything else."""
-    return (
-        {vars(table)["name"]: table for table in value if isinstance(table, Table)} if isinstance(value, tuple) else {}
-    )
+    if not isinstance(value, tuple) or not all(isinstance(each, Table) and "name" in vars(each) for each in value):
+        return {}
+    return {vars(table)["name"]: table for table in value}
 
 
 def inputs(recipe: Table) -> Iterator[tuple[str, str, Input]]:

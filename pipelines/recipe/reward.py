@@ -99,7 +99,7 @@ def apart_from(columns: Collection[str]) -> AfterValidator:
     """Of a program that writes Parquet with a column for each reward: no reward is named as another column is."""
 
     def checked(rewards: Rewards) -> Rewards:
-        if clash := [name for name in by_name(rewards) if name in columns]:
+        if clash := [name for name in names_by_pool(rewards).values() if name in columns]:
             taken = ", ".join(columns)
             raise ValueError(f'reward.name = "{clash[0]}": another column has that name; choose none of {taken}')
         return rewards
@@ -129,11 +129,11 @@ def by_pool(rewards: Rewards) -> dict[str, Reward]:
     return {f"{POOL}.{table.name}": table for table in rewards} if isinstance(rewards, tuple) else {POOL: rewards}
 
 
-def by_name(rewards: Rewards) -> dict[str, Reward]:
-    """The tables by name: the only one by its type, or the class's where a package brings it along."""
+def names_by_pool(rewards: Rewards) -> dict[str, str]:
+    """What a column of each reward is called: of the only one its type, or the class's where a package brings it along."""
     if isinstance(rewards, tuple):
-        return {table.name: table for table in rewards}
-    return {rewards.type.rpartition(":")[2]: rewards}
+        return {pool: table.name for pool, table in zip(by_pool(rewards), rewards, strict=True)}
+    return {POOL: rewards.type.rpartition(":")[2]}
 
 
 def name_of(pool: str) -> str:

@@ -91,6 +91,7 @@ class Recipe(Table):
         self._check_groups_per_task()
         if self.combine and not isinstance(self.reward, tuple):
             raise ValueError("combine: it is for several rewards, [[reward]] each; leave it out with one [reward]")
+        self._check_weights()
         for name, pool in {"rollout": self.rollout, **self.rewards}.items():
             if not pool.min <= pool.size <= (pool.max or pool.size):
                 raise ValueError(
@@ -106,6 +107,19 @@ class Recipe(Table):
         self._check_timesteps()
         self._check_exact()
         return self
+
+    def _check_weights(self) -> None:
+        tables = self.reward if isinstance(self.reward, tuple) else ()
+        counting = [table for table in tables if table.weight]
+        if tables and not counting:
+            raise ValueError("reward.weight is 0 for every [[reward]]: nothing would be trained; give one a weight")
+        if self.combine and self.combine.how == "product":
+            for table in counting:
+                if table.options.below_zero:
+                    raise ValueError(
+                        f'combine.how = "product", but the scores of [[reward]] {table.name} are below 0: take "weighted_sum" or '
+                        '"normalised", or a reward above 0, such as promptecho with transform = "exp"'
+                    )
 
     def _check_exact(self) -> None:
         for name, table in (("rollout", self.rollout), ("policy", self.policy)):

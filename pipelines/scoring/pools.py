@@ -10,7 +10,8 @@ from cluster.storage.files import StorageError
 from cluster.tasks import PoolSpec
 from pipelines.data.image_files import read_image
 from pipelines.data.images import ImageRow
-from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
+from pipelines.recipe.programs.score import READER, ScoreRecipe
+from pipelines.recipe.reward import by_pool
 from pipelines.running.workers import pool_of, resources_of
 from pipelines.scoring.reader import ImageReader
 
@@ -25,8 +26,8 @@ def pool_specs(recipe: ScoreRecipe, rows: Sequence[ImageRow]) -> list[PoolSpec]:
         READER, ImageReader, {}, reader.size, min_size=reader.min, max_size=reader.max, **resources_of(reader)
     )
     rewards = [
-        pool_of(f"{REWARD}{name}", RewardActor, recipe.run, table, {"options": table.options, "trial": trial})
-        for name, table in recipe.rewards.items()
+        pool_of(pool, RewardActor, recipe.run, table, {"options": table.options, "trial": trial, "pool": pool})
+        for pool, table in by_pool(recipe.reward).items()
     ]
     return [readers, *rewards]
 

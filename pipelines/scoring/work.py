@@ -10,7 +10,8 @@ from cluster.tasks import Failure, Handle, Outcome
 from pipelines.data.images import ImageRow
 from pipelines.engine.messages import Ask, LoopPlan, Notice, Quarantined, Released, Settled, Sweeps, Unit
 from pipelines.engine.work import Call, Refused
-from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
+from pipelines.recipe.programs.score import READER, ScoreRecipe
+from pipelines.recipe.reward import by_pool, names_by_pool
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record, Shards
 from pipelines.running.mapping import MapWork, plan_of
@@ -25,8 +26,9 @@ class ScoreWork(MapWork):
 
     def __init__(self, recipe: ScoreRecipe, rows: Sequence[ImageRow], run: RunFolder) -> None:
         self.recipe, self.rows, self.elastic = recipe, rows, recipe.pools
+        self.names, tables = names_by_pool(recipe.reward), by_pool(recipe.reward)
         self.explained = {
-            name: recipe.scores.tokens and table.options.explains for name, table in recipe.rewards.items()
+            name: recipe.scores.tokens and tables[pool].options.explains for pool, name in self.names.items()
         }
         super().__init__(Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema_of(self.explained)))
         self.missing = self.shards.missing()
@@ -36,7 +38,7 @@ class ScoreWork(MapWork):
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         count, together = len(self.missing), min(READ_TOGETHER, self.recipe.scores.in_flight)
         tasks = [min(together, count - first) for first in range(0, count, together)]
-        stages = ((READER,), tuple(f"{REWARD}{name}" for name in self.explained))
+        stages = ((READER,), tuple(self.names))
         return plan_of({"score": Sweeps(stages, {0: tasks})}, self.recipe.scores.in_flight, store_bytes)
 
     def call(self, ask: Ask) -> Call:
@@ -44,13 +46,13 @@ class ScoreWork(MapWork):
             rows = tuple(self.row(unit) for unit in ask.batch)
             return Call(ImageReader.read, (rows,), returns=1 + len(rows))
         number = self.missing[ask.unit.group]
-        prompt, name = Prompt(str(number), self.rows[number].caption), ask.pool.removeprefix(REWARD)
+        prompt, name = Prompt(str(number), self.rows[number].caption), self.names[ask.pool]
         return Call(RewardActor.judge, (prompt, self.images[ask.unit], self.explained[name]))
 
     def took(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
         if ask.pool == READER:
             return self._read(ask, outcome)
-        self.verdicts.setdefault(ask.unit.group, {})[ask.pool.removeprefix(REWARD)] = outcome.value
+        self.verdicts.setdefault(ask.unit.group, {})[self.names[ask.pool]] = outcome.value
         return {ask.unit: 0}
 
     def heed(self, notice: Notice) -> None:

@@ -230,3 +230,38 @@ def test_code_that_lies_where_a_job_does_not_look_is_refused(package: Path, plai
     recipe = load_recipe(plain_world, [REWARD.replace("brightness:", "glow:"), "policy.model=/models/image"])
     with pytest.raises(UserError, match=r"glow\.py is not where a job looks for it"):
         check_paths(recipe, {"mine/glow.py": 1}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("pass", "does not say family, parts, transformer, shape, network"),
+        ("family = 'm:M'; parts = (); transformer = 'T'; shape = network = staticmethod(print)", None),
+    ],
+)
+def test_facts_that_say_too_little_are_told_when_the_recipe_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_world: Path, body: str, told: str | None
+):
+    name = f"facts_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from actors.families.image import ImageFacts\nclass Mine(ImageFacts):\n    {body}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    if told is None:
+        assert load_recipe(plain_world, [f"policy.family={name}:Mine"]).policy.family == f"{name}:Mine"
+        return
+    with pytest.raises(UserError, match=told):
+        load_recipe(plain_world, [f"policy.family={name}:Mine"])
+
+
+def test_a_family_whose_module_lacks_a_package_is_a_mistake_and_not_a_lack_of_torch(
+    package: Path, tiny_world: Path, tmp_path: Path, capsys
+):
+    (package / "lacking_model.py").write_text("import no_such_package\nclass Grey: ...\n")
+    (package / "lacking.py").write_text(
+        (package / "grey.py").read_text().replace("grey_model:Grey", "lacking_model:Grey")
+    )
+    assert (
+        train.main([str(tiny_world), "--out", str(tmp_path / "run"), "--set", "reward.family=lacking:GreyFacts"]) == 2
+    )
+    assert "lacking_model:Grey cannot be loaded: ModuleNotFoundError" in " ".join(capsys.readouterr().err.split())

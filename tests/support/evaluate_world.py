@@ -19,6 +19,7 @@ from pipelines.evaluate import program
 from pipelines.evaluating.pools import ROLLOUT, pool_specs
 from pipelines.evaluating.sheets import Sheets
 from pipelines.recipe.programs.evaluate import CHECKER
+from pipelines.recipe.reward import by_pool
 from tests.support.plain_world import DOWN, FEATURES, UP, PlainReward, PlainRollout
 
 BASE = "plain/image"  # a name alone
@@ -87,7 +88,7 @@ class Journalling(PlainReward):
 def plain_pools(sheets: Sheets, run: Path) -> list[PoolSpec]:
     """The pools of a run with plain workers; places, sizes and limits are the recipe's."""
     recipe = sheets.recipe
-    judges = {pool: table.judge for pool, table in recipe.rewards_by_pool.items()}
+    judges = {pool: table.judge for pool, table in by_pool(recipe.reward).items()}
 
     def plain(spec: PoolSpec) -> PoolSpec:
         if spec.name.startswith(ROLLOUT):

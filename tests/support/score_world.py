@@ -13,7 +13,8 @@ from PIL import Image
 from actors.messages import Prompt, Verdict
 from cluster.tasks import PoolSpec
 from pipelines.data.images import ImageRow
-from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
+from pipelines.recipe.programs.score import READER, ScoreRecipe
+from pipelines.recipe.reward import by_pool
 from pipelines.score import program
 from pipelines.scoring.pools import pool_specs
 from tests.support.plain_world import PlainReward
@@ -68,7 +69,7 @@ def main_with(judge: type[PlainReward], **more: object) -> Callable[..., int]:
     """The program with such judges; places, sizes and limits are the recipe's."""
 
     def pools(recipe: ScoreRecipe, rows: Sequence[ImageRow]) -> list[PoolSpec]:
-        judged = {f"{REWARD}{name}": {"model": table.judge, **more} for name, table in recipe.rewards.items()}
+        judged = {pool: {"model": table.judge, **more} for pool, table in by_pool(recipe.reward).items()}
         specs = pool_specs(recipe, rows)
         return [spec if spec.name == READER else replace(spec, actor=judge, kwargs=judged[spec.name]) for spec in specs]
 

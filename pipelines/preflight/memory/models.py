@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.families.image import Configs, ImageFacts, Network, Shape
-from actors.families.registry import PIPELINES, VLMS
+from actors.families.registry import PIPELINES, VLMS, image_family, vlm_family
 from actors.families.vlm import VlmFacts
 from actors.mistake import Mistake
 from actors.models.files import Fields, read_object, tensors_of
@@ -177,7 +177,7 @@ def image_model(path: str, family: str | None = None) -> ImageModel:
             raise UserError(f"policy.model = {path!r}: {error}") from None
     elif path in KNOWN:
         pipeline, of_known = KNOWN[path]
-        facts = PIPELINES[pipeline]
+        facts = image_family(family) if family else PIPELINES[pipeline]
         parts = {name: known(architecture) for name, architecture in of_known.items()}
     else:
         raise _unknown("policy.model", path, KNOWN)
@@ -200,7 +200,7 @@ def judge(path: str, key: str = "reward.model", family: str | None = None) -> Ju
     if path in JUDGES:
         name, settings = JUDGES[path]
         part = known(name)
-        return Judge(part, settings, family=VLMS[part.config["model_type"]])
+        return Judge(part, settings, family=vlm_family(family) if family else VLMS[part.config["model_type"]])
     raise _unknown(key, path, JUDGES)
 
 

@@ -12,10 +12,10 @@ from actors.diffusion.options import ImageModelOptions
 from actors.families.registry import ImageFamily
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Rewards, RewardTable, apart_from, by_name
+from pipelines.recipe.reward import Rewards, apart_from, by_pool
 from pipelines.recipe.tables import HeldoutDraws, Pool, Source, SourceOrNone
 
-REWARD, CHECKER = "reward.", "checker"  # pools: of each reward, and of the checker
+CHECKER = "checker"
 COLUMNS = (
     *("row", "model", "guidance", "height", "width", "seed", "sample", "prompt_id", "category", "caption"),
     *("checks", "reason"),
@@ -75,16 +75,6 @@ class EvaluateRecipe(MapRecipe):
     heldout: Evaluation = Evaluation()
 
     @property
-    def rewards(self) -> dict[str, RewardTable]:
-        """By name."""
-        return dict(by_name(self.reward))
-
-    @property
-    def rewards_by_pool(self) -> dict[str, RewardTable]:
-        """By the names of their pools."""
-        return {f"{REWARD}{name}": table for name, table in self.rewards.items()}
-
-    @property
     def judges(self) -> dict[str, Pool]:
         """The pools that look at every image, by name: one for each reward, and that of the checker if there is one."""
-        return {**self.rewards_by_pool, **({CHECKER: self.checker} if self.heldout.checker else {})}
+        return {**by_pool(self.reward), **({CHECKER: self.checker} if self.heldout.checker else {})}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
-from pipelines.recipe.reward import Rewards, RewardTable, apart_from, by_name
+from pipelines.recipe.reward import Rewards, apart_from, by_pool
 from pipelines.recipe.tables import Pool, Source
 
 COLUMNS = ("row", "file_name", "caption", "reason")  # of scores/*.parquet, beside those of the rewards
@@ -41,14 +41,9 @@ class ScoreRecipe(MapRecipe):
     scores: Scores = Scores()
 
     @property
-    def rewards(self) -> dict[str, RewardTable]:
-        """By name."""
-        return dict(by_name(self.reward))
-
-    @property
     def pools(self) -> dict[str, Pool]:
         """By name: those of the readers, and of the rewards."""
-        return {READER: self.reader, **{f"{REWARD}{name}": table for name, table in self.rewards.items()}}
+        return {READER: self.reader, **by_pool(self.reward)}
 
 
-READER, REWARD = "reader", "reward."
+READER = "reader"

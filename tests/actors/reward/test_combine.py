@@ -78,3 +78,8 @@ def test_a_product_that_would_turn_the_order_round_is_refused():
         combined(-REWARDS, WEIGHTS, "product")
     with pytest.raises(ValueError, match="below 0"):
         combined(REWARDS * 0, (1.0, -1.0), "product")
+
+
+def test_a_reward_without_weight_may_be_below_0_in_a_product() -> None:
+    rewards_NPK = np.array([[[2.0, 3.0]], [[-1.0, -2.0]]])
+    assert combined(rewards_NPK, (1.0, 0.0), "product").tolist() == [[2.0, 3.0]]

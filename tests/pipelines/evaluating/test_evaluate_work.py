@@ -20,7 +20,7 @@ from pipelines.evaluating.sheets import Sheets
 from pipelines.evaluating.work import EvaluateWork
 from pipelines.planning.stages import Stage
 from pipelines.recipe.load import parse_recipe
-from pipelines.recipe.programs.evaluate import CHECKER, REWARD, EvaluateRecipe
+from pipelines.recipe.programs.evaluate import CHECKER, EvaluateRecipe
 from tests.support.virtual_map import files, virtual_driver
 
 PROMPTS = [Prompt(f"p{number}", f"picture {number}", "even" if number % 2 == 0 else "odd") for number in range(10)]
@@ -96,7 +96,7 @@ def driver(tmp_path: Path) -> Made:
     def driver(name: str, workers: int, stop: int | None = None, kill: int | None = None) -> Driver[EvaluateWork]:
         pace = {"seconds": 1.0, "jitter": 0.5}
         specs = [PoolSpec(f"rollout.{name}", Models, pace, workers) for name in ("plain", "other")]
-        specs += [PoolSpec(f"{REWARD}promptecho", Judge, pace, workers), PoolSpec(CHECKER, Check, pace, workers)]
+        specs += [PoolSpec("reward", Judge, pace, workers), PoolSpec(CHECKER, Check, pace, workers)]
         sheets = Sheets(recipe, MODELS, PROMPTS)
         return virtual_driver(
             tmp_path / name, recipe, specs, lambda folder, executor: EvaluateWork(sheets, folder, executor), stop, kill

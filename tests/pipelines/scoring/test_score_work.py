@@ -17,7 +17,7 @@ from pipelines.data.images import ImageRow
 from pipelines.engine.driver import Driver
 from pipelines.planning.stages import Stage
 from pipelines.recipe.load import parse_recipe
-from pipelines.recipe.programs.score import READER, REWARD, ScoreRecipe
+from pipelines.recipe.programs.score import READER, ScoreRecipe
 from pipelines.scoring.ending import result_of
 from pipelines.scoring.work import ScoreWork
 from tests.support.virtual_map import files, virtual_driver
@@ -27,14 +27,6 @@ ROWS = [
 ]
 UNKNOWN = "picture 30"  # what one of the judges cannot score
 JUDGED: Counter[tuple[str, str]] = Counter()
-
-
-class TwoRewards(ScoreRecipe):
-    """Several rewards are as many pools."""
-
-    @property
-    def rewards(self) -> dict[str, Any]:
-        return {"length": self.reward, "vowels": self.reward}
 
 
 @dataclass
@@ -69,14 +61,18 @@ Made = Callable[..., Driver[ScoreWork]]
 def driver(tmp_path: Path) -> Made:
     """A driver of such a run in a folder with so many workers, which is told to stop, or killed, after so many turns."""
     JUDGED.clear()
-    tables = {"data": {"images": "none"}, "reward": {"model": "none"}, "scores": {"shard_rows": 8, "in_flight": 16}}
-    recipe = parse_recipe(tables, "test", TwoRewards)
+    tables = {
+        "data": {"images": "none"},
+        "reward": [{"name": name, "model": "none"} for name in ("length", "vowels")],
+        "scores": {"shard_rows": 8, "in_flight": 16},
+    }
+    recipe = parse_recipe(tables, "test", ScoreRecipe)
 
     def driver(name: str, workers: int, stop: int | None = None, kill: int | None = None) -> Driver[ScoreWork]:
         specs = [PoolSpec(READER, Reader, {"seconds": 0.5, "jitter": 0.5}, workers)]
         for judge, seconds in (("length", 2.0), ("vowels", 3.0)):
             specs.append(
-                PoolSpec(f"{REWARD}{judge}", Judge, {"seconds": seconds, "jitter": 0.5, "name": judge}, workers)
+                PoolSpec(f"reward.{judge}", Judge, {"seconds": seconds, "jitter": 0.5, "name": judge}, workers)
             )
         return virtual_driver(
             tmp_path / name, recipe, specs, lambda folder, _: ScoreWork(recipe, ROWS, folder), stop, kill

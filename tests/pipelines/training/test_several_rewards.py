@@ -70,9 +70,17 @@ def test_each_reward_counts_alike_where_it_is_normalised_within_its_group(recipe
     assert group_advantages(np.ones((1, 4)), "group").tolist() == [[0.0] * 4]
 
 
-def test_a_product_of_a_reward_below_0_ends_the_run_with_a_sentence(recipe_file, tmp_path, capsys):
-    assert train(recipe_file, tmp_path / "run", "combine.how=product") == 2
-    assert 'combine.how = "product" of a reward that can be below 0' in " ".join(capsys.readouterr().err.split())
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (("combine.how=product",), 'the scores of [[reward]] a are below 0: take "weighted_sum"'),
+        (tuple(f"reward.{name}.weight=0.0" for name in "abc"), "reward.weight is 0 for every [[reward]]"),
+    ],
+)
+def test_rewards_that_cannot_be_combined_are_refused_at_the_recipe(recipe_file, tmp_path, capsys, settings, told):
+    assert train(recipe_file, tmp_path / "run", *settings) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_pool_of_a_reward_is_free_to_change_and_its_weight_and_place_are_not(recipe_file):
