@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from actors.messages import Prompt, Scores, ScoreTrial, TokenLogProbs, Verdict
@@ -75,6 +76,13 @@ class RewardActor:
         if not math.isfinite(reward):
             return Verdict(None, f"the score is {reward}")
         return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if said else Verdict(reward)
+
+    def judge_each(
+        self, asked: Sequence[tuple[Prompt, int, int]], tokens: bool, *read: Sequence[np.ndarray | None]
+    ) -> tuple[Verdict, ...]:
+        """`judge` of several: each is a prompt, and of which of the batches that were `read` its image is, and where in it."""
+        images = (cast("np.ndarray", read[batch][place]) for _, batch, place in asked)
+        return tuple(self.judge(prompt, image, tokens) for (prompt, _, _), image in zip(asked, images, strict=True))
 
     @leaves_room
     def explain(self, prompt: Prompt, images_KHWC: np.ndarray) -> TokenLogProbs:

@@ -116,7 +116,7 @@ class Admission:
             # with nothing else open a group is admitted whatever the limits: otherwise it never would be
             if self._has_room(len(keys), stream.chunks_per_group) or not self.flight.groups:
                 sweeps.take()
-                self.flight.open(keys, keys[0].step, stream.stages, stream.chunks_per_group)
+                self.flight.open(keys, keys[0].step, stream)
                 return True
             self.paused.add(pool)
         return False
@@ -135,7 +135,7 @@ class Admission:
         for _ in keys:
             self.opened += 1
             self.order.opened(made_by)
-        self.flight.open(keys, made_by, stream.stages, stream.chunks_per_group)
+        self.flight.open(keys, made_by, stream)
         return True
 
     def _window(self, version: int) -> int:

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipelines.engine.messages import Failed, GroupKey, LoopPlan, Stages, Unit
+from pipelines.engine.messages import Failed, GroupKey, LoopPlan, Stages, Steps, Sweeps, Unit
 
 
 @dataclass(slots=True)
@@ -56,13 +56,15 @@ class Chunk:
 
 @dataclass(slots=True)
 class OpenGroup:
-    """A group that was begun and is not released. together: those of its batch at the first stage, itself among them, in order.
+    """A group that was begun and is not released. together: those of its batch, itself among them, in order; a batch at the first
+    `batched` stages.
 
-    alone: the pools of the first stage where it is a batch of its own. complete: all its chunks have passed all stages.
+    alone: the pools where it is a batch of its own all the same. complete: all its chunks have passed all stages.
     """
 
     key: GroupKey
     together: tuple[GroupKey, ...]
+    batched: int
     version: int
     stages: Stages
     chunks: list[Chunk]
@@ -74,6 +76,10 @@ class OpenGroup:
     def busy(self) -> bool:
         """Whether a worker has one of its chunks."""
         return any(chunk.busy for chunk in self.chunks)
+
+    def in_batch(self, chunk: Chunk, pool: str) -> bool:
+        """Whether a pool works on this chunk of it together with others."""
+        return chunk.stage < self.batched and len(self.together) > 1 and pool not in self.alone
 
 
 class InFlight:
@@ -87,11 +93,12 @@ class InFlight:
         self.largest = 0  # bytes of a chunk, of all that were seen
         self._queues: dict[str, list[tuple[tuple, Unit]]] = {}
 
-    def open(self, keys: tuple[GroupKey, ...], version: int, stages: Stages, chunks: int) -> None:
-        """Groups begin, as one batch. A chunk that was not made yet counts as large as the largest one."""
+    def open(self, keys: tuple[GroupKey, ...], version: int, stream: Steps | Sweeps) -> None:
+        """Groups of a stream begin, as one batch. A chunk that was not made yet counts as large as the largest one."""
+        chunks = stream.chunks_per_group
         for key in keys:
             new = [Chunk(0, set(), set(), self.largest, self.largest) for _ in range(chunks)]
-            group = self.groups[key] = OpenGroup(key, keys, version, stages, new)
+            group = self.groups[key] = OpenGroup(key, keys, stream.batched, version, stream.stages, new)
             self.bytes += chunks * self.largest
             for number in range(chunks):
                 self.arrive(group, Unit(key.stream, key.step, key.group, number), 0)

@@ -3,7 +3,7 @@
 Events go in (`handle`), decisions come out (`decide`). It knows no Ray, no torch, no clock and no worker beyond a name,
 so that the same loop runs on a cluster, in one process, and in virtual time. Steps are counted from 1; version n is the
 policy after n steps. Groups are made in chunks; a chunk is the unit that passes the stages of its stream, and is tried again.
-At the first stage chunks of several groups may be one batch; which ones, the plan alone decides.
+Chunks of several groups may be one batch; which ones and at which stages, the plan alone decides.
 """
 
 from __future__ import annotations
@@ -137,17 +137,17 @@ class Loop:
 
     def _batch(self, group: OpenGroup, unit: Unit, pool: str) -> tuple[Unit, ...]:
         """The units that are made with this one, it among them."""
-        if group.chunks[unit.chunk].stage > 0 or len(group.together) == 1 or pool in group.alone:
+        if not group.in_batch(group.chunks[unit.chunk], pool):
             return (unit,)
         return tuple(Unit(key.stream, key.step, key.group, unit.chunk) for key in group.together)
 
     def _joins(self, unit: Unit, first: Unit, pool: str) -> Chunk | None:
-        """The chunk of a unit that waits for this pool of the first stage, and not to be there alone, if it is not the first one."""
+        """The chunk of a unit that waits for this pool, and not to be there alone, if it is not the first one."""
         group = self._flight.groups.get(unit.key)
         if group is None or (pool in group.alone and unit != first):
             return None
         chunk = group.chunks[unit.chunk]
-        return chunk if chunk.stage == 0 and pool in chunk.waits else None
+        return chunk if pool in chunk.waits else None
 
     # -- events
 
@@ -183,15 +183,15 @@ class Loop:
         if chunk.lost and event.retry:
             return self._begin_again(group, unit)
         chunk.failures.add(event)
-        given_up, first = not event.retry or chunk.failures.too_many(self.plan), chunk.stage == 0
-        if given_up and event.retry and first and len(group.together) > 1 and event.pool not in group.alone:
+        given_up = not event.retry or chunk.failures.too_many(self.plan)
+        if given_up and event.retry and group.in_batch(chunk, event.pool):
             # a batch failed too often: each of its groups is tried on its own, so that one alone is to blame
             group.alone.add(event.pool)
             chunk.failures = Failures()
             self._flight.wait(chunk, unit, event.pool)
         elif given_up:
             self._quarantine(group, event, chunk.failures.tries)
-        elif event.cause == "object_lost" and not first:
+        elif event.cause == "object_lost" and chunk.stage > 0:
             chunk.lost = True
             self._flight.give_up_waiting(chunk)
             self._begin_again(group, unit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipelines.recipe.defaults import LOST_RETRIES, MAX_FAILURES_IN_ROW, RETRIES
 
@@ -49,6 +49,7 @@ class Steps:
     groups_per_step: int
     chunks_per_group: int = 1
     groups_per_task: int = 1
+    batched: ClassVar[int] = 1
     staleness: int = 0
     order: Literal["strict", "ready"] = "strict"
 
@@ -57,12 +58,14 @@ class Steps:
 class Sweeps:
     """A stream without updates: groups that are begun as soon as a policy version exists. What trains nothing has version 0 alone.
 
-    tasks: by policy version, how many groups each batch of the first stage has, in order.
+    tasks: by policy version, how many groups each batch has, in order. batched: so many stages work on batches, the others on
+    one unit at a time. Where a batch has several groups, a group is one chunk.
     """
 
     stages: Stages
     tasks: Mapping[int, Sequence[int]]
     chunks_per_group: int = 1
+    batched: int = 1
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from pipelines.data.images import ImageRow
 class ImageReader:
     """Reads rows of an image set."""
 
-    def read(self, rows: tuple[ImageRow, ...]) -> tuple:
-        """((problem, bytes) of each row, then each image, uint8 [1, H, W, 3], or None). Raises StorageError.
+    def read(self, rows: tuple[ImageRow, ...]) -> tuple[tuple[tuple[str, int], ...], tuple[np.ndarray | None, ...]]:
+        """((problem, bytes) of each row, each image, uint8 [1, H, W, 3], or None). Raises StorageError.
 
         The problem is empty where there is none.
         """
-        read = [self._read(row) for row in rows]
-        said = tuple((problem, 0 if image_KHWC is None else image_KHWC.nbytes) for problem, image_KHWC in read)
-        return said, *(image_KHWC for _, image_KHWC in read)
+        problems, images = zip(*(self._read(row) for row in rows), strict=True)
+        num_bytes = (0 if image_KHWC is None else image_KHWC.nbytes for image_KHWC in images)
+        return tuple(zip(problems, num_bytes, strict=True)), images
 
     def _read(self, row: ImageRow) -> tuple[str, np.ndarray | None]:
         try:

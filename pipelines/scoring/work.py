@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from actors.messages import Prompt, Verdict
 from actors.reward.actor import RewardActor
@@ -18,7 +19,15 @@ from pipelines.running.mapping import MapWork, plan_of
 from pipelines.scoring.columns import FOLDER, LOG_PROBS, TOKENS, schema_of
 from pipelines.scoring.reader import ImageReader
 
-READ_TOGETHER = 8  # images of a task of a reader
+TOGETHER = 16  # images of a task, at most
+TASKS = 32  # in flight, at least: so that workers that join find something to do
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Images that were read together."""
+
+    images: Handle
 
 
 class ScoreWork(MapWork):
@@ -32,28 +41,35 @@ class ScoreWork(MapWork):
         }
         super().__init__(Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema_of(self.explained)))
         self.missing = self.shards.missing()
-        self.images: dict[Unit, Handle] = {}
+        self.images: dict[Unit, tuple[Read, int]] = {}  # which of those that were read together it is
         self.verdicts: dict[int, dict[str, Verdict]] = {}
 
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
-        count, together = len(self.missing), min(READ_TOGETHER, self.recipe.scores.in_flight)
+        count, in_flight = len(self.missing), self.recipe.scores.in_flight
+        together = max(1, min(TOGETHER, in_flight // TASKS))
         tasks = [min(together, count - first) for first in range(0, count, together)]
         stages = ((READER,), tuple(self.names))
-        return plan_of({"score": Sweeps(stages, {0: tasks})}, self.recipe.scores.in_flight, store_bytes)
+        return plan_of({"score": Sweeps(stages, {0: tasks}, batched=len(stages))}, in_flight, store_bytes)
 
     def call(self, ask: Ask) -> Call:
         if ask.pool == READER:
             rows = tuple(self.row(unit) for unit in ask.batch)
-            return Call(ImageReader.read, (rows,), returns=1 + len(rows))
-        number = self.missing[ask.unit.group]
-        prompt, name = Prompt(str(number), self.rows[number].caption), self.names[ask.pool]
-        return Call(RewardActor.judge, (prompt, self.images[ask.unit], self.explained[name]))
+            return Call(ImageReader.read, (rows,), returns=2)
+        reads: dict[Read, int] = {}  # several, if an image was lost and read again
+        asked = []
+        for unit in ask.wanted:
+            read, place = self.images[unit]
+            prompt = Prompt(str(self.missing[unit.group]), self.row(unit).caption)
+            asked.append((prompt, reads.setdefault(read, len(reads)), place))
+        images = (read.images for read in reads)
+        return Call(RewardActor.judge_each, (tuple(asked), self.explained[self.names[ask.pool]], *images))
 
     def took(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
         if ask.pool == READER:
             return self._read(ask, outcome)
-        self.verdicts.setdefault(ask.unit.group, {})[self.names[ask.pool]] = outcome.value
-        return {ask.unit: 0}
+        for unit, verdict in zip(ask.wanted, outcome.value, strict=True):
+            self.verdicts.setdefault(unit.group, {})[self.names[ask.pool]] = verdict
+        return dict.fromkeys(ask.wanted, 0)
 
     def heed(self, notice: Notice) -> None:
         """A row is written down once it is settled or given up."""
@@ -74,13 +90,14 @@ class ScoreWork(MapWork):
     def _read(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
         """A batch was read; a row of which there is no image is given up, with its reason."""
         results: dict[Unit, int | Refused] = {}
-        for unit, (problem, num_bytes), image in zip(ask.batch, outcome.value, outcome.payloads, strict=True):
+        read = Read(outcome.payloads[0])
+        for place, (unit, (problem, num_bytes)) in enumerate(zip(ask.batch, outcome.value, strict=True)):
             if unit not in ask.wanted:
                 continue
             if problem:
                 results[unit] = Refused(Failure("raised", problem), retry=False)
                 continue
-            self.images[unit], results[unit] = image, num_bytes
+            self.images[unit], results[unit] = (read, place), num_bytes
         return results
 
     def _record(self, group: int, verdicts: Mapping[str, Verdict]) -> Record:

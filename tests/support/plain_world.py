@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,10 @@ class PlainReward:
             return Verdict(None, str(error))
         said = self.explain(prompt, image_KHWC)
         return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if tokens else Verdict(reward)
+
+    def judge_each(self, asked: Sequence[tuple[Prompt, int, int]], tokens: bool, *read: tuple) -> tuple[Verdict, ...]:
+        """As `RewardActor.judge_each`."""
+        return tuple(self.judge(prompt, read[batch][place], tokens) for prompt, batch, place in asked)
 
     def info(self) -> dict[str, Any]:
         """As `RewardActor.info`."""

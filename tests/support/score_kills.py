@@ -30,7 +30,7 @@ class Moment:
 
 MOMENTS = {
     "the first images are read": Moment(ImageReader, "read", 1),
-    "others are read": Moment(ImageReader, "read", 3, kept=4),
+    "others are read": Moment(ImageReader, "read", 8, kept=4),
     "an image is judged": Moment(NotingReward, "judge", 9, kept=4),
     "a file is to be written": Moment(Shards, "_write", 3, kept=6),
     "a file was written": Moment(Shards, "_write", 3, after=True, kept=8),

@@ -31,7 +31,7 @@ images = "{folder}/pictures"
 [scores]
 tokens = true
 shard_rows = 4
-in_flight = 8
+in_flight = 64
 """
 
 

@@ -56,6 +56,7 @@ class Plan:
     first_version: int = 0
     evaluations: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     heldout_chunks_per_group: int = 1
+    heldout_batched: int = 1
     stages: Stages = TWO_STAGES
 
     def for_loop(self) -> LoopPlan:
@@ -68,7 +69,7 @@ class Plan:
             self.staleness,
             self.order,
         )
-        sweeps = Sweeps(self.stages, self.evaluations, self.heldout_chunks_per_group)
+        sweeps = Sweeps(self.stages, self.evaluations, self.heldout_chunks_per_group, self.heldout_batched)
         return LoopPlan(
             {"train": steps, "heldout": sweeps} if self.steps else {"heldout": sweeps},
             self.retries,
@@ -184,8 +185,8 @@ class Simulation:
         if stage == 0:
             self.draws.append(ask)
             self.opened |= {unit.key for unit in ask.wanted}
-        else:
-            assert ask.batch == ask.wanted == (ask.unit,), "only at the first stage units are a batch"
+        elif ask.unit.stream == "train" or stage >= self.plan.heldout_batched:
+            assert ask.batch == ask.wanted == (ask.unit,), "at this stage no units are a batch"
         faulty = self.world.undrawable if stage == 0 else self.world.poison if pool == self.plan.stages[-1][-1] else ()
         poisoned = any(unit.key in faulty for unit in ask.batch)
         num_bytes = 0 if stage else CHUNK_BYTES
@@ -442,6 +443,8 @@ def test_a_stream_without_updates_does_all_its_groups_whatever_fails(seed: int) 
     tasks = tuple(rng.randint(1, 3) for _ in range(rng.randint(1, 40)))
     stages = STAGES[seed % len(STAGES)]
     plan = random_plan(seed, "strict", steps=0, evaluations={0: tasks}, stages=stages, lost_retries=1000)
+    if plan.heldout_chunks_per_group == 1:
+        plan = replace(plan, heldout_batched=rng.randint(1, len(stages)))
     run = Simulation(plan, random_world(seed, **(FAILING if seed % 2 else {}))).run()
     check_end(run)
     assert run.trains == []
@@ -449,6 +452,26 @@ def test_a_stream_without_updates_does_all_its_groups_whatever_fails(seed: int) 
     assert run.evaluated == [0]
     if plan.max_groups_in_flight:
         assert max(len(draw.batch) for draw in run.draws) <= max(plan.max_groups_in_flight, max(tasks))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_of_a_batch_at_any_stage_the_groups_that_always_fail_are_left_out_alone(seed: int) -> None:
+    tasks = (3, 1, 4, 2)
+    changes = {"evaluations": {0: tasks}, "heldout_chunks_per_group": 1, "heldout_batched": 2, "retries": 1}
+    plan = random_plan(seed, "strict", steps=0, max_groups_in_flight=None, max_bytes_in_flight=None, **changes)
+    asked: list[Ask] = []
+
+    class Watched(Simulation):
+        def _ask(self, ask: Ask) -> None:
+            asked.append(ask)
+            super()._ask(ask)
+
+    faulty = random_poison(plan, seed)
+    run = Watched(plan, random_world(seed, poison=faulty)).run()
+    check_end(run)
+    assert {it.key for it in run.quarantined} == faulty
+    together = [len(ask.wanted) for ask in asked if ask.pool == REWARD and len(ask.batch) > 1]
+    assert sorted(together)[-3:] == [2, 3, 4] if not faulty else max(together) == 4
 
 
 @pytest.mark.parametrize("seed", range(40))
