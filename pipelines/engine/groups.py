@@ -56,9 +56,9 @@ class Chunk:
 
 @dataclass(slots=True)
 class OpenGroup:
-    """A group that was begun and is not released. together: those of its batch, itself among them, in order; a batch at the first
-    `batched` stages.
+    """A group that was begun and is not released.
 
+    together: those of its batch, itself among them, in order; they are a batch at the first `batched` stages.
     alone: the pools where it is a batch of its own all the same. complete: all its chunks have passed all stages.
     """
 
