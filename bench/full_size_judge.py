@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 
-from actors.reward.promptecho import PromptEcho, PromptEchoOptions
+from actors.reward.kinds.promptecho import PromptEcho, PromptEchoOptions
 from actors.vlm.qwen_tower import quicken
 from pipelines.preflight.memory.architectures import load
 from toy.random_models.vlms import QWEN2_5_TEMPLATE, QWEN_NAMES, QWEN_TEMPLATE, make_qwen_tokenizer

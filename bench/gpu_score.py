@@ -14,7 +14,7 @@ import torch
 
 from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt
-from actors.reward.promptecho import QUERY, PromptEcho
+from actors.reward.kinds.promptecho import QUERY, PromptEcho
 from actors.vlm.likelihood import picked_log_probs
 from bench.full_size_judge import judge
 from bench.gpu_case import Case, Expected

@@ -20,7 +20,7 @@ from rich.table import Table
 from transformers import AutoImageProcessor, LlavaProcessor
 
 from actors.messages import Prompt
-from actors.reward.promptecho import QUERY, PromptEcho, PromptEchoOptions
+from actors.reward.kinds.promptecho import QUERY, PromptEcho, PromptEchoOptions
 from actors.vlm.qwen_tower import as_it_comes
 from bench.flops import vlm as vlm_flops
 from bench.full_size_judge import VLMS, judge

@@ -18,7 +18,7 @@ from actors.policy.advantages import group_advantages
 from actors.policy.objectives.awm import log_prob, matching_error
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import clipped_objective
-from actors.reward.promptecho import QUERY
+from actors.reward.kinds.promptecho import QUERY
 from pipelines.recipe.training import Recipe
 
 AWAY = 0.01  # standard deviation of the adapters' B

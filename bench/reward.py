@@ -33,7 +33,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from actors.device import pick_device, pick_dtype
 from actors.messages import Prompt
 from actors.process import Process, prepare
-from actors.reward.promptecho import QUERY, PromptEchoOptions
+from actors.reward.kinds.promptecho import QUERY, PromptEchoOptions
 from bench import judge
 from bench.command import fill_in, finish, surroundings
 from bench.hardware import MB, machine, peak_memory, take_turns

@@ -36,7 +36,7 @@ from actors.policy.objectives.objective import load_objective
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.options import LearnerSettings
 from actors.process import Process, prepare
-from actors.reward.promptecho import PromptEchoOptions
+from actors.reward.kinds.promptecho import PromptEchoOptions
 from actors.seeds import seed_of
 from bench.hardware import machine
 from pipelines.data.prompts import load_prompts

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from actors.models.kinds import NamedModel
 from cluster import speaking
 from cluster.tasks import PoolSpec
-from pipelines.data.captions import check_captions
+from pipelines.data.captions import check_captions, check_prompts
 from pipelines.data.prompt_fields import Fields
 from pipelines.data.prompts import PromptList, load_prompts
 from pipelines.engine.driver import Driver
@@ -61,6 +61,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         prompts = load_prompts(recipe.data.heldout, "data.heldout", Fields(recipe.data.caption))
         for reward in by_pool(recipe.reward).values():
             check_captions(reward.options, (), prompts)
+            check_prompts(reward.options, (), prompts)
         return run_job(EvaluateJob(options, recipe, prompts, pools), speaking.console())
 
     return main

@@ -39,7 +39,7 @@ class RewardActor:
         self.checker = Checker(checker, trial) if checker else None
         self.reward = options.on(device).load()
         if trial:
-            try_reward(self.reward, options.in_words(pool), trial)
+            try_reward(self.reward, options.example, options.in_words(pool), trial)
 
     @leaves_room
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:

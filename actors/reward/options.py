@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from actors.families.registry import VlmFamily
+from actors.messages import Prompt
 from actors.models.kinds import Kind, NamedModel
 from actors.options import Count, Device, DType, Model, Table
 from actors.vlm.limits import CHUNK_TOKENS
@@ -63,6 +64,15 @@ class RewardOptions(Table):
     def below_zero(self) -> bool:
         """Whether all its scores are 0 or less, so that they have no product."""
         return False
+
+    @property
+    def example(self) -> Prompt:
+        """A prompt that it can score: a worker tries it when it starts."""
+        return Prompt("trial", "a red circle")
+
+    def problem_of(self, prompt: Prompt) -> str:
+        """Why it could never score a prompt, in words that follow on the prompt; empty if it can."""
+        return ""
 
     def in_words(self, table: str = "reward") -> str:
         """What a message calls it: the key that names its model, else its type. `table`: where the recipe has it."""

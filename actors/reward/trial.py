@@ -14,14 +14,13 @@ from actors.mistake import UNUSABLE, Mistake
 from actors.reward.reward import Reward
 
 Checker = Callable[[np.ndarray, dict], dict[str, list[float]]]
-CAPTION = "a red circle"
 
 
-def try_reward(reward: Reward, name: str, trial: ScoreTrial) -> None:
-    """Scores two grey images. Raises Mistake if the reward cannot, or gives no numbers. `name`: what the message calls it."""
+def try_reward(reward: Reward, example: Prompt, name: str, trial: ScoreTrial) -> None:
+    """Scores two grey images of a prompt. Raises Mistake if the reward cannot, or gives no numbers. `name`: what the message calls it."""
     images_KHWC = np.repeat(grey(trial), 2, axis=0)
     try:
-        scores = reward.score(images_KHWC, Prompt("trial", CAPTION))
+        scores = reward.score(images_KHWC, example)
     except UNUSABLE as error:
         raise Mistake(f"{name} cannot score an image: {error}") from error
     if problem := problem_of_scores(scores, len(images_KHWC)):

@@ -1,4 +1,4 @@
-"""Captions without a word, found before any worker starts: there is no likelihood of nothing."""
+"""Prompts that a reward could not score, found before any worker starts: captions without a word, and labels that are not there."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def check_captions(reward: RewardOptions, prompts: Sequence[Prompt], heldout: Se
                 f"{key}: the judge knows no word of {len(bare)} of its captions, so that they cannot be scored: "
                 f"ids {', '.join(map(repr, bare[:NAMED]))}{' ...' if len(bare) > NAMED else ''}. Take them out, or write words"
             )
+
+
+def check_prompts(reward: RewardOptions, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
+    """Raises UserError for prompts of which the reward itself says that it cannot score them."""
+    for key, found in (("data.train", prompts), ("data.heldout", heldout)):
+        problems = {prompt.id: problem for prompt in found if (problem := reward.problem_of(prompt))}
+        if problems:
+            first, problem = next(iter(problems.items()))
+            more = f", and {len(problems) - 1} more are like it" if len(problems) > 1 else ""
+            raise UserError(f"{key}: {reward.in_words()} cannot score the prompt {first!r}: {problem}{more}")
 
 
 def known_words(tokenizer_file: Path) -> Callable[[list[str]], list[bool]]:

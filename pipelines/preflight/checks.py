@@ -17,7 +17,7 @@ from actors.models.path import MARKERS, check_model
 from actors.options import Table
 from actors.policy.objectives.options import ObjectiveOptions
 from actors.policy.options import LearnerOptions
-from pipelines.data.captions import check_captions
+from pipelines.data.captions import check_captions, check_prompts
 from pipelines.data.prompts import PromptList, PromptOrder, PromptSet, load_prompt_sets
 from pipelines.preflight.checker import check_checker, problem_of
 from pipelines.preflight.memory.models import models_to_estimate
@@ -135,6 +135,7 @@ def prompts_of(recipe: Recipe) -> tuple[PromptSet, PromptList, PromptOrder]:
     prompts, heldout = load_prompt_sets(recipe.data)
     for reward in recipe.rewards.values():
         check_captions(reward, prompts.sample(), heldout)
+        check_prompts(reward, prompts.sample(), heldout)
     return prompts, heldout, PromptOrder(prompts, recipe.run.seed, recipe.rollout.prompts_per_step, recipe.data.mix)
 
 

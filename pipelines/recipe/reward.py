@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 from actors.models.kinds import Kind
 from actors.options import Table
 from actors.reward.combine import How
+from actors.reward.kinds.registry import REWARDS
 from actors.reward.options import DualEncoderOptions, RewardOptions, VlmOptions
-from actors.reward.registry import REWARDS
 from pipelines.recipe.choices import Chosen
 from pipelines.recipe.tables import Pool
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.diffusion.limits import JOINT_ATTENTION
 from actors.messages import Prompt
-from actors.reward.promptecho import PromptEcho, PromptEchoOptions
+from actors.reward.kinds.promptecho import PromptEcho, PromptEchoOptions
 from bench.flops import TRANSFORMERS, language_model, vlm, within_windows
 from bench.full_size_judge import VLMS, judge
 from bench.judge import flop_per_image

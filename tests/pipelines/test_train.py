@@ -317,7 +317,7 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(tiny_world, 
     def load(options):
         raise OSError("the disk does not answer")
 
-    monkeypatch.setattr("actors.reward.promptecho.PromptEchoOptions.load", load)
+    monkeypatch.setattr("actors.reward.kinds.promptecho.PromptEchoOptions.load", load)
     assert main([str(tiny_world), "--out", str(tmp_path / "run"), "--executor", "local"]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "worker reward-0 could not start" in said

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actors.messages import Prompt
-from actors.reward.promptecho import PromptEchoOptions
+from actors.reward.kinds.promptecho import PromptEchoOptions
 from tests.support.simcuda.events import watch
 from toy.random_models.vlms import TINY_VLMS
 

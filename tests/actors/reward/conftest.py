@@ -29,4 +29,11 @@ def keys(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     save_file({"weight": torch.full((1, 16), 0.5), "bias": torch.ones(1)}, folder / "head.safetensors")
     clip, vlm = {"model": str(folder / "clip")}, {"model": str(tiny_llava)}
     head = {**clip, "head": str(folder / "head.safetensors")}
-    return {"aesthetic": head, "clip_score": clip, "jpeg_size": {}, "promptecho": vlm, "vqa_score": vlm}
+    return {
+        "aesthetic": head,
+        "clip_score": clip,
+        "jpeg_size": {},
+        "promptecho": vlm,
+        "text_rendering": vlm,
+        "vqa_score": vlm,
+    }

@@ -12,7 +12,7 @@ from actors.messages import Prompt, Scores, ScoreTrial
 from actors.mistake import Mistake
 from actors.process import Process
 from actors.reward.actor import RewardActor
-from actors.reward.promptecho import PromptEchoOptions
+from actors.reward.kinds.promptecho import PromptEchoOptions
 from actors.reward.trial import try_reward
 
 ONE_THREAD = Process(1)
@@ -74,7 +74,7 @@ def test_a_reward_that_gives_anything_but_a_number_for_each_image_fails_its_task
     with pytest.raises(ValueError, match=told):
         actor.score(PROMPT, IMAGES)
     with pytest.raises(Mistake, match="for 2 images" if len(scores.rewards_K) == 1 else " = "):
-        try_reward(actor.reward, "reward.type = 'mine'", ScoreTrial(16, 16, None))
+        try_reward(actor.reward, PROMPT, "reward.type = 'mine'", ScoreTrial(16, 16, None))
 
 
 def raises(images_KHWC, prompt):
@@ -135,7 +135,7 @@ def test_a_judge_whose_scores_are_no_numbers_is_a_mistake_at_the_start(options: 
     with torch.no_grad():
         actor.reward.vlm.lm_head.mul_(float("nan"))
     with pytest.raises(Mistake, match="scores an image with nan"):
-        try_reward(actor.reward, "the judge", ScoreTrial(32, 32))
+        try_reward(actor.reward, PROMPT, "the judge", ScoreTrial(32, 32))
 
 
 def test_it_explains_and_says_where_it_runs(options: PromptEchoOptions):

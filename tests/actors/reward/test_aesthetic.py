@@ -11,7 +11,7 @@ from torch import nn
 
 from actors.messages import Prompt
 from actors.mistake import Mistake
-from actors.reward.aesthetic import AestheticOptions, read_head
+from actors.reward.kinds.aesthetic import AestheticOptions, read_head
 from actors.vlm.dual_encoder import load_dual_encoder
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from actors.messages import Prompt
-from actors.reward.clip_score import ClipScoreOptions
+from actors.reward.kinds.clip_score import ClipScoreOptions
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (10, 24, 16, 3), dtype=np.uint8)  # more than go through at once
 SHORT, LONG = "a red circle left of a blue square", "a red circle " * 20

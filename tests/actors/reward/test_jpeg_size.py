@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from actors.messages import Prompt
-from actors.reward.jpeg_size import JpegSizeOptions
+from actors.reward.kinds.jpeg_size import JpegSizeOptions
 
 NOISE = np.random.default_rng(3).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
 PROMPT = Prompt("0", "whatever")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actors.messages import Prompt
-from actors.reward.promptecho import PromptEcho, PromptEchoOptions
+from actors.reward.kinds.promptecho import PromptEcho, PromptEchoOptions
 from actors.vlm.family import VlmBatch
 from actors.vlm.likelihood import token_log_probs
 from toy.random_models.vlms import make_tiny_qwen_vl

@@ -1,5 +1,6 @@
 """The contract of every registered reward, and the registry."""
 
+import json
 import math
 import pickle
 import subprocess
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 
 from actors.messages import Prompt
+from actors.reward.kinds.promptecho import PromptEchoOptions
+from actors.reward.kinds.registry import REWARDS
 from actors.reward.options import RewardOptions
-from actors.reward.promptecho import PromptEchoOptions
-from actors.reward.registry import REWARDS
 from actors.reward.reward import ExplainingReward, Reward
 
-CAPTION = Prompt("0", "a red circle left of a blue square")
+TEXT = {"main_title": ["SALE"], "subtitle": [], "selling_points": [], "other_text": []}
+CAPTION = Prompt("0", "a red circle left of a blue square", extra={"text": TEXT})
+EMPTY = Prompt("0", " ", extra={"text": TEXT})
+LABELS = {"text_rendering": json.dumps(TEXT)}  # of rewards whose label is not the caption
 
 
 @pytest.fixture(scope="module", params=sorted(REWARDS))
@@ -71,7 +75,7 @@ def test_an_explanation_has_a_number_for_each_piece_of_the_caption(options: Rewa
         return
     scores, explained = reward.explain(draw(3), CAPTION)
     assert scores.rewards_K == reward.score(draw(3), CAPTION).rewards_K
-    assert "".join(explained.tokens) == CAPTION.caption
+    assert "".join(explained.tokens) == LABELS.get(options.type, CAPTION.caption)
     assert explained.log_probs_KT.shape == (3, len(explained.tokens))
     assert explained.log_probs_KT.dtype == np.float32
 
@@ -79,9 +83,9 @@ def test_an_explanation_has_a_number_for_each_piece_of_the_caption(options: Rewa
 def test_an_empty_caption_is_an_error_and_never_a_zero(options: RewardOptions, reward: Reward):
     if options.reads_caption:
         with pytest.raises(ValueError, match="empty"):
-            reward.score(draw(1), Prompt("0", " "))
+            reward.score(draw(1), EMPTY)
     else:
-        assert reward.score(draw(1), Prompt("0", " ")).rewards_K == reward.score(draw(1), CAPTION).rewards_K
+        assert reward.score(draw(1), EMPTY).rewards_K == reward.score(draw(1), CAPTION).rewards_K
 
 
 def test_options_travel_as_plain_python_and_their_facts_are_of_their_own_keys(options: RewardOptions):
@@ -89,6 +93,11 @@ def test_options_travel_as_plain_python_and_their_facts_are_of_their_own_keys(op
     assert set(options.models) <= set(type(options).model_fields)
     assert options.on("cpu").where == "cpu"
     assert options.in_words() in {f"reward.type = {options.type!r}", f"reward.model = {options.judge!r}"}
+
+
+def test_its_own_example_is_a_prompt_that_it_can_score(options: RewardOptions, reward: Reward):
+    assert options.problem_of(options.example) == ""
+    assert math.isfinite(reward.score(draw(1), options.example).rewards_K[0])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,5 @@ def test_what_only_a_worker_finds_is_an_error_that_says_what_to_do(tiny_llava: P
 
 
 def test_the_registry_can_be_read_without_torch():
-    code = (
-        "import actors.reward.registry, actors.reward.actor, actors.vlm.family, sys; sys.exit('torch' in sys.modules)"
-    )
+    code = "import actors.reward.kinds.registry, actors.reward.actor, actors.vlm.family, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

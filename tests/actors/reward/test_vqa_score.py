@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from actors.messages import Prompt
-from actors.reward.vqa_score import VqaScoreOptions
+from actors.reward.kinds.vqa_score import VqaScoreOptions
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.load import parse_recipe
 

@@ -7,7 +7,7 @@ import pytest
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import load_objective
 from actors.policy.objectives.registry import OBJECTIVES
-from actors.reward.registry import REWARDS
+from actors.reward.kinds.registry import REWARDS
 from pipelines.recipe.reward import table_of
 from pipelines.recipe.tables import Pool
 from pipelines.recipe.training import Recipe

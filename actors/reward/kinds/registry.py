@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from actors.reward.aesthetic import AestheticOptions
-from actors.reward.clip_score import ClipScoreOptions
-from actors.reward.jpeg_size import JpegSizeOptions
+from actors.reward.kinds.aesthetic import AestheticOptions
+from actors.reward.kinds.clip_score import ClipScoreOptions
+from actors.reward.kinds.jpeg_size import JpegSizeOptions
+from actors.reward.kinds.promptecho import PromptEchoOptions
+from actors.reward.kinds.text_rendering import TextRenderingOptions
+from actors.reward.kinds.vqa_score import VqaScoreOptions
 from actors.reward.options import RewardOptions
-from actors.reward.promptecho import PromptEchoOptions
-from actors.reward.vqa_score import VqaScoreOptions
 
 REWARDS: dict[str, type[RewardOptions]] = {
     "aesthetic": AestheticOptions,
     "clip_score": ClipScoreOptions,
     "jpeg_size": JpegSizeOptions,
     "promptecho": PromptEchoOptions,
+    "text_rendering": TextRenderingOptions,
     "vqa_score": VqaScoreOptions,
 }
