@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines import score
 from pipelines.run_folder.shards import Shards
-from pipelines.scoring.reader import ImageReader
+from pipelines.running.reader import ImageReader
 from tests.support.score_world import NotingReward, main_with
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from actors.messages import Prompt, Verdict
 from cluster.tasks import PoolSpec
 from pipelines.data.images import ImageRow
-from pipelines.recipe.programs.score import READER, ScoreRecipe
+from pipelines.recipe.programs.mapping import READER
+from pipelines.recipe.programs.score import ScoreRecipe
 from pipelines.recipe.reward import by_pool
 from pipelines.score import program
 from pipelines.scoring.pools import pool_specs

@@ -7,6 +7,8 @@ from typing import Annotated
 from actors.options import Change, Table
 from pipelines.recipe.tables import Cluster, Run
 
+READER = "reader"  # the pool that reads images, where there is one
+
 
 class MapRecipe(Table):
     """One run of such a program."""

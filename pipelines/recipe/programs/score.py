@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from actors.options import Change, Count, Table
-from pipelines.recipe.programs.mapping import MapRecipe
+from pipelines.recipe.programs.mapping import READER, MapRecipe
 from pipelines.recipe.reward import Rewards, apart_from, by_pool
 from pipelines.recipe.tables import Pool, Source
 
@@ -44,6 +44,3 @@ class ScoreRecipe(MapRecipe):
     def pools(self) -> dict[str, Pool]:
         """By name: those of the readers, and of the rewards."""
         return {READER: self.reader, **by_pool(self.reward)}
-
-
-READER = "reader"

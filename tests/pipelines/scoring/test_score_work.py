@@ -18,7 +18,8 @@ from pipelines.engine.driver import Driver
 from pipelines.engine.messages import Ask, Unit
 from pipelines.planning.stages import Stage
 from pipelines.recipe.load import parse_recipe
-from pipelines.recipe.programs.score import READER, ScoreRecipe
+from pipelines.recipe.programs.mapping import READER
+from pipelines.recipe.programs.score import ScoreRecipe
 from pipelines.scoring.ending import result_of
 from pipelines.scoring.work import ScoreWork
 from tests.support.virtual_map import files, virtual_driver
@@ -140,7 +141,7 @@ def test_a_run_that_was_killed_goes_on_from_its_whole_files(driver: Made, turns:
 
 def test_an_image_that_was_read_again_is_judged_beside_those_of_its_batch_that_were_not(driver: Made) -> None:
     work = driver("run", 1).work
-    units = tuple(Unit("score", 0, group, 0) for group in range(2))
+    units = tuple(Unit("rows", 0, group, 0) for group in range(2))
     for read, wanted in (("first", units), ("again", units[1:])):
         work.took(Ask(READER, units, wanted, 0), Outcome(None, "", 0.0, (("", 12), ("", 12)), (read,)))
     call = work.call(Ask("reward.length", units, units, 0))
