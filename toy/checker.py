@@ -25,30 +25,39 @@ def check(images_KHWC: np.ndarray, prompt: dict) -> dict[str, list[float]]:
     Returns: K floats each of "accuracy", 1.0 where the image shows exactly the prompt's things in its relation, nothing
     else; "ghost", 1.0 where at least GHOST_PIXELS pixels are of no colour of the palette (half-drawn things).
     """
-    tones_KHW, distances_KHW = _quantise(images_KHWC)
-    ghosts_K = (distances_KHW > GHOST_DISTANCE).sum(axis=(1, 2)) >= GHOST_PIXELS
+    tones_KHW, distances_KHW = quantise(images_KHWC)
     scenes = [_read(tones_HW) for tones_HW in tones_KHW]
     return {
         "accuracy": [float(scene is not None and _agrees(scene, prompt)) for scene in scenes],
-        "ghost": [float(ghost) for ghost in ghosts_K],
+        "ghost": ghosts(distances_KHW),
     }
+
+
+def ghosts(distances_KHW: np.ndarray) -> list[float]:
+    """1.0 for each image with at least GHOST_PIXELS pixels of no colour of the palette."""
+    return ((distances_KHW > GHOST_DISTANCE).sum(axis=(1, 2)) >= GHOST_PIXELS).astype(float).tolist()
 
 
 def read_scene(image_HWC: np.ndarray) -> tuple[Thing, ...] | None:
     """The things of an image, or None where something is not a thing of this world."""
-    return _read(_quantise(image_HWC[None])[0][0])
+    return _read(quantise(image_HWC[None])[0][0])
 
 
-def _quantise(images_KHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantise(images_KHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest palette entry of each pixel, int [K, H, W], and its distance in RGB units."""
     squares_KHWP = ((images_KHWC[..., None, :].astype(np.float32) - TONES_PC) ** 2).sum(-1)
     nearest = squares_KHWP.argmin(-1)
     return nearest, np.sqrt(np.take_along_axis(squares_KHWP, nearest[..., None], -1)[..., 0])
 
 
+def cells_of(tones_HW: np.ndarray) -> np.ndarray:
+    """Palette entries by cell: [N, CELL, CELL]."""
+    return tones_HW.reshape(GRID, CELL, GRID, CELL).swapaxes(1, 2).reshape(GRID * GRID, CELL, CELL)
+
+
 def _read(tones_HW: np.ndarray) -> tuple[Thing, ...] | None:
     """Cell by cell: the things, or None where a cell holds neither nothing nor a thing."""
-    cells_NHW = tones_HW.reshape(GRID, CELL, GRID, CELL).swapaxes(1, 2).reshape(GRID * GRID, CELL, CELL)
+    cells_NHW = cells_of(tones_HW)
     found = []
     for index in np.flatnonzero((cells_NHW > 0).sum(axis=(1, 2)) >= FEWEST_PIXELS):
         kind = _kind(cells_NHW[index])

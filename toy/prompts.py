@@ -155,9 +155,14 @@ def files() -> dict[str, list[Prompt]]:
 
 def write_files(folder: Path) -> None:
     """Writes train.jsonl and heldout.jsonl into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for split, prompts in files().items():
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+        write_lines(folder / f"{split}.jsonl", prompts)
+
+
+def write_lines(path: Path, prompts: list[Prompt]) -> None:
+    """Writes prompts as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
 
 
 def read_file(path: Path) -> list[Prompt]:

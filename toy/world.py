@@ -70,7 +70,7 @@ def render(scene: Scene, rng: np.random.Generator | None = None) -> np.ndarray:
     """Draws a scene on black: uint8 [SIZE, SIZE, 3]. The generator jitters the colours; without one they are exact."""
     canvas_HWC = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
     for thing in scene:
-        _cell(canvas_HWC, thing)[MASKS[thing.shape]] = _paint(thing.colour, rng)
+        cell_of(canvas_HWC, thing.row, thing.column)[MASKS[thing.shape]] = paint_of(thing.colour, rng)
     return canvas_HWC
 
 
@@ -82,24 +82,19 @@ def degrade(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """
     canvas_HWC = np.zeros((SIZE, SIZE, 3), dtype=np.float32)
     for thing in scene:
-        _cell(canvas_HWC, thing)[...] += _spoiled(thing, rng)
+        cell_of(canvas_HWC, thing.row, thing.column)[...] += _spoiled(thing, rng)
     if rng.random() < 0.5:
         for thing in place(any_kinds(int(rng.integers(1, 4)), rng), rng):
-            _cell(canvas_HWC, thing)[...] += rng.uniform(-0.25, 0.25) * _spoiled(thing, rng)
-    if rng.random() < 0.4:
-        canvas_HWC = _blur(canvas_HWC, rng.uniform(0.0, 0.7))
-    canvas_HWC *= rng.uniform(0.75, 1.1)
-    canvas_HWC += rng.normal(0.0, rng.uniform(0.0, 20.0), canvas_HWC.shape)
-    return canvas_HWC.clip(0, 255).astype(np.uint8)
+            cell_of(canvas_HWC, thing.row, thing.column)[...] += rng.uniform(-0.25, 0.25) * _spoiled(thing, rng)
+    return soften(canvas_HWC, rng)
 
 
-def _cell(canvas_HWC: np.ndarray, thing: Thing) -> np.ndarray:
-    """The view of a thing's cell."""
-    top, left = thing.row * CELL, thing.column * CELL
-    return canvas_HWC[top : top + CELL, left : left + CELL]
+def cell_of(canvas_HWC: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The view of a cell."""
+    return canvas_HWC[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]
 
 
-def _paint(colour: str, rng: np.random.Generator | None) -> np.ndarray:
+def paint_of(colour: str, rng: np.random.Generator | None) -> np.ndarray:
     """The RGB of a colour name, jittered."""
     jitter = 0 if rng is None else rng.integers(-JITTER, JITTER + 1, 3)
     return np.asarray(PALETTE[colour]) + jitter
@@ -112,21 +107,37 @@ def any_kinds(number: int, rng: np.random.Generator) -> list[tuple[str, str]]:
 
 def _spoiled(thing: Thing, rng: np.random.Generator) -> np.ndarray:
     """A badly drawn thing: float64 [CELL, CELL, 3]."""
-    mask = MASKS[thing.shape].astype(np.float64)
-    paint = _paint(thing.colour, rng) + rng.normal(0.0, 10.0, 3)
+    paint = paint_of(thing.colour, rng) + rng.normal(0.0, 10.0, 3)
     other_colour, other_shape = any_kinds(1, rng)[0]
+    return spoiled(MASKS[thing.shape], paint, MASKS[other_shape], np.asarray(PALETTE[other_colour]), rng)
+
+
+def spoiled(
+    mask: np.ndarray, paint: np.ndarray, other_mask: np.ndarray, other_paint: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """What fills a cell, badly drawn, perhaps with up to a third of another mask or paint: float64 [CELL, CELL, 3]."""
+    mask = mask.astype(np.float64)
     if rng.random() < 0.3:
         weight = rng.uniform(0.0, 0.35)
-        mask = (1 - weight) * mask + weight * MASKS[other_shape]
+        mask = (1 - weight) * mask + weight * other_mask
     if rng.random() < 0.3:
         weight = rng.uniform(0.0, 0.35)
-        paint = (1 - weight) * paint + weight * np.asarray(PALETTE[other_colour])
+        paint = (1 - weight) * paint + weight * other_paint
     if rng.random() < 0.2:
         axis_slice = slice(0, 2) if rng.random() < 0.5 else slice(CELL - 3, CELL)
         mask[axis_slice if rng.random() < 0.5 else (slice(None), axis_slice)] = 0.0
     if rng.random() < 0.4:
         mask = mask * rng.uniform(0.5, 1.0)
     return mask[..., None] * paint
+
+
+def soften(canvas_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur, another brightness and noise on float32 [H, W, 3]: uint8."""
+    if rng.random() < 0.4:
+        canvas_HWC = _blur(canvas_HWC, rng.uniform(0.0, 0.7))
+    canvas_HWC *= rng.uniform(0.75, 1.1)
+    canvas_HWC += rng.normal(0.0, rng.uniform(0.0, 20.0), canvas_HWC.shape)
+    return canvas_HWC.clip(0, 255).astype(np.uint8)
 
 
 def _blur(image_HWC: np.ndarray, weight: float) -> np.ndarray:
