@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 
-from toy.world import CELL, GRID, SHAPES, any_kinds, place, render
+from toy.world import CELL, GRID
 
-CHANNELS = 3 * len(SHAPES)  # the rank of a cell: a mask per shape times three colours; more would amplify noise
 LATENT_STD = 1 / 3  # of the autoencoder's own latents: its decoder squashes what is beyond +-3
 ENCODER_WIDTH, DECODER_WIDTH = 48, 32
-CROWD = 12  # things at most in an image to train on: a sparse one teaches little
 BATCH = 24
 
 
-def make_autoencoder() -> AutoencoderTiny:
-    """An untrained autoencoder, 32 x 32 x 3 to 4 x 4 x CHANNELS. Its encoder is linear."""
+Drawings = Callable[[int, np.random.Generator], np.ndarray]  # so many clean ones: uint8 [B, H, W, 3]
+
+
+def make_autoencoder(channels: int) -> AutoencoderTiny:
+    """An untrained autoencoder, 32 x 32 x 3 to 4 x 4 x channels. Its encoder is linear."""
     return AutoencoderTiny(
         encoder_block_out_channels=(ENCODER_WIDTH,) * 4,
         decoder_block_out_channels=(DECODER_WIDTH,) * 4,
         num_encoder_blocks=(0, 0, 0, 0),
         num_decoder_blocks=(3, 2, 1, 1),  # without the last two it cannot draw inside a cell
-        latent_channels=CHANNELS,
+        latent_channels=channels,
         scaling_factor=1 / LATENT_STD,
     )
 
@@ -38,14 +39,14 @@ def to_unit(images_BHWC: np.ndarray) -> torch.Tensor:
 class Whitening:
     """The principal components of clean cells, scaled to unit variance: what the encoder is trained to give."""
 
-    def __init__(self, images_BCHW: torch.Tensor):
+    def __init__(self, images_BCHW: torch.Tensor, channels: int):
         cells = self._cells(images_BCHW).flatten(0, 2)
         self.mean = cells.mean(0)
-        _, scales, components = torch.pca_lowrank(cells - self.mean, q=CHANNELS, niter=8)
+        _, scales, components = torch.pca_lowrank(cells - self.mean, q=channels, niter=8)
         self.project = components / (scales / len(cells) ** 0.5)
 
     def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Images in [-1, 1] -> latents float32 [B, CHANNELS, GRID, GRID] of unit variance."""
+        """Images in [-1, 1] -> latents float32 [B, channels, GRID, GRID] of unit variance."""
         return ((self._cells(images_BCHW) - self.mean) @ self.project).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -62,17 +63,18 @@ def spoil(latents_BCHW: torch.Tensor) -> torch.Tensor:
     return (1 - mix) * latents_BCHW + mix * latents_BCHW.flip(0) + noise
 
 
-def crowded(number: int, rng: np.random.Generator) -> torch.Tensor:
-    """Clean drawings of up to CROWD things, in [-1, 1]: float32 [number, 3, H, W]."""
-    scenes = [place(any_kinds(int(rng.integers(1, CROWD + 1)), rng), rng) for _ in range(number)]
-    return to_unit(np.stack([render(scene, rng) for scene in scenes]))
-
-
-def train(images_BHWC: np.ndarray, steps: int, seed: int, report: Callable[[float, str], None]) -> AutoencoderTiny:
-    """Fits the encoder to whitened components of uint8 images, the decoder to clean drawings from spoiled latents."""
+def train(
+    images_BHWC: np.ndarray,
+    channels: int,
+    crowded: Drawings,
+    steps: int,
+    seed: int,
+    report: Callable[[float, str], None],
+) -> AutoencoderTiny:
+    """Fits the encoder to whitened components of uint8 images, the decoder to crowded drawings from spoiled latents."""
     torch.manual_seed(seed)
-    whiten, vae = Whitening(to_unit(images_BHWC)), make_autoencoder()
-    drawings_BCHW = crowded(100 * BATCH, np.random.default_rng(seed))
+    whiten, vae = Whitening(to_unit(images_BHWC), channels), make_autoencoder(channels)
+    drawings_BCHW = to_unit(crowded(100 * BATCH, np.random.default_rng(seed)))
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(steps, 50), pct_start=0.1)
     for step in range(steps):

@@ -1,15 +1,17 @@
-"""Trains the tiny VLM that judges (a LLaVA, its processor, its chat template) on captions of clean and bad drawings.
+"""Trains a tiny VLM that judges (a LLaVA, its processor, its chat template) on what a course teaches.
 
 Axes: B images, L tokens.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -20,13 +22,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from toy import captions
 from toy.positions import position_table
-from toy.world import CELL, GRID, SIZE, degrade, render
+from toy.world import CELL, GRID, SIZE
 
 QUERY = "Describe this image in detail."
 SPECIAL = ("<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "<image>")
-QUERY_WORDS = ("describe", "this", "image", "in", "detail", "the", "what", "is", "of", "picture", ".", "?", ",")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -41,7 +41,7 @@ POSITION_RMS = 0.5  # a position table of rms 0.02 drowns in the patch features:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and how. The first stage shows relations alone, until the flip test passes."""
+    """How long to train, and how. The course says what the first stage shows, and when it is passed."""
 
     steps: int = 5000
     first_stage: int = 900
@@ -52,16 +52,37 @@ class Plan:
     bad_drawings: float = 0.75
     wrong_captions: float = 0.1
     smoothing: float = 0.05
-    relation_weight: float = 2.0  # of relation words in the loss; 5 in the first stage
+    weight: float = 2.0  # in the loss, of the tokens that the course calls hard
+    first_weight: float = 5.0  # the same in the first stage
     seed: int = 0
 
 
-def make_processor() -> LlavaProcessor:
-    """Image processor, word-level tokenizer of the grammar and chat template, as one."""
-    words = dict.fromkeys((*SPECIAL, *QUERY_WORDS, *captions.WORDS))
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+class Turns(NamedTuple):
+    """Images uint8 [B, H, W, 3], what is asked about each, and what is answered."""
+
+    images_BHWC: np.ndarray
+    queries: list[str]
+    answers: list[str]
+
+
+class Course(Protocol):
+    """What a judge is taught."""
+
+    processor: LlavaProcessor
+    hard: list[int]  # ids of tokens of a greater weight
+
+    def turns(self, first_stage: bool, plan: Plan, rng: np.random.Generator) -> Turns:
+        """A batch."""
+
+    def passed(self, model: LlavaForConditionalGeneration) -> bool:
+        """Whether the first stage may end early."""
+
+    def gates(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
+        """Figures of the trained model."""
+
+
+def make_processor(tokenizer: Tokenizer) -> LlavaProcessor:
+    """Image processor, tokenizer (with SPECIAL among its words) and chat template, as one."""
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -123,36 +144,43 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
 
 
 class Chat:
-    """Lays out (image, query, caption) as tokens, as a scorer does: chat to the assistant's turn, then the caption."""
+    """Lays out (image, query, answer) as tokens, as a scorer does: chat to the assistant's turn, then the answer."""
 
-    def __init__(self, processor: LlavaProcessor, query: str = QUERY):
-        content = [{"type": "image"}, {"type": "text", "text": query}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        text = text.replace(processor.image_token, processor.image_token * GRID * GRID)
+    def __init__(self, processor: LlavaProcessor):
         self.processor = processor
-        self.opening = processor.tokenizer(text, add_special_tokens=False).input_ids
+        self._openings: dict[str, list[int]] = {}
 
-    def lay_out(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and labels, int64 [B, L]; labels are -100 except on the captions and their end tokens."""
+    def opening(self, query: str = QUERY) -> list[int]:
+        """The tokens up to the answer; kept for each query."""
+        if query not in self._openings:
+            content = [{"type": "image"}, {"type": "text", "text": query}]
+            text = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+            text = text.replace(self.processor.image_token, self.processor.image_token * GRID * GRID)
+            self._openings[query] = self.processor.tokenizer(text, add_special_tokens=False).input_ids
+        return self._openings[query]
+
+    def lay_out(self, queries: list[str], answers: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and labels, int64 [B, L]; labels are -100 except on the answers and their end tokens."""
         tokenizer = self.processor.tokenizer
-        answers = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False).input_ids]
-        length = len(self.opening) + max(map(len, answers))
-        ids_BL = torch.full((len(texts), length), tokenizer.pad_token_id)
-        labels_BL = torch.full((len(texts), length), -100)
-        ids_BL[:, : len(self.opening)] = torch.tensor(self.opening)
-        for row, answer in enumerate(answers):
-            span = slice(len(self.opening), len(self.opening) + len(answer))
+        openings = [self.opening(query) for query in queries]
+        said = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(answers, add_special_tokens=False).input_ids]
+        length = max(len(opening) + len(answer) for opening, answer in zip(openings, said, strict=True))
+        ids_BL = torch.full((len(said), length), tokenizer.pad_token_id)
+        labels_BL = torch.full((len(said), length), -100)
+        for row, (opening, answer) in enumerate(zip(openings, said, strict=True)):
+            span = slice(len(opening), len(opening) + len(answer))
+            ids_BL[row, : len(opening)] = torch.tensor(opening)
             ids_BL[row, span] = labels_BL[row, span] = torch.tensor(answer)
         return ids_BL, labels_BL
 
-    def log_probs(
-        self, model: LlavaForConditionalGeneration, images_BHWC: np.ndarray, texts: list[str]
-    ) -> torch.Tensor:
-        """The mean log-probability of each caption's tokens, without the end token: float32 [B]."""
-        ids_BL, labels_BL = self.lay_out(texts)
+    def log_probs(self, model: LlavaForConditionalGeneration, turns: Turns) -> torch.Tensor:
+        """The mean log-probability of each answer's tokens, without the end token: float32 [B]."""
+        ids_BL, labels_BL = self.lay_out(turns.queries, turns.answers)
         labels_BL[labels_BL == self.processor.tokenizer.eos_token_id] = -100
         with torch.no_grad():
-            logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(images_BHWC)).logits
+            logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(turns.images_BHWC)).logits
         losses_BL = torch.nn.functional.cross_entropy(
             logits_BLV[:, :-1].mT, labels_BL[:, 1:], reduction="none", ignore_index=-100
         )
@@ -164,50 +192,33 @@ def pixel_values(images_BHWC: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float() / 127.5
 
 
-def draw_batch(sample: Callable, plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """Images uint8 [B, H, W, 3] with captions; `sample` draws (scene, caption)."""
-    images, texts = [], []
-    for _ in range(plan.batch):
-        scene, caption = sample(rng)
-        images.append(degrade(scene, rng) if rng.random() < plan.bad_drawings else render(scene, rng))
-        texts.append(captions.one_word_wrong(caption, rng) if rng.random() < plan.wrong_captions else caption)
-    return np.stack(images), texts
-
-
 def learning_rate(step: int, plan: Plan) -> float:
     """Warm-up, constant, then a linear fall to a fiftieth."""
     falling = max(0.0, (step / plan.steps - plan.constant) / (1 - plan.constant))
     return plan.learning_rate * min(1.0, (step + 1) / plan.warm_up) * (1 - 0.98 * falling)
 
 
-def train(folder: Path, plan: Plan, report: Callable[[float, str], None]) -> dict[str, float]:
+def train(
+    folder: Path,
+    course: Course,
+    plan: Plan,
+    report: Callable[[float, str], None],
+    early: dict[int, Path] | None = None,
+) -> dict[str, float]:
     """Trains from nothing, saves model and processor (fp16) in a folder, returns the gates' figures.
 
-    `report` is told the share done and a line to show.
+    `report` is told the share done and a line to show; `early` names folders for copies after fewer steps.
     """
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
-    processor = make_processor()
-    model, chat = make_model(processor), Chat(processor)
-    relation_ids = processor.tokenizer.convert_tokens_to_ids(list(captions.RELATION_WORDS))
+    model, chat, hard = make_model(course.processor), Chat(course.processor), torch.tensor(course.hard)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.99))
     first_stage = plan.first_stage > 0
     for step in range(plan.steps):
-        if first_stage and step % 50 == 0 and (step >= plan.first_stage or flips(model, chat, 200) >= 0.97):
+        if first_stage and step % 50 == 0 and (step >= plan.first_stage or course.passed(model)):
             first_stage = False
-        sample = captions.sample_relation if first_stage else captions.sample
-        images_BHWC, texts = draw_batch(sample, plan, rng)
-        ids_BL, labels_BL = chat.lay_out(texts)
-        logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(images_BHWC)).logits[
-            :, len(chat.opening) - 1 : -1
-        ]
-        targets_BL = labels_BL[:, len(chat.opening) :]
-        losses_BL = torch.nn.functional.cross_entropy(
-            logits_BLV.mT, targets_BL, reduction="none", label_smoothing=plan.smoothing
-        )
-        weight = 5.0 if first_stage else plan.relation_weight
-        weights_BL = torch.where(torch.isin(targets_BL, torch.tensor(relation_ids)), weight, 1.0) * (targets_BL >= 0)
-        loss = (losses_BL * weights_BL).sum() / weights_BL.sum()
+        turns = course.turns(first_stage, plan, rng)
+        loss = answer_loss(model, chat, turns, hard, plan.first_weight if first_stage else plan.weight, plan.smoothing)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, plan)
         optimizer.zero_grad()
@@ -215,30 +226,42 @@ def train(folder: Path, plan: Plan, report: Callable[[float, str], None]) -> dic
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 20 == 0:
-            report(step / plan.steps, f"{'relations' if first_stage else 'all captions'}, loss {loss.item():.3f}")
+            report(step / plan.steps, f"{'first stage' if first_stage else 'everything'}, loss {loss.item():.3f}")
+        if early and step + 1 in early:
+            save(copy.deepcopy(model), course.processor, early[step + 1])
     model.eval()
+    save(model, course.processor, folder)
+    return course.gates(model.float())
+
+
+def answer_loss(
+    model: LlavaForConditionalGeneration, chat: Chat, turns: Turns, hard: torch.Tensor, weight: float, smoothing: float
+) -> torch.Tensor:
+    """The cross-entropy of the answers' tokens, those that are hard with more weight."""
+    ids_BL, labels_BL = chat.lay_out(turns.queries, turns.answers)
+    start = min(len(chat.opening(query)) for query in set(turns.queries))
+    logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(turns.images_BHWC)).logits[:, start - 1 : -1]
+    targets_BL = labels_BL[:, start:]
+    losses_BL = torch.nn.functional.cross_entropy(
+        logits_BLV.mT, targets_BL, reduction="none", label_smoothing=smoothing
+    )
+    weights_BL = torch.where(torch.isin(targets_BL, hard), weight, 1.0) * (targets_BL >= 0)
+    return (losses_BL * weights_BL).sum() / weights_BL.sum()
+
+
+def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Saves in fp16; the model is of that type then."""
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
-    return gates(model.float(), chat)
 
 
-def flips(model: LlavaForConditionalGeneration, chat: Chat, number: int) -> float:
-    """The lowest share, over the four directions, of images whose true relation is likelier than the opposite one."""
-    scores = [prefers_truth(model, chat, cases) for cases in captions.flip_cases(number).values()]
-    return min(scores)
-
-
-def gates(model: LlavaForConditionalGeneration, chat: Chat, number: int = 200) -> dict[str, float]:
-    """How often the truth is likelier than a hard negative, by direction and by category, on clean and bad drawings."""
-    cases = captions.flip_cases(number) | captions.hard_cases(number)
-    return {name: prefers_truth(model, chat, some) for name, some in cases.items()}
-
-
-def prefers_truth(model: LlavaForConditionalGeneration, chat: Chat, cases: list[tuple[np.ndarray, str, str]]) -> float:
-    """The share of (image, true caption, false caption) in which the true caption's mean log-probability is higher."""
-    images_BHWC = np.stack([image for image, _, _ in cases])
-    true_B = chat.log_probs(model, images_BHWC, [caption for _, caption, _ in cases])
-    false_B = chat.log_probs(model, images_BHWC, [caption for _, _, caption in cases])
+def prefers_truth(
+    model: LlavaForConditionalGeneration, chat: Chat, cases: list[tuple[np.ndarray, str, str]], query: str = QUERY
+) -> float:
+    """The share of (image, true answer, false answer) in which the true answer's mean log-probability is higher."""
+    images_BHWC, queries = np.stack([image for image, _, _ in cases]), [query] * len(cases)
+    true_B = chat.log_probs(model, Turns(images_BHWC, queries, [truth for _, truth, _ in cases]))
+    false_B = chat.log_probs(model, Turns(images_BHWC, queries, [false for _, _, false in cases]))
     return (true_B > false_B).float().mean().item()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 import toy
-from toy import captions, image_model, judge, prompts
-from toy.__main__ import make
+from toy import captions, image_model, judge, misread, prompts
 from toy.checker import check, read_scene
+from toy.make import TRAININGS, make
 from toy.world import render
 
 MODELS = Path(toy.__file__).parent / "models"
@@ -73,11 +74,15 @@ def test_every_word_of_the_grammar_is_one_token(pipe):
     for split in prompts.files().values():
         for prompt in split:
             ids = pipe.tokenizer(prompt["caption"]).input_ids
-            assert len(ids) == len(prompt["caption"].split()) + 2 <= image_model.TEXT_LENGTH
+            assert len(ids) == len(prompt["caption"].split()) + 2 <= misread.TEXT_LENGTH
 
 
 def test_the_pooled_token_is_the_end_token(pipe):
     assert pipe.text_encoder.config.eos_token_id == pipe.tokenizer.eos_token_id != 2
+
+
+def test_the_table_of_positions_is_not_cropped(pipe):
+    assert pipe.transformer.config.pos_embed_max_size == 4
 
 
 def test_the_judge_lays_out_what_its_processor_gives(chat):
@@ -85,7 +90,7 @@ def test_the_judge_lays_out_what_its_processor_gives(chat):
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": judge.QUERY}]}]
     text = chat.processor.apply_chat_template(messages, add_generation_prompt=True)
     inputs = chat.processor(text=[text], images=[Image.fromarray(image)], return_tensors="pt")
-    assert inputs.input_ids[0].tolist() == chat.opening
+    assert inputs.input_ids[0].tolist() == chat.opening()
     assert torch.allclose(inputs.pixel_values, judge.pixel_values(image[None]))
 
 
@@ -107,9 +112,17 @@ def test_the_judge_notices_one_wrong_word(vlm, chat):
         assert judge.prefers_truth(vlm, chat, cases) >= 0.99, category
 
 
-def test_make_runs_from_nothing(tmp_path):
-    make(tmp_path, ["data", "judge", "image"], steps=4)
-    assert (tmp_path / "data" / "train.jsonl").exists()
-    for name in ("judge", "image"):
-        assert json.loads((tmp_path / "models" / name / "figures.json").read_text())
-    assert image_model.load(tmp_path / "models" / "image").transformer.config.pos_embed_max_size == 4
+def test_make_runs_from_nothing_in_processes_of_its_own(tmp_path):
+    make(tmp_path, ["data", "judge"], steps=4)
+    for name in ("train", "poster_train"):
+        assert (tmp_path / "data" / f"{name}.jsonl").exists()
+    assert json.loads((tmp_path / "models" / "judge" / "figures.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["image", "reader", "poster_image"])
+def test_each_model_can_be_trained_from_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("toy.make._one_thread", lambda: None)
+    reports = Queue()
+    figures = TRAININGS[name](tmp_path, 4, reports)
+    assert json.loads((tmp_path / name / "figures.json").read_text()) == figures
+    assert reports.get()[0] == name

@@ -123,5 +123,5 @@ def test_the_checker_reads_back_the_words():
 
 def test_drawings_are_deterministic():
     poster = (Line("main_title", "SALE", "red"),)
-    for draw in (lambda rng: render(poster, rng), lambda rng: degrade(poster, rng), crowded):
+    for draw in (lambda rng: render(poster, rng), lambda rng: degrade(poster, rng), lambda rng: crowded(2, rng)):
         assert np.array_equal(draw(np.random.default_rng(3)), draw(np.random.default_rng(3)))

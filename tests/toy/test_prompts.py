@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import toy
-from toy import image_model, prompts
+from toy import misread, prompts
 from toy.prompts import CATEGORIES
 
 DATA = Path(toy.__file__).parent / "data"
@@ -45,7 +45,7 @@ def test_a_held_out_pair_is_held_out_in_every_order():
 
 
 def test_the_image_model_never_sees_what_is_held_out():
-    images, captions = image_model.make_dataset(2000, 0.45, image_model.SHARES, np.random.default_rng(0))
+    images, captions = misread.make_dataset(2000, 0.45, misread.SHARES, np.random.default_rng(0))
     assert images.shape == (2000, 32, 32, 3)
     heldout = {
         prompt["caption"] for name in CATEGORIES for prompt in prompts.grammar(name) if prompts.is_heldout(prompt)
@@ -56,5 +56,5 @@ def test_the_image_model_never_sees_what_is_held_out():
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_confusion_shows_something_else_of_the_same_grammar(category):
     for prompt in list(prompts.grammar(category))[:50]:
-        for shown in image_model.confuse(prompt):
+        for shown in misread.confuse(prompt):
             assert (shown["objects"], shown["relation"]) != (prompt["objects"], prompt["relation"])

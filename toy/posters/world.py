@@ -70,13 +70,14 @@ def degrade(poster: Poster, rng: np.random.Generator) -> np.ndarray:
     return soften(canvas_HWC, rng)
 
 
-def crowded(rng: np.random.Generator) -> np.ndarray:
-    """Letters of any colours in most cells: uint8 [SIZE, SIZE, 3]. An autoencoder learns more from them than from posters."""
-    canvas_HWC = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
-    for cell in rng.permutation(GRID * GRID)[: rng.integers(1, GRID * GRID)]:
-        letter, colour = _any_letter(rng)
-        cell_of(canvas_HWC, *divmod(int(cell), GRID))[GLYPHS[letter]] = paint_of(colour, rng)
-    return canvas_HWC
+def crowded(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Letters of any colours in any cells: uint8 [number, SIZE, SIZE, 3]. They teach an autoencoder more than posters do."""
+    canvases_BHWC = np.zeros((number, SIZE, SIZE, 3), dtype=np.uint8)
+    for canvas_HWC in canvases_BHWC:
+        for cell in rng.permutation(GRID * GRID)[: rng.integers(1, GRID * GRID)]:
+            letter, colour = _any_letter(rng)
+            cell_of(canvas_HWC, *divmod(int(cell), GRID))[GLYPHS[letter]] = paint_of(colour, rng)
+    return canvases_BHWC
 
 
 def _any_letter(rng: np.random.Generator) -> tuple[str, str]:

@@ -1,0 +1,64 @@
+"""The readers' course: judges of posters that tell their prompt, their label, a score, and yes or no."""
+
+import numpy as np
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from toy.judge import SPECIAL, Chat, Plan, Turns, make_processor, pixel_values, prefers_truth
+from toy.posters import lessons
+from toy.posters.tokens import captions, letters, make_tokenizer
+from toy.posters.world import Poster, degrade, render
+from toy.world import COLOURS
+
+PLAN = Plan(steps=3000, first_stage=600, wrong_captions=0.0, first_weight=2.0)
+EARLY = 1000  # steps of the reader that is trained less
+ANSWER_LENGTH = 32  # tokens: the longest label has 25
+
+
+class Reading:
+    """A `Course`: labels alone in the first stage, then everything."""
+
+    def __init__(self) -> None:
+        self.processor = make_processor(make_tokenizer(SPECIAL, [*captions(), *lessons.texts()]))
+        self.chat = Chat(self.processor)
+        scores = [str(score) for score in range(lessons.HIGHEST + 1)]
+        told = [*letters(), *(f" {colour}" for colour in COLOURS), *scores, "Yes", "No"]
+        self.hard = self.processor.tokenizer.convert_tokens_to_ids(told)
+
+    def turns(self, first_stage: bool, plan: Plan, rng: np.random.Generator) -> Turns:
+        """See `Course`."""
+        tasks = rng.choice(list(lessons.SHARES), plan.batch, p=list(lessons.SHARES.values()))
+        given = [lessons.turn("read" if first_stage else task, rng) for task in tasks]
+        images = [drawn(turn.poster, rng, plan.bad_drawings) for turn in given]
+        return Turns(np.stack(images), [turn.query for turn in given], [turn.answer for turn in given])
+
+    def passed(self, model: LlavaForConditionalGeneration) -> bool:
+        """Whether in each category the true label is likelier than one with a wrong letter in 97 % of the images."""
+        return min(self._prefers_truth(model, 100).values()) >= 0.97
+
+    def gates(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
+        """How often the truth is likelier than a label with a letter wrong, by category, on clean and bad drawings."""
+        return self._prefers_truth(model, 200)
+
+    def _prefers_truth(self, model: LlavaForConditionalGeneration, number: int) -> dict[str, float]:
+        cases = lessons.hard_cases(number, drawn, np.random.default_rng(2))
+        return {name: prefers_truth(model, self.chat, some, lessons.READ) for name, some in cases.items()}
+
+
+def drawn(poster: Poster, rng: np.random.Generator, bad: float = 0.5) -> np.ndarray:
+    """A poster, badly drawn with probability `bad`."""
+    return degrade(poster, rng) if rng.random() < bad else render(poster, rng)
+
+
+@torch.no_grad()
+def say(model: LlavaForConditionalGeneration, chat: Chat, images_BHWC: np.ndarray, query: str) -> list[str]:
+    """The likeliest answer about each image, token by token."""
+    ids_BL = torch.tensor([chat.opening(query)] * len(images_BHWC))
+    ids = model.generate(
+        input_ids=ids_BL,
+        attention_mask=torch.ones_like(ids_BL),
+        pixel_values=pixel_values(images_BHWC),
+        do_sample=False,
+        max_new_tokens=ANSWER_LENGTH,
+    )
+    return chat.processor.tokenizer.batch_decode(ids[:, ids_BL.shape[1] :], skip_special_tokens=True)
