@@ -1,11 +1,12 @@
 """The judge's course: captions of clean and of badly drawn scenes; relations first, until the four directions are told apart."""
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import LlavaForConditionalGeneration
 
 from toy import captions
-from toy.judge import QUERY, SPECIAL, Chat, Plan, Turns, make_processor, prefers_truth
+from toy.judge import QUERY, SPECIAL, Chat, Plan, Turns, make_processor, prefers_truth, token_weights
 from toy.world import degrade, render
 
 QUERY_WORDS = ("describe", "this", "image", "in", "detail", "the", "what", "is", "of", "picture", ".", "?", ",")
@@ -26,7 +27,6 @@ class Captioning:
     def __init__(self) -> None:
         self.processor = make_processor(make_tokenizer())
         self.chat = Chat(self.processor)
-        self.hard = self.processor.tokenizer.convert_tokens_to_ids(list(captions.RELATION_WORDS))
 
     def turns(self, first_stage: bool, plan: Plan, rng: np.random.Generator) -> Turns:
         """See `Course`."""
@@ -36,6 +36,10 @@ class Captioning:
             images.append(degrade(scene, rng) if rng.random() < plan.bad_drawings else render(scene, rng))
             texts.append(captions.one_word_wrong(caption, rng) if rng.random() < plan.wrong_captions else caption)
         return Turns(np.stack(images), [QUERY] * plan.batch, texts)
+
+    def weights(self, first_stage: bool) -> torch.Tensor:
+        """See `Course`: relation words count more."""
+        return token_weights(self.processor, {5.0 if first_stage else 2.0: list(captions.RELATION_WORDS)})
 
     def passed(self, model: LlavaForConditionalGeneration) -> bool:
         """Whether each true relation is likelier than its opposite in 97 % of the images."""

@@ -52,8 +52,6 @@ class Plan:
     bad_drawings: float = 0.75
     wrong_captions: float = 0.1
     smoothing: float = 0.05
-    weight: float = 2.0  # in the loss, of the tokens that the course calls hard
-    first_weight: float = 5.0  # the same in the first stage
     seed: int = 0
 
 
@@ -69,7 +67,9 @@ class Course(Protocol):
     """What a judge is taught."""
 
     processor: LlavaProcessor
-    hard: list[int]  # ids of tokens of a greater weight
+
+    def weights(self, first_stage: bool) -> torch.Tensor:
+        """What each token of the vocabulary counts in the loss: float32 [V]."""
 
     def turns(self, first_stage: bool, plan: Plan, rng: np.random.Generator) -> Turns:
         """A batch."""
@@ -143,6 +143,14 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
     return model
 
 
+def token_weights(processor: LlavaProcessor, groups: dict[float, list[str]]) -> torch.Tensor:
+    """1 for each token but those that are listed with another weight: float32 [V]."""
+    weights_V = torch.ones(len(processor.tokenizer))
+    for weight, tokens in groups.items():
+        weights_V[processor.tokenizer.convert_tokens_to_ids(tokens)] = weight
+    return weights_V
+
+
 class Chat:
     """Lays out (image, query, answer) as tokens, as a scorer does: chat to the assistant's turn, then the answer."""
 
@@ -211,14 +219,14 @@ def train(
     """
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
-    model, chat, hard = make_model(course.processor), Chat(course.processor), torch.tensor(course.hard)
+    model, chat = make_model(course.processor), Chat(course.processor)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.99))
     first_stage = plan.first_stage > 0
     for step in range(plan.steps):
         if first_stage and step % 50 == 0 and (step >= plan.first_stage or course.passed(model)):
             first_stage = False
         turns = course.turns(first_stage, plan, rng)
-        loss = answer_loss(model, chat, turns, hard, plan.first_weight if first_stage else plan.weight, plan.smoothing)
+        loss = answer_loss(model, chat, turns, course.weights(first_stage), plan.smoothing)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, plan)
         optimizer.zero_grad()
@@ -235,9 +243,9 @@ def train(
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, chat: Chat, turns: Turns, hard: torch.Tensor, weight: float, smoothing: float
+    model: LlavaForConditionalGeneration, chat: Chat, turns: Turns, weights_V: torch.Tensor, smoothing: float
 ) -> torch.Tensor:
-    """The cross-entropy of the answers' tokens, those that are hard with more weight."""
+    """The weighted cross-entropy of the answers' tokens."""
     ids_BL, labels_BL = chat.lay_out(turns.queries, turns.answers)
     start = min(len(chat.opening(query)) for query in set(turns.queries))
     logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(turns.images_BHWC)).logits[:, start - 1 : -1]
@@ -245,7 +253,7 @@ def answer_loss(
     losses_BL = torch.nn.functional.cross_entropy(
         logits_BLV.mT, targets_BL, reduction="none", label_smoothing=smoothing
     )
-    weights_BL = torch.where(torch.isin(targets_BL, hard), weight, 1.0) * (targets_BL >= 0)
+    weights_BL = weights_V[targets_BL.clamp(min=0)] * (targets_BL >= 0)
     return (losses_BL * weights_BL).sum() / weights_BL.sum()
 
 

@@ -16,7 +16,7 @@ GRADE = 'From 0 to 10, how well does this show "{caption}"? Answer in JSON.'
 ASK = 'Does this figure show "{caption}"? Please answer yes or no.'
 HIGHEST = 10
 OFF_COLOUR = 5  # the highest score of a title in another colour than the prompt's
-SHARES = {"describe": 0.25, "read": 0.3, "grade": 0.25, "ask": 0.2}
+SHARES = {"describe": 0.2, "read": 0.2, "grade": 0.3, "ask": 0.3}
 TRUE_SHARE = 0.4  # of the images that are graded and asked about, those that fit
 EVERY_WORD = tuple(words())
 T = TypeVar("T")
@@ -92,6 +92,14 @@ def recoloured(prompt: Prompt, rng: np.random.Generator) -> Prompt:
     return prompt | {"title_colour": _any([colour for colour in COLOURS if colour != prompt["title_colour"]], rng)}
 
 
+def unlike(prompt: Prompt, rng: np.random.Generator) -> Prompt:
+    """With other words throughout, in the same roles."""
+    others = {
+        role: _any([other for other in EVERY_WORD if other != word], rng) for role, word in texts_of(prompt).items()
+    }
+    return _with_texts(prompt, others)
+
+
 def swapped(prompt: Prompt, rng: np.random.Generator) -> Prompt:
     """With two words in each other's roles."""
     texts = texts_of(prompt)
@@ -99,7 +107,7 @@ def swapped(prompt: Prompt, rng: np.random.Generator) -> Prompt:
     return _with_texts(prompt, texts | {one: texts[other], other: texts[one]})
 
 
-CHANGES: tuple[Callable, ...] = (misspelt, misspelt, twice_misspelt, another, swapped)
+CHANGES: tuple[Callable, ...] = (misspelt, misspelt, twice_misspelt, another, unlike, swapped)
 
 
 def _with_texts(prompt: Prompt, texts: dict[str, str]) -> Prompt:

@@ -4,13 +4,14 @@ import numpy as np
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from toy.judge import SPECIAL, Chat, Plan, Turns, make_processor, pixel_values, prefers_truth
+from toy.judge import SPECIAL, Chat, Plan, Turns, make_processor, pixel_values, prefers_truth, token_weights
 from toy.posters import lessons
 from toy.posters.tokens import captions, letters, make_tokenizer
 from toy.posters.world import Poster, degrade, render
 from toy.world import COLOURS
 
-PLAN = Plan(steps=3000, first_stage=600, wrong_captions=0.0, first_weight=2.0)
+PLAN = Plan(steps=3000, first_stage=600, wrong_captions=0.0)
+VERDICT_WEIGHT = 20.0
 EARLY = 1000  # steps of the reader that is trained less
 ANSWER_LENGTH = 32  # tokens: the longest label has 25
 
@@ -21,9 +22,13 @@ class Reading:
     def __init__(self) -> None:
         self.processor = make_processor(make_tokenizer(SPECIAL, [*captions(), *lessons.texts()]))
         self.chat = Chat(self.processor)
-        scores = [str(score) for score in range(lessons.HIGHEST + 1)]
-        told = [*letters(), *(f" {colour}" for colour in COLOURS), *scores, "Yes", "No"]
-        self.hard = self.processor.tokenizer.convert_tokens_to_ids(told)
+        told = [*letters(), *(f" {colour}" for colour in COLOURS)]
+        verdicts = ["Yes", "No", *(str(score) for score in range(lessons.HIGHEST + 1))]
+        self._weights = token_weights(self.processor, {2.0: told, VERDICT_WEIGHT: verdicts})
+
+    def weights(self, first_stage: bool) -> torch.Tensor:
+        """See `Course`: what is seen counts more than how it is said, and a verdict, one token, as much as a label."""
+        return self._weights
 
     def turns(self, first_stage: bool, plan: Plan, rng: np.random.Generator) -> Turns:
         """See `Course`."""
