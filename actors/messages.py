@@ -145,6 +145,56 @@ class TokenLogProbs:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What one says in a chat. A part is a text, or the number of an image among those that go with the request."""
+
+    role: str
+    parts: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class WriteRequest:
+    """A chat that asks for the assistant's next turn. `seed` is that of all that is random about its text."""
+
+    turns: tuple[Turn, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer wrote: its text or, where it is None, the reason.
+
+    `cut`: it was ended by the limit of tokens, not by the writer. `tokens`: how many were written (0 where nobody says). `tries`: how
+    often a server was asked in vain before, by reason.
+    """
+
+    text: str | None
+    reason: str = ""
+    cut: bool = False
+    tokens: int = 0
+    tries: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How likely an answer is; where it is None, the reason. `tries` as in `Written`."""
+
+    probability: float | None
+    reason: str = ""
+    tries: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WriteTrial:
+    """What a writer tries when it starts: so many images of this size, and this query."""
+
+    height: int
+    width: int
+    images: int = 1
+    query: str = "Describe this image in detail."
+
+
+@dataclass(frozen=True)
 class UpdateGroup:
     """A group's share in an update: its caption and, per image in the order of the latents passed, advantage and seed."""
 

@@ -5,25 +5,25 @@ Recipe, worker and doctor read the same class: nobody asks which reward it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from actors.families.registry import VlmFamily
 from actors.messages import Prompt
-from actors.models.kinds import Kind, NamedModel
-from actors.options import Count, Device, DType, Model, Table
+from actors.models.kinds import Kind, ModelOptions
+from actors.options import Count, Device, DType, Model
 from actors.vlm.limits import CHUNK_TOKENS
+from actors.vlm.options import VlmTable
 
 if TYPE_CHECKING:
     from actors.reward.reward import Reward
     from actors.vlm.dual_encoder import DualEncoder
-    from actors.vlm.family import Vlm
 
 
-class RewardOptions(Table):
-    """The keys of every reward, and facts about it. A class stands beside the reward that it makes."""
+class RewardOptions(ModelOptions):
+    """The keys of every reward, and facts about it. A class stands beside the reward that it makes.
 
-    models: ClassVar[dict[str, Kind]] = {}
-    """Its keys that name a model's folder or hub name, and the kind of each. The first one is the model that judges."""
+    The first of its `models` is the one that judges.
+    """
+
     reads_caption: ClassVar[bool] = True
     """Whether a score depends on the caption."""
     explains: ClassVar[bool] = False
@@ -31,12 +31,6 @@ class RewardOptions(Table):
 
     type: str
     """Which reward: a name of the registry, or `package.module:Name`."""
-
-    @property
-    def where(self) -> Device:
-        """The device that is asked for."""
-        found: Device = getattr(self, "device", "cpu")
-        return found
 
     @property
     def judge(self) -> str | None:
@@ -53,13 +47,6 @@ class RewardOptions(Table):
         """The family of the user's own that reads it."""
         return getattr(self, "family", None)
 
-    def named_models(self) -> dict[str, NamedModel]:
-        """By their keys, the models that it names."""
-        return {
-            key: NamedModel(getattr(self, key), kind, self.judge_family if kind == "vlm" else None)
-            for key, kind in self.models.items()
-        }
-
     @property
     def below_zero(self) -> bool:
         """Whether all its scores are 0 or less, so that they have no product."""
@@ -75,49 +62,23 @@ class RewardOptions(Table):
         return ""
 
     def in_words(self, table: str = "reward") -> str:
-        """What a message calls it: the key that names its model, else its type. `table`: where the recipe has it."""
-        key = next(iter(self.models), "type")
-        return f"{table}.{key} = {getattr(self, key)!r}"
+        """See `ModelOptions.in_words`."""
+        return super().in_words(table)
 
     def predicted(self, caption: int) -> int:
         """How many tokens get logits when a caption has so many; the doctor and the planner ask."""
         return 0
-
-    def on(self, device: str) -> Self:
-        """The same on this device, if it has a model that needs one."""
-        return self.model_copy(update={"device": device}) if "device" in type(self).model_fields else self
 
     def load(self) -> Reward:
         """The reward, frozen. Raises Mistake for what cannot be loaded or used. Only a worker calls it: it may load torch."""
         raise NotImplementedError
 
 
-class VlmOptions(RewardOptions):
+class VlmOptions(VlmTable, RewardOptions):
     """The keys of rewards that ask a vision-language model."""
 
-    models: ClassVar[dict[str, Kind]] = {"model": "vlm"}
-
-    model: Model
-    """The VLM: a folder or a hub name."""
-    family: VlmFamily | None = None
-    """A family of your own that reads the VLM, as `package.module:Name` (docs/adding.md); none: that of its type."""
-    image_pixels: Count | None = None
-    """The VLM sees at most so many pixels of an image; none: what its own processor says."""
-
-    device: Device = "auto"
-    """Where it computes; `auto`: on the GPU that the worker holds, else on the CPU."""
-    dtype: DType = "auto"
-    """The type of its numbers; `auto`: bfloat16 on a GPU that has it, else float32."""
     chunk_tokens: Count = CHUNK_TOKENS
     """Tokens whose logits are computed together, at most."""
-
-    def load_vlm(self) -> Vlm:
-        """The VLM, frozen. Raises Mistake where there is none, or none that a family covers."""
-        from actors.device import pick_device, pick_dtype
-        from actors.vlm.family import load_vlm
-
-        place = pick_device(self.device)
-        return load_vlm(self.model, pick_dtype(self.dtype, place), place, self.image_pixels, self.family)
 
 
 class DualEncoderOptions(RewardOptions):

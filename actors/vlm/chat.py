@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.processing_utils import ProcessorMixin
 
+from actors.messages import Turn
 from actors.mistake import Mistake
 
 KEPT = 64  # prefixes
@@ -42,7 +46,8 @@ class Chat:
         if key not in self._prefixes:
             if len(self._prefixes) == KEPT:  # a query may hold its caption
                 self._prefixes.clear()
-            self._prefixes[key] = torch.tensor(self._encode_prefix(query, image_text))
+            parts: tuple[str | int, ...] = (query,) if image_text is None else (0, query)
+            self._prefixes[key] = self.conversation([Turn("user", parts)], [] if image_text is None else [image_text])
         return self._prefixes[key]
 
     def answer(self, answer: str, include_eos: bool) -> tuple[Tensor, tuple[str, ...]]:
@@ -69,25 +74,45 @@ class Chat:
             ids, pieces = [*ids, self.tokenizer.eos_token_id], [*pieces, self.tokenizer.eos_token]
         return torch.tensor(ids), tuple(pieces)
 
-    def _encode_prefix(self, query: str, image_text: str | None) -> list[int]:
-        found = [text for text in self.special_tokens if text in query]
-        if found:
-            raise Mistake(f"the query {query!r} contains {found[0]!r}, a special token of this VLM: take it out")
-        images = int(image_text is not None)
-        content = [{"type": "image"}] * images + [{"type": "text", "text": query}]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    def conversation(self, turns: Sequence[Turn], image_texts: Sequence[str]) -> Tensor:
+        """Ids int64 of turns up to where the assistant begins to speak. `image_texts`: of their images in order.
+
+        Raises Mistake for a text that contains a special token's, and for turns that the template cannot write.
+        """
+        text = self._write([{"role": turn.role, "content": [_content(part) for part in turn.parts]} for turn in turns])
+        between = text.split(self.image_token)
+        written, given = len(between) - 1, len(image_texts)
+        if written != given:
+            raise Mistake(
+                f"this VLM's chat template writes {written} image placeholders for {given} image{'s' * (given != 1)}: correct it"
             )
+        text = "".join(piece for pair in zip(between, [*image_texts, ""], strict=True) for piece in pair)
+        bos = self.tokenizer.bos_token
+        return torch.tensor(self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What an assistant's ids say, without special tokens and the lead."""
+        written: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return written.removeprefix(self.lead)
+
+    def _write(self, messages: list[dict[str, Any]]) -> str:
+        texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+        for text in texts:
+            if found := next((special for special in self.special_tokens if special in text), None):
+                raise Mistake(f"the query {text!r} contains {found!r}, a special token of this VLM: take it out")
+        try:
+            written: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template runs code of its own
             raise Mistake(
-                f"this VLM's chat template cannot write one user's turn ({type(error).__name__}: {error}): correct chat_template.jinja"
+                f"this VLM's chat template cannot write {_roles(messages)} ({type(error).__name__}: {error}): correct "
+                "chat_template.jinja"
             ) from error
-        written = text.count(self.image_token)
-        if written != images:
-            raise Mistake(
-                f"this VLM's chat template writes {written} image placeholders for {images} image: correct it"
-            )
-        bos = self.tokenizer.bos_token
-        text = text.replace(self.image_token, image_text or "")
-        return self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids
+        return written
+
+
+def _content(part: str | int) -> dict[str, str]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+
+
+def _roles(messages: list[dict[str, Any]]) -> str:
+    return "one user's turn" if len(messages) == 1 else f"turns of {', '.join(one['role'] for one in messages)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModelForImageTextToText
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, GenerationConfig
 
+from actors.messages import Turn
 from actors.mistake import Mistake
 from actors.vlm.chat import Chat
 from actors.vlm.family import VlmBatch
@@ -40,9 +42,10 @@ class FrozenVlm:
     """A `Vlm` (actors/vlm/family.py) around a transformers model whose `model` is the same without its head; a base for families.
 
     A family says how images become pixels and text (`_show`), and may add inputs (`_row_inputs`), reshape them (`_keywords`)
-    and offer a budget of pixels (`_limit_pixels`). The image processor is always the PIL one, so that pixels do not depend on
-    whether torchvision is installed. It only resizes and cuts: bytes travel to the device, a quarter of what floats take, and
-    become there the very numbers that the processor makes of them.
+    and offer a budget of pixels (`_limit_pixels`); of a prompt, which may have several images, it says what its own processor
+    would give (`_own_inputs`, `_one_row`) and how it is read (`reading`, `as_it_comes`). The image processor is always the PIL one,
+    so that pixels do not depend on whether torchvision is installed. It only resizes and cuts: bytes travel to the device, a quarter
+    of what floats take, and become there the very numbers that the processor makes of them.
 
     A group goes through the model in as few passes as hold TOKENS_AT_ONCE tokens each, of as even a size as can be. A row counts as
     its tokens (image, template and answer) and a quarter of the vision tower's patches. The cut depends on shapes alone, so that a
@@ -70,6 +73,11 @@ class FrozenVlm:
         self.lm_head = plain_head(self.model, path_or_name)
         self.chat = Chat(path_or_name, self.model.config.image_token_id, self.lead)
         self.tokenizer = self.chat.tokenizer
+        self.stops = _stops(self.model.generation_config.eos_token_id, self.tokenizer.eos_token_id)
+        # What else the folder says of generating is not for it to say, but for the recipe.
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=list(self.stops) or None, pad_token_id=self.tokenizer.pad_token_id
+        )
         self.image_processor = AutoImageProcessor.from_pretrained(path_or_name, backend="pil")
         if image_pixels is not None:
             self._limit_pixels(image_pixels)
@@ -80,24 +88,28 @@ class FrozenVlm:
         """Where the model is."""
         return self.model.device
 
+    @property
+    def context(self) -> int:
+        """The most tokens that the model reads."""
+        found: int = self.model.config.get_text_config().max_position_embeddings
+        return found
+
     def batch(self, images_KHWC: np.ndarray | None, query: str, answer: str, include_eos: bool) -> VlmBatch:
         """See `Vlm.batch`: a row is prefix + answer."""
         shown = None if images_KHWC is None else self._show(images_KHWC)
         prefix_ids = self.chat.prefix(query, shown.text if shown else None)
         answer_ids, tokens = self.chat.answer(answer, include_eos)
         row_ids = torch.cat([prefix_ids, answer_ids])
-        limit = self.model.config.get_text_config().max_position_embeddings
-        if len(row_ids) > limit:
+        if len(row_ids) > self.context:
             raise ValueError(
-                f"{len(row_ids)} tokens of image, query and answer exceed this VLM's {limit}: shorten the caption"
+                f"{len(row_ids)} tokens of image, query and answer exceed this VLM's {self.context}: shorten the caption"
             )
-        row = {"input_ids": row_ids} | (self._row_inputs(row_ids, shown) if shown else {})
+        row = {"input_ids": row_ids} | (self._row_inputs(row_ids, shown.row) if shown else {})
         num_rows = len(shown.pixels) if shown else 1
         there = {name: tensor if name in self.read_by_host else self._send(tensor) for name, tensor in row.items()}
         inputs = {name: tensor.expand(num_rows, *tensor.shape) for name, tensor in there.items()}
         if shown:
-            values = look_up(self._send(shown.pixels), self._values_C256)
-            inputs["pixel_values"] = shown.cut(values) if shown.cut else values
+            inputs["pixel_values"] = self._values(shown)
         return VlmBatch(inputs, self._send(answer_ids), len(prefix_ids), tokens)
 
     @torch.inference_mode()
@@ -112,13 +124,52 @@ class FrozenVlm:
             parts.append(self.model.model(**keywords, use_cache=False).last_hidden_state[:, answer])
         return torch.cat(parts)
 
+    def prompt(self, turns: Sequence[Turn], images: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """What the model's own processor makes of a chat, up to where the assistant speaks: a row of its own, without padding.
+
+        `images` are uint8 RGB [H, W, 3] of any sizes, to which parts of turns refer by number. Raises ValueError for one that is not
+        there, for the text of a special token, and for turns that the chat template cannot write.
+        """
+        numbers = [part for turn in turns for part in turn.parts if isinstance(part, int)]
+        if missing := [number for number in numbers if not 0 <= number < len(images)]:
+            raise ValueError(f"image {missing[0]} is asked for, but {len(images)} are there")
+        shown = [self._show(images[number][None]) for number in numbers]
+        ids = self.chat.conversation(turns, [one.text for one in shown])
+        inputs = {"input_ids": self._send(ids)[None]}
+        if not shown:
+            return inputs
+        row = {name: torch.stack([one.row[name] for one in shown]) for name in shown[0].row}
+        pixels = self._one_row([self._values(one) for one in shown])
+        return inputs | self._own_inputs(ids, row) | {"pixel_values": pixels}
+
+    def reading(self, prompt: dict[str, Tensor]) -> dict[str, Any]:
+        """The keywords by which the model reads a prompt."""
+        return prompt
+
+    def as_it_comes(self) -> AbstractContextManager[None]:
+        """Within it the model takes a prompt as it is, for transformers' own `generate`."""
+        return nullcontext()
+
     def _show(self, images_KHWC: np.ndarray) -> Shown:
         """What the model gets of K images of one size."""
         raise NotImplementedError
 
-    def _row_inputs(self, row_ids: Tensor, shown: Shown) -> dict[str, Tensor]:
-        """The inputs of a row with an image beside `input_ids` and `pixel_values`, without the axis K."""
-        return shown.row
+    def _row_inputs(self, row_ids: Tensor, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a row with an image beside `input_ids` and `pixel_values`, without the axis K. `row`: of `Shown`."""
+        return row
+
+    def _own_inputs(self, ids: Tensor, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a prompt with images beside ids and pixels; `row`: of `Shown`, with a leading axis for the images."""
+        return row
+
+    def _one_row(self, values: list[Tensor]) -> Tensor:
+        """The pixels of the images of one prompt, each [1, ...], as the model takes them."""
+        return torch.cat(values)
+
+    def _values(self, shown: Shown) -> Tensor:
+        """The pixels as the model sees them, on its device."""
+        values = look_up(self._send(shown.pixels), self._values_C256)
+        return shown.cut(values) if shown.cut else values
 
     def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """The model's keyword arguments of some rows of `VlmBatch.inputs`."""
@@ -147,6 +198,12 @@ class FrozenVlm:
             values = 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)
             tokens += inputs["pixel_values"][0].numel() // values // PATCHES_PER_TOKEN
         return tokens
+
+
+def _stops(said: int | list[int] | None, of_tokenizer: int | None) -> tuple[int, ...]:
+    """The tokens that end a text: those of a folder's generation_config, and the tokenizer's."""
+    found = [said] if isinstance(said, int) else said or []
+    return tuple(dict.fromkeys([*found, *([] if of_tokenizer is None else [of_tokenizer])]))
 
 
 def pictures(images_KHWC: np.ndarray) -> list[Image.Image]:

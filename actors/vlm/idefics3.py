@@ -27,6 +27,10 @@ class Idefics3(FrozenVlm):
         text = self._frames_text(cut["rows"][0][0], cut["cols"][0][0])
         return Shown(cut.pixel_values.to(torch.uint8), text)
 
+    def _one_row(self, values: list[torch.Tensor]) -> torch.Tensor:
+        """All frames of all images, [1, frames, 3, *, *]."""
+        return torch.cat(values, dim=1)
+
     def _frames_text(self, rows: int, columns: int) -> str:
         """What stands for an image of so many rows and columns of frames, and one that shows it whole; 0 and 0 if it was not cut."""
         around, frame = "<fake_token_around_image>", self.chat.image_token * self.model.model.image_seq_len

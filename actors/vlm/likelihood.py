@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from actors.device import to_host
-from actors.messages import TokenLogProbs
+from actors.messages import Chance, TokenLogProbs, WriteRequest
 from actors.vlm.family import Vlm
 from actors.vlm.limits import CHUNK_TOKENS, CPU_CHUNK_TOKENS, LOGITS_AT_ONCE
+
+if TYPE_CHECKING:
+    from actors.vlm.frozen import FrozenVlm
+
+NO_NUMBERS = "the logits are no numbers: the weights are damaged, or they overflow in this dtype"
 
 
 @torch.inference_mode()
@@ -46,11 +55,46 @@ def picked_log_probs(states_BD: Tensor, ids_B: Tensor, lm_head_VD: Tensor, chunk
     return torch.cat([_chunk_log_probs(states_bD, ids_b, lm_head_VD) for states_bD, ids_b in chunks])
 
 
+@torch.inference_mode()
+def chances(
+    vlm: FrozenVlm, requests: Sequence[WriteRequest], images: Sequence[np.ndarray], answer: str
+) -> tuple[Chance, ...]:
+    """How likely each next turn begins with the token `answer`, in whatever case and with or without spaces before it.
+
+    Raises ValueError if the VLM has no such token.
+    """
+    ids = spellings(vlm, answer)
+    if not len(ids):
+        raise ValueError(f"this VLM has no token {answer!r}: ask for an answer that is one token")
+    return tuple(_chance(vlm, request, images, ids) for request in requests)
+
+
+def spellings(vlm: FrozenVlm, answer: str) -> Tensor:
+    """The ids of all tokens that read like the answer."""
+    texts = vlm.tokenizer.batch_decode([[token] for token in range(len(vlm.tokenizer))])
+    return torch.tensor([token for token, text in enumerate(texts) if reads_like(text, answer)], device=vlm.device)
+
+
+def reads_like(token: str, answer: str) -> bool:
+    """Whether a token is the answer, but for case and spaces."""
+    return token.strip().casefold() == answer.strip().casefold()
+
+
+def _chance(vlm: FrozenVlm, request: WriteRequest, images: Sequence[np.ndarray], ids: Tensor) -> Chance:
+    try:
+        prompt = vlm.prompt(request.turns, images)
+    except ValueError as error:
+        return Chance(None, str(error))
+    state_1D = vlm.model.model(**vlm.reading(prompt), use_cache=False).last_hidden_state[:, -1]
+    p_V = logits_of(state_1D, vlm.lm_head)[0].double().softmax(-1)
+    probability = float(p_V[ids].sum())
+    return Chance(probability) if math.isfinite(probability) else Chance(None, NO_NUMBERS)
+
+
 def _chunk_log_probs(states_bD: Tensor, ids_b: Tensor, lm_head_VD: Tensor) -> Tensor:
     picked_b = (states_bD.float() * lm_head_VD[ids_b].float()).sum(-1)
     block = max(1, LOGITS_AT_ONCE[states_bD.device.type] // len(states_bD))
-    product = _on_tensor_cores if sums_in_float32(states_bD) else _in_float32
-    parts = [_log_sum_exp(product(states_bD, weight_vD)) for weight_vD in lm_head_VD.split(block)]
+    parts = [_log_sum_exp(logits_of(states_bD, weight_vD)) for weight_vD in lm_head_VD.split(block)]
     # Two sums of the same products may differ in the last bit: a certain token is 0, not above it. NaN stays NaN.
     return (picked_b - torch.stack(parts).logsumexp(0)).clamp_max(0)
 
@@ -58,6 +102,12 @@ def _chunk_log_probs(states_bD: Tensor, ids_b: Tensor, lm_head_VD: Tensor) -> Te
 def sums_in_float32(states_BD: Tensor) -> bool:
     """Whether torch multiplies numbers of 16 bits here and sums and returns them in float32: on CUDA, since 2.8."""
     return states_BD.is_cuda and states_BD.dtype != torch.float32 and "dtype" in torch.ops.aten.mm.overloads()
+
+
+def logits_of(states_BD: Tensor, weight_VD: Tensor) -> Tensor:
+    """The products of the states' dtype, summed in float32: [B, V]."""
+    product = _on_tensor_cores if sums_in_float32(states_BD) else _in_float32
+    return product(states_BD, weight_VD)
 
 
 def _on_tensor_cores(states_bD: Tensor, weight_vD: Tensor) -> Tensor:

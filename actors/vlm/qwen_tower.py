@@ -61,25 +61,25 @@ def cut_patches(pixels_KCHW: Tensor, patch: int, merge: int, frames: int) -> Ten
     return patches.unsqueeze(3).expand(-1, -1, -1, frames, -1)
 
 
-def tower_inputs(visual: Any, grid_thw: Tensor, rows: int, send: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """What the tower would compute of the grid of `rows` images of one size; for the model's forward, hence the prefix.
+def tower_inputs(visual: Any, grid_n3: Tensor, rows: int, send: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """What the tower would compute of `rows` rows, each of images of these n grids; for the model's forward, hence the prefix.
 
     `send` brings to the device what it reads. Where segments end stays on the host, since only Python asks.
     """
     merge = visual.spatial_merge_size
-    grid_13, patches = grid_thw[None], int(grid_thw.prod())
+    patches = grid_n3.prod(1).tolist()
     told: dict[str, Any] = {
-        "position_ids": send(get_vision_position_ids(grid_13, merge).repeat(rows, 1)),
-        "cu_seqlens": _ends([patches] * rows),
+        "position_ids": send(get_vision_position_ids(grid_n3, merge).repeat(rows, 1)),
+        "cu_seqlens": _ends(patches * rows),
         "rows": rows,
     }
     if hasattr(visual, "window_size"):
-        order, lengths = _equal_windows_together(visual, grid_13)
+        order, lengths = _equal_windows_together(visual, grid_n3)
         tokens = torch.arange(rows)[:, None] * len(order)
         told |= {"window_index": send((tokens + order).flatten()), "cu_window_seqlens": _ends(lengths * rows)}
     if hasattr(visual, "pos_embed"):
         indices, weights = get_vision_interpolation_indices_and_weights(
-            grid_13,
+            grid_n3,
             num_grid_per_side=visual.num_grid_per_side,
             mode=visual.interpolation_mode,
             align_corners=visual.interpolation_align_corners,
@@ -89,13 +89,22 @@ def tower_inputs(visual: Any, grid_thw: Tensor, rows: int, send: Callable[[Tenso
     return {f"image_{name}": value for name, value in told.items()}
 
 
-def _equal_windows_together(visual: Any, grid_13: Tensor) -> tuple[Tensor, list[int]]:
-    """The tokens of an image window by window, wide windows first; and the patches of each window."""
-    index, ends = get_vision_window_index(grid_13, visual.spatial_merge_size, visual.window_size, visual.patch_size)
-    lengths = ends.diff().tolist()
-    windows = index.split([length // visual.spatial_merge_unit for length in lengths])
-    by_length = sorted(range(len(windows)), key=lambda window: -lengths[window])
-    return torch.cat([windows[window] for window in by_length]), [lengths[window] for window in by_length]
+def _equal_windows_together(visual: Any, grid_n3: Tensor) -> tuple[Tensor, list[int]]:
+    """The tokens of a row's images, image by image, window by window, wide windows first; and the patches of each window."""
+    order: list[Tensor] = []
+    lengths: list[int] = []
+    first = 0
+    for grid_3 in grid_n3:
+        index, ends = get_vision_window_index(
+            grid_3[None], visual.spatial_merge_size, visual.window_size, visual.patch_size
+        )
+        patches = ends.diff().tolist()
+        windows = index.split([length // visual.spatial_merge_unit for length in patches])
+        by_length = sorted(range(len(windows)), key=[-length for length in patches].__getitem__)
+        order += [first + windows[window] for window in by_length]
+        lengths += [patches[window] for window in by_length]
+        first += len(index)
+    return torch.cat(order), lengths
 
 
 def _ends(lengths: list[int]) -> Tensor:
@@ -113,7 +122,7 @@ def attend_in_segments(
     rows: int,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention [1, heads, patches, D] -> [1, patches, heads, D] within segments, which are the same in each of `rows` images.
+    """Attention [1, heads, patches, D] -> [1, patches, heads, D] within segments, which are the same in each of `rows` rows.
 
     Neighbours of one length share a call.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from actors.mistake import Mistake
 from actors.vlm.frozen import FrozenVlm, Shown, pictures
-from actors.vlm.qwen_tower import cut_patches, quicken, tower_inputs
+from actors.vlm.qwen_tower import as_it_comes, cut_patches, quicken, tower_inputs
 
 
 class QwenVl(FrozenVlm):
@@ -58,21 +59,48 @@ class QwenVl(FrozenVlm):
         unit = processor.patch_size * processor.merge_size
         return smart_resize(height, width, unit, least, most) == (height, width)
 
-    def _row_inputs(self, row_ids: Tensor, shown: Shown) -> dict[str, Tensor]:
+    def reading(self, prompt: dict[str, Tensor]) -> dict[str, Any]:
+        """Positions, and what the tower is told, instead of what tells images from text."""
+        if "pixel_values" not in prompt:
+            return prompt
+        grid_n3 = prompt["image_grid_thw"]
+        positions_31L = self._positions(prompt["input_ids"][0].cpu(), grid_n3)
+        told = tower_inputs(self.model.model.visual, grid_n3, 1, self._send)
+        own = {name: tensor for name, tensor in prompt.items() if name != "mm_token_type_ids"}
+        return {**own, "position_ids": self._send(positions_31L), **told}
+
+    def as_it_comes(self) -> AbstractContextManager[None]:
+        """The tower as well is that of transformers."""
+        return as_it_comes(self.model.model.visual)
+
+    def _own_inputs(self, ids: Tensor, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**row, "mm_token_type_ids": self._send(self._types(ids))[None]}
+
+    def _one_row(self, values: list[Tensor]) -> Tensor:
+        """[patches of all images, values of a patch]."""
+        return torch.cat([patches[0].flatten(1) for patches in values])
+
+    def _row_inputs(self, row_ids: Tensor, row: dict[str, Tensor]) -> dict[str, Tensor]:
         """Positions as well: the model would compute the same for every row, on its device."""
+        return {**row, "position_ids": self._positions(row_ids, row["image_grid_thw"][None])[:, 0]}
+
+    def _types(self, ids: Tensor) -> Tensor:
+        """1 where an image stands, else 0."""
+        return (ids == self.chat.image_token_id).int()
+
+    def _positions(self, ids: Tensor, grid_n3: Tensor) -> Tensor:
+        """M-RoPE positions [3, 1, L] of a row with n images."""
         positions_31L, _ = self.model.model.get_rope_index(
-            row_ids[None],
-            mm_token_type_ids=(row_ids == self.chat.image_token_id).int()[None],
-            image_grid_thw=shown.row["image_grid_thw"][None],
+            ids[None], mm_token_type_ids=self._types(ids)[None], image_grid_thw=grid_n3
         )
-        return {**shown.row, "position_ids": positions_31L[:, 0]}
+        return positions_31L
 
     def _keywords(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Pixels as [patches of all rows, values of a patch], positions as [3, rows, L], and what the tower is told."""
         if "pixel_values" not in inputs:
             return inputs
         pixels, positions = inputs["pixel_values"], inputs["position_ids"]
-        told = tower_inputs(self.model.model.visual, inputs["image_grid_thw"][0], len(pixels), self._send)
+        told = tower_inputs(self.model.model.visual, inputs["image_grid_thw"][:1], len(pixels), self._send)
         own = {"pixel_values": pixels.flatten(0, 1).flatten(1), "position_ids": positions.transpose(0, 1)}
         return {**inputs, **own, **told}
 

@@ -1,5 +1,6 @@
 """The obvious way to a likelihood: the model's own processor writes the whole conversation, one image at a time, and its own loss."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from transformers import (
     Qwen3VLProcessor,
 )
 from transformers.models.smolvlm import processing_smolvlm
+
+from actors.messages import Turn
 
 
 def own_processor(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> ProcessorMixin:
@@ -54,6 +57,32 @@ def own_inputs(
         processor(
             text=[text],
             images=images or None,
+            add_special_tokens=not (bos and text.startswith(bos)),
+            return_tensors="pt",
+        )
+    )
+
+
+def own_prompt(processor: ProcessorMixin, turns: Sequence[Turn], images: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What the processor makes of a chat with several turns and images, up to where the assistant speaks."""
+    chat = [
+        {
+            "role": turn.role,
+            "content": [
+                {"type": "image"} if isinstance(part, int) else {"type": "text", "text": part} for part in turn.parts
+            ],
+        }
+        for turn in turns
+    ]
+    text = processor.tokenizer.apply_chat_template(
+        chat, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True
+    )
+    shown = [Image.fromarray(images[part]) for turn in turns for part in turn.parts if isinstance(part, int)]
+    bos = processor.tokenizer.bos_token
+    return dict(
+        processor(
+            text=[text],
+            images=[shown] if shown else None,
             add_special_tokens=not (bos and text.startswith(bos)),
             return_tensors="pt",
         )

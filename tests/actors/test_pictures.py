@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actors.vlm.images import rgb
+from actors.pictures import rgb
 
 GREYS = np.random.default_rng(0).integers(0, 256, (5, 7), dtype=np.uint8)
 COLOURS = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
