@@ -16,6 +16,7 @@ from actors.paths import ROOT
 PROGRAMS = {  # name -> (module, what it does)
     "train": ("pipelines.train", "train an image model by a judge's likelihood of the prompts"),
     "draw": ("pipelines.draw", "draw pictures from a model, or from a run beside its base"),
+    "caption": ("pipelines.caption", "describe images: a prompt set to train on, and one that is held out"),
     "score": ("pipelines.score", "score images by the captions that they come with"),
     "evaluate": ("pipelines.evaluate", "evaluate models, runs and LoRAs on held-out prompts, in one table"),
     "export": ("pipelines.export", "write a run's LoRA, or the whole pipeline with it merged, for diffusers"),

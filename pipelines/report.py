@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster import speaking
+from pipelines.reporting.captions import CAPTIONS, write_captions_report
 from pipelines.reporting.models import MODELS, write_models_report
 from pipelines.reporting.page import write_report
 from pipelines.reporting.scores import write_scores_report
@@ -37,7 +38,10 @@ def writer_of(folder: RunFolder) -> Callable[[Path], Path]:
     """What writes the page, by the program that the run is of."""
     if folder.read_scores():
         return write_scores_report
-    return write_models_report if MODELS in folder.read_summary() else write_report
+    summary = folder.read_summary()
+    if CAPTIONS in summary:
+        return write_captions_report
+    return write_models_report if MODELS in summary else write_report
 
 
 if __name__ == "__main__":

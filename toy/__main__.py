@@ -1,4 +1,4 @@
-"""`python -m toy make` trains the miniature world's models again from nothing; `python -m toy show` draws scenes."""
+"""`python -m toy make` trains the miniature world's models again from nothing; `show` draws scenes, `pictures` a set to caption."""
 
 import argparse
 from pathlib import Path
@@ -9,6 +9,7 @@ from rich.console import Console
 
 from toy import prompts
 from toy.make import TRAININGS, make
+from toy.pictures import write_bare_pictures
 from toy.world import SIZE, degrade, render
 
 HERE = Path(__file__).parent
@@ -32,6 +33,10 @@ def main() -> None:
     show_parser = commands.add_parser("show", help="draw scenes of each category, clean and bad, into a PNG")
     show_parser.add_argument("out", type=Path, nargs="?", default=Path("toy.png"))
     show_parser.set_defaults(run=lambda args: show(args.out))
+    pictures_parser = commands.add_parser("pictures", help="draw prompts to train on into a folder, without captions")
+    pictures_parser.add_argument("out", type=Path)
+    pictures_parser.add_argument("--count", type=int, default=720, help="how many (default: all, 720)")
+    pictures_parser.set_defaults(run=lambda args: write_bare_pictures(args.out, args.count))
     args = parser.parse_args()
     args.run(args)
 

@@ -1,4 +1,4 @@
-"""Pictures of held-out prompts with their captions, for `score`: of each category some are drawn well, and as many badly."""
+"""Pictures: of held-out prompts with their captions, for `score`, half of them drawn badly; and of others without, for `caption`."""
 
 import json
 from pathlib import Path
@@ -26,3 +26,12 @@ def write_pictures(folder: Path) -> None:
             Image.fromarray((render if good else degrade)(scene, rng)).save(folder / name)
             lines.append({"file_name": name, "caption": heldout[index]["caption"]})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_bare_pictures(folder: Path, count: int) -> None:
+    """Writes PNGs of prompts to train on, as they should be drawn, into a folder: what they show stands nowhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    train = prompts.files()["train"]
+    for number, index in enumerate(rng.permutation(len(train))[:count]):
+        Image.fromarray(render(prompts.scene_for(train[index], rng), rng)).save(folder / f"{number:04d}.png")

@@ -78,11 +78,11 @@ class RewardActor:
         return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if said else Verdict(reward)
 
     def judge_each(
-        self, asked: Sequence[tuple[Prompt, int, int]], tokens: bool, *read: Sequence[np.ndarray | None]
+        self, asked: Sequence[tuple[Prompt, int]], tokens: bool, *read: Sequence[np.ndarray | None]
     ) -> tuple[Verdict, ...]:
-        """`judge` of several: each is a prompt, and of which of the batches that were `read` its image is, and where in it."""
-        images = (cast("np.ndarray", read[batch][place]) for _, batch, place in asked)
-        return tuple(self.judge(prompt, image, tokens) for (prompt, _, _), image in zip(asked, images, strict=True))
+        """`judge` of several: each is a prompt, and where its image, uint8 [H, W, 3], is among all that were `read`."""
+        images = [image_HWC for batch in read for image_HWC in batch]
+        return tuple(self.judge(prompt, cast("np.ndarray", images[number])[None], tokens) for prompt, number in asked)
 
     @leaves_room
     def explain(self, prompt: Prompt, images_KHWC: np.ndarray) -> TokenLogProbs:

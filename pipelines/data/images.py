@@ -39,12 +39,12 @@ class ImageRow:
     problem: str = ""
 
 
-def find_images(images: str, caption: str = "", key: str = "data.images") -> list[ImageRow]:
-    """The rows of a set, in its order. `caption`: the field with the caption, "" for the common names.
+def find_images(images: str, caption: str | None = "", key: str = "data.images") -> list[ImageRow]:
+    """The rows of a set, in its order. `caption`: the field with the caption, "" for the common names; None: captions are not asked for.
 
     Raises UserError for a set that is not there, is empty, or of which no row could be read.
     """
-    fields = Fields(caption)
+    fields = None if caption is None else Fields(caption)
     try:
         rows = list(_rows(images, fields))
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def sha256_of(rows: Sequence[ImageRow]) -> str:
     return digest.hexdigest()
 
 
-def _rows(images: str, fields: Fields) -> Iterator[ImageRow]:
+def _rows(images: str, fields: Fields | None) -> Iterator[ImageRow]:
     system, root = files.system_at(images, files.BRIEF)
     if MAGIC.search(images) and not system.exists(root):
         folder = MAGIC.split(root)[0].rpartition("/")[0]
@@ -76,13 +76,13 @@ def _rows(images: str, fields: Fields) -> Iterator[ImageRow]:
         return _of_file(images, fields)
     names = files.files(images)
     if METADATA in names:
-        return _of_metadata(f"{images}/{METADATA}", fields.caption or "caption")
+        return _of_metadata(f"{images}/{METADATA}", fields)
     return _of_names(images, [f"{images}/{name}" for name in names if not name.startswith(".")], fields)
 
 
-def _of_file(place: str, fields: Fields) -> Iterator[ImageRow]:
+def _of_file(place: str, fields: Fields | None) -> Iterator[ImageRow]:
     if place.endswith(".jsonl"):
-        return _of_metadata(place, fields.caption or "caption")
+        return _of_metadata(place, fields)
     if place.endswith(".parquet"):
         return _of_parquet(place, fields)
     files.size(place)
@@ -91,7 +91,7 @@ def _of_file(place: str, fields: Fields) -> Iterator[ImageRow]:
     return _of_names(place.rpartition("/")[0], [place], fields)
 
 
-def _of_names(folder: str, places: Sequence[str], fields: Fields) -> Iterator[ImageRow]:
+def _of_names(folder: str, places: Sequence[str], fields: Fields | None) -> Iterator[ImageRow]:
     """Parquet files, if there are any; else images, each with its caption in a text file of its name."""
     if parquet := [place for place in places if place.endswith(".parquet")]:
         for place in parquet:
@@ -100,8 +100,8 @@ def _of_names(folder: str, places: Sequence[str], fields: Fields) -> Iterator[Im
     there = set(places)
     for place in places:
         if place.lower().endswith(ENDINGS):
-            text = f"{place.rpartition('.')[0]}.txt"
-            yield _beside(place, text, place.removeprefix(f"{folder}/"), text in there)
+            name, text = place.removeprefix(f"{folder}/"), f"{place.rpartition('.')[0]}.txt"
+            yield ImageRow(name, "", place) if fields is None else _beside(place, text, name, text in there)
 
 
 def _beside(place: str, text: str, name: str, listed: bool) -> ImageRow:
@@ -112,9 +112,10 @@ def _beside(place: str, text: str, name: str, listed: bool) -> ImageRow:
     return ImageRow(name, caption, place)
 
 
-def _of_metadata(place: str, caption: str) -> Iterator[ImageRow]:
+def _of_metadata(place: str, fields: Fields | None) -> Iterator[ImageRow]:
     """Of lines of JSON with `file_name`, which leads from the file's folder, and the caption."""
     folder = place.rpartition("/")[0] or "."
+    caption = None if fields is None else fields.caption or "caption"
     for number, line in enumerate(files.read(place).removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         if not line.strip():
             continue
@@ -126,20 +127,20 @@ def _of_metadata(place: str, caption: str) -> Iterator[ImageRow]:
             yield ImageRow(f"line {number}", "", problem=str(error))
 
 
-def _of_record(record: Any, folder: str, caption: str, number: int) -> ImageRow:
+def _of_record(record: Any, folder: str, caption: str | None, number: int) -> ImageRow:
     if not isinstance(record, dict) or not isinstance(name := record.get(FILE_NAME), str) or not name.strip():
         return ImageRow(f"line {number}", "", problem=f"the line has no `{FILE_NAME}`")
-    text = record.get(caption)
+    text = record.get(caption) if caption else None
     if text is not None and not isinstance(text, str):
         return ImageRow(name, "", problem=f"`{caption}` is no text")
     return ImageRow(name, text or "", _leading(folder, name))
 
 
-def _of_parquet(place: str, fields: Fields) -> Iterator[ImageRow]:
+def _of_parquet(place: str, fields: Fields | None) -> Iterator[ImageRow]:
     """Of a file with the images in it, or with the names of their files, which lead from its folder."""
     folder, file = place.rpartition("/")[0] or ".", pq.ParquetFile(Pieces(place))
     schema = file.schema_arrow
-    caption, columns = fields.of(schema.names, place)["caption"], []
+    caption, columns = fields and fields.of(schema.names, place)["caption"], []
     within = IMAGE in schema.names
     if not within and FILE_NAME not in schema.names:
         raise UserError(f"{place} has neither a column `{IMAGE}` nor `{FILE_NAME}`, but {', '.join(schema.names)}")
@@ -148,10 +149,10 @@ def _of_parquet(place: str, fields: Fields) -> Iterator[ImageRow]:
     elif pa.types.is_struct(schema.field(IMAGE).type) and schema.field(IMAGE).type.get_field_index("path") >= 0:
         columns = [f"{IMAGE}.path"]
     number = 0
-    for batch in file.iter_batches(columns=[caption, *columns]):
+    for batch in file.iter_batches(columns=[*([caption] if caption else []), *columns]):
         for record in batch.to_pylist():
             name = record.get(FILE_NAME) or (record.get(IMAGE) or {}).get("path") or ""
-            yield _of_columns(place, folder, number, name, record[caption], within)
+            yield _of_columns(place, folder, number, name, caption and record[caption], within)
             number += 1
 
 

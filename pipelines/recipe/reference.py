@@ -17,12 +17,17 @@ from pipelines.recipe.choices import Chosen
 from pipelines.recipe.explain import toml
 from pipelines.recipe.keys import marks
 from pipelines.recipe.pages import markdown_table, words_of
+from pipelines.recipe.programs.caption import CaptionRecipe
 from pipelines.recipe.programs.evaluate import EvaluateRecipe
 from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.recipe.programs.score import ScoreRecipe
 from pipelines.recipe.training import Recipe
 
-OTHERS: Mapping[str, type[MapRecipe]] = {"score": ScoreRecipe, "evaluate": EvaluateRecipe}  # beside `train`
+OTHERS: Mapping[str, type[MapRecipe]] = {  # beside `train`
+    "score": ScoreRecipe,
+    "evaluate": EvaluateRecipe,
+    "caption": CaptionRecipe,
+}
 HEAD = """# The recipe
 
 A recipe is a TOML file. The tables and keys of a training run are below, then those of other programs; a key that is

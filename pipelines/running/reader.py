@@ -1,4 +1,4 @@
-"""The worker that reads images: what a reward scores. Importable without torch."""
+"""The worker that reads images: what is scored or described. Importable without torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class ImageReader:
     """Reads rows of an image set."""
 
     def read(self, rows: tuple[ImageRow, ...]) -> tuple[tuple[tuple[str, int], ...], tuple[np.ndarray | None, ...]]:
-        """((problem, bytes) of each row, each image, uint8 [1, H, W, 3], or None). Raises StorageError.
+        """((problem, bytes) of each row, each image, uint8 [H, W, 3], or None). Raises StorageError.
 
         The problem is empty where there is none.
         """
         problems, images = zip(*(self._read(row) for row in rows), strict=True)
-        num_bytes = (0 if image_KHWC is None else image_KHWC.nbytes for image_KHWC in images)
+        num_bytes = (0 if image_HWC is None else image_HWC.nbytes for image_HWC in images)
         return tuple(zip(problems, num_bytes, strict=True)), images
 
     def _read(self, row: ImageRow) -> tuple[str, np.ndarray | None]:
         try:
-            return "", read_image(row)[None]
+            return "", read_image(row)
         except ValueError as error:
             return str(error), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from cluster.storage.files import StorageError
 from cluster.tasks import Failure, Handle, Outcome, PoolSpec
@@ -26,16 +27,17 @@ TRIED = 20  # rows, of which the first that can be read tells the size of the ot
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Images that were read together."""
+    """So many images that were read together, some of which may be none."""
 
     images: Handle
+    count: int
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images of some rows: of each, which of the handles it is in, and its place there. Several handles, if some were read again."""
+    """The images of some rows: where each is among those of all handles in order. Several handles, if some were read again."""
 
-    places: tuple[tuple[int, int], ...]
+    numbers: tuple[int, ...]
     handles: tuple[Handle, ...]
 
 
@@ -76,10 +78,11 @@ class ReadWork(MapWork):
     def call(self, ask: Ask) -> Call:
         if ask.pool == READER:
             return Call(ImageReader.read, (tuple(self.row(unit) for unit in ask.batch),), returns=2)
-        reads: dict[Read, int] = {}
-        found = (self.images[unit] for unit in ask.wanted)
-        places = tuple((reads.setdefault(read, len(reads)), place) for read, place in found)
-        return self.show(ask, Pictures(places, tuple(read.images for read in reads)))
+        found = [self.images[unit] for unit in ask.wanted]
+        reads = list(dict.fromkeys(read for read, _ in found))
+        firsts = dict(zip(reads, accumulate((read.count for read in reads), initial=0), strict=False))
+        numbers = tuple(firsts[read] + place for read, place in found)
+        return self.show(ask, Pictures(numbers, tuple(read.images for read in reads)))
 
     def took(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
         return self._read(ask, outcome) if ask.pool == READER else self.answered(ask, outcome)
@@ -104,7 +107,7 @@ class ReadWork(MapWork):
     def _read(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:
         """A batch was read; a row of which there is no image is given up, with its reason."""
         results: dict[Unit, int | Refused] = {}
-        read = Read(outcome.payloads[0])
+        read = Read(outcome.payloads[0], len(ask.batch))
         for place, (unit, (problem, num_bytes)) in enumerate(zip(ask.batch, outcome.value, strict=True)):
             if unit not in ask.wanted:
                 continue

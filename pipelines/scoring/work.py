@@ -33,7 +33,7 @@ class ScoreWork(ReadWork):
 
     def show(self, ask: Ask, pictures: Pictures) -> Call:
         prompts = (Prompt(str(self.number(unit)), self.row(unit).caption) for unit in ask.wanted)
-        asked = tuple((prompt, *place) for prompt, place in zip(prompts, pictures.places, strict=True))
+        asked = tuple(zip(prompts, pictures.numbers, strict=True))
         return Call(RewardActor.judge_each, (asked, self.explained[self.names[ask.pool]], *pictures.handles))
 
     def answered(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:

@@ -175,9 +175,10 @@ class PlainReward:
         said = self.explain(prompt, image_KHWC)
         return Verdict(reward, "", said.tokens, tuple(said.log_probs_KT[0].tolist())) if tokens else Verdict(reward)
 
-    def judge_each(self, asked: Sequence[tuple[Prompt, int, int]], tokens: bool, *read: tuple) -> tuple[Verdict, ...]:
+    def judge_each(self, asked: Sequence[tuple[Prompt, int]], tokens: bool, *read: tuple) -> tuple[Verdict, ...]:
         """As `RewardActor.judge_each`."""
-        return tuple(self.judge(prompt, read[batch][place], tokens) for prompt, batch, place in asked)
+        images = [image_HWC for batch in read for image_HWC in batch]
+        return tuple(self.judge(prompt, images[number][None], tokens) for prompt, number in asked)
 
     def info(self) -> dict[str, Any]:
         """As `RewardActor.info`."""

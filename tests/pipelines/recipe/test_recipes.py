@@ -11,6 +11,7 @@ from pipelines.preflight.memory.cards import GIB, USABLE, card_needed, fullest_g
 from pipelines.preflight.memory.estimate import estimate
 from pipelines.preflight.memory.models import models_to_estimate
 from pipelines.recipe.load import load_recipe
+from pipelines.recipe.programs.caption import CaptionRecipe
 from pipelines.recipe.programs.evaluate import EvaluateRecipe
 from pipelines.recipe.programs.score import ScoreRecipe
 
@@ -18,6 +19,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "recipes"
 OF_OTHERS = {
     FOLDER / "toy_score.toml": ScoreRecipe,
     FOLDER / "toy_evaluate.toml": EvaluateRecipe,
+    FOLDER / "toy_caption.toml": CaptionRecipe,
 }  # programs than `train`
 RECIPES = sorted(path for path in FOLDER.glob("*.toml") if path not in OF_OTHERS)
 HERE = ("learned here", "ran here")  # on CPUs

@@ -38,7 +38,7 @@ class Reader(Stage):
     def read(self, rows: tuple[ImageRow, ...]) -> tuple:
         self.work(rows[0].file_name)
         said = tuple((row.problem, 0 if row.problem else 12) for row in rows)
-        return said, tuple(None if row.problem else np.zeros((1, 2, 2, 3), np.uint8) for row in rows)
+        return said, tuple(None if row.problem else np.zeros((2, 2, 3), np.uint8) for row in rows)
 
 
 @dataclass
@@ -47,9 +47,10 @@ class Judge(Stage):
 
     name: str = field(default="")
 
-    def judge_each(self, asked: Sequence[tuple[Prompt, int, int]], tokens: bool, *read: tuple) -> tuple:
+    def judge_each(self, asked: Sequence[tuple[Prompt, int]], tokens: bool, *read: tuple) -> tuple:
         self.work(asked[0][0].caption)
-        return tuple(self.judge(prompt, read[batch][place], tokens) for prompt, batch, place in asked)
+        images = [image_HWC for batch in read for image_HWC in batch]
+        return tuple(self.judge(prompt, images[number][None], tokens) for prompt, number in asked)
 
     def judge(self, prompt: Prompt, image_KHWC: np.ndarray, tokens: bool) -> Verdict:
         assert image_KHWC.shape == (1, 2, 2, 3)
@@ -146,10 +147,7 @@ def test_an_image_that_was_read_again_is_judged_beside_those_of_its_batch_that_w
         work.took(Ask(READER, units, wanted, 0), Outcome(None, "", 0.0, (("", 12), ("", 12)), (read,)))
     call = work.call(Ask("reward.length", units, units, 0))
     asked, _, *read = call.args
-    assert [(prompt.caption, batch, place) for prompt, batch, place in asked] == [
-        ("picture 0", 0, 0),
-        ("picture 1", 1, 1),
-    ]
+    assert [(prompt.caption, number) for prompt, number in asked] == [("picture 0", 0), ("picture 1", 3)]
     assert read == ["first", "again"]
 
 
