@@ -97,7 +97,7 @@ class EvaluateJob(MapJob[EvaluateWork]):
         return map_driver(EvaluateWork(self.sheets, start.folder, start.executor), self.recipe, start)
 
     def problem(self, driver: Driver[EvaluateWork]) -> str | None:
-        if driver.work.shards.failed < self.count:
+        if not driver.work.fruitless:
             return None
         return f"no image could be judged. {FOLDER}/ has each with its reason (the column `reason`)"
 
@@ -109,7 +109,7 @@ class EvaluateJob(MapJob[EvaluateWork]):
         summary = folder.read_summary()
         if summary["written"]:
             speaking.console().print(models_tables(summary))
-        failed = f", {summary['failed']} of them without figures" if summary["failed"] else ""
+        failed = f"; {summary['failed']} of them lack a figure" if summary["failed"] else ""
         report = f"report   {shown}/{write_models_report(folder.path).name}"
         return [f"{summary['written']} of {summary['images']} images are judged{failed}", report]
 

@@ -74,7 +74,7 @@ class ScoreJob(MapJob[ScoreWork]):
         return map_driver(ScoreWork(self.recipe, self.rows, start.folder), self.recipe, start)
 
     def problem(self, driver: Driver[ScoreWork]) -> str | None:
-        if driver.work.shards.failed < len(self.rows):
+        if not driver.work.fruitless:
             return None
         return "no row could be scored. scores/ has each with its reason (the column `reason`)"
 
@@ -84,7 +84,7 @@ class ScoreJob(MapJob[ScoreWork]):
 
     def figures(self, folder: RunFolder, shown: str) -> list[str]:
         summary = folder.read_summary() or {}
-        failed = f", {summary['failed']} of them without a score" if summary["failed"] else ""
+        failed = f"; {summary['failed']} of them lack a score" if summary["failed"] else ""
         rewards = [
             f"{name}  mean {figures['mean']:.4f}  std {figures['std']:.4f}"
             for name, figures in summary["rewards"].items()

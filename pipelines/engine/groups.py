@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from pipelines.engine.messages import Failed, GroupKey, LoopPlan, Stages, Steps, Sweeps, Unit
@@ -26,6 +26,10 @@ class Failures:
         if event.cause != "object_lost":
             self.workers |= {event.worker}
 
+    def forget(self) -> None:
+        """Nothing is held against it any more."""
+        self.own, self.lost, self.workers = 0, 0, frozenset()
+
     @property
     def tries(self) -> int:
         """How many of its tries failed."""
@@ -41,7 +45,7 @@ class Chunk:
     """How far a unit is. waits, busy: the pools of its stage that it waits for, and those that are at work on it.
 
     held: bytes by the pool that made them; counted: in all, as large as the `guess` until the first stage is passed.
-    lost: a payload is gone, so that it is to begin again.
+    lost: a payload is gone, so that it is to begin again. failures: see `OpenGroup.failures`.
     """
 
     stage: int
@@ -51,7 +55,7 @@ class Chunk:
     counted: int
     held: dict[str, int] = field(default_factory=dict)
     lost: bool = False
-    failures: Failures = field(default_factory=Failures)
+    failures: defaultdict[str, Failures] = field(default_factory=lambda: defaultdict(Failures))
 
 
 @dataclass(slots=True)
@@ -59,7 +63,8 @@ class OpenGroup:
     """A group that was begun and is not released.
 
     together: those of its batch, itself among them, in order; they are a batch at the first `batched` stages.
-    alone: the pools where it is a batch of its own all the same. complete: all its chunks have passed all stages.
+    alone: the pools where it is a batch of its own all the same. spared: those that it goes on without if they fail too often.
+    complete: all its chunks have passed all stages.
     """
 
     key: GroupKey
@@ -67,6 +72,7 @@ class OpenGroup:
     batched: int
     version: int
     stages: Stages
+    spared: frozenset[str]
     chunks: list[Chunk]
     alone: set[str] = field(default_factory=set)
     complete: bool = False
@@ -76,6 +82,10 @@ class OpenGroup:
     def busy(self) -> bool:
         """Whether a worker has one of its chunks."""
         return any(chunk.busy for chunk in self.chunks)
+
+    def failures(self, chunk: Chunk, pool: str) -> Failures:
+        """What is held against a chunk at a pool: of one that is spared its own failures, else those at all the others together."""
+        return chunk.failures[pool if pool in self.spared else ""]
 
     def in_batch(self, chunk: Chunk, pool: str) -> bool:
         """Whether a pool works on this chunk of it together with others."""
@@ -98,7 +108,8 @@ class InFlight:
         chunks = stream.chunks_per_group
         for key in keys:
             new = [Chunk(0, set(), set(), self.largest, self.largest) for _ in range(chunks)]
-            group = self.groups[key] = OpenGroup(key, keys, stream.batched, version, stream.stages, new)
+            made = OpenGroup(key, keys, stream.batched, version, stream.stages, stream.spared, new)
+            group = self.groups[key] = made
             self.bytes += chunks * self.largest
             for number in range(chunks):
                 self.arrive(group, Unit(key.stream, key.step, key.group, number), 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipelines.engine.admission import Admission
-from pipelines.engine.groups import Chunk, Failures, InFlight, OpenGroup
+from pipelines.engine.groups import Chunk, InFlight, OpenGroup
 from pipelines.engine.messages import (
     Abort,
     Ask,
@@ -24,6 +24,7 @@ from pipelines.engine.messages import (
     Quarantined,
     Released,
     Settled,
+    Spared,
     Swept,
     Train,
     Trained,
@@ -132,7 +133,7 @@ class Loop:
             chunks = {each: chunk for each in batch if (chunk := self._joins(each, unit, pool))}
         for chunk in chunks.values():
             self._flight.begin(chunk, pool)
-        workers = (chunk.failures.workers for chunk in chunks.values())
+        workers = (group.failures(chunk, pool).workers for chunk in chunks.values())
         return Ask(pool, batch, tuple(chunks), group.version, frozenset().union(*workers))
 
     def _batch(self, group: OpenGroup, unit: Unit, pool: str) -> tuple[Unit, ...]:
@@ -158,14 +159,16 @@ class Loop:
         flight.hold(chunk, event.pool, event.num_bytes)
         if group.quarantined:
             self._let_go(group)
-        elif chunk.lost:
-            self._begin_again(group, unit)
-        elif not chunk.waits and not chunk.busy:
-            self._passed(group, unit)
+        else:
+            self._go_on(group, unit)
 
-    def _passed(self, group: OpenGroup, unit: Unit) -> None:
-        """All pools of a unit's stage have returned."""
+    def _go_on(self, group: OpenGroup, unit: Unit) -> None:
+        """A pool has done its part for a unit, or was spared: if that was the last of its stage, the unit has passed it."""
         chunk = group.chunks[unit.chunk]
+        if chunk.lost:
+            return self._begin_again(group, unit)
+        if chunk.waits or chunk.busy:
+            return
         if chunk.stage + 1 < len(group.stages):
             return self._flight.arrive(group, unit, chunk.stage + 1)
         chunk.stage = len(group.stages)
@@ -182,15 +185,19 @@ class Loop:
             return self._let_go(group)
         if chunk.lost and event.retry:
             return self._begin_again(group, unit)
-        chunk.failures.add(event)
-        given_up = not event.retry or chunk.failures.too_many(self.plan)
+        failures = group.failures(chunk, event.pool)
+        failures.add(event)
+        given_up = not event.retry or failures.too_many(self.plan)
         if given_up and event.retry and group.in_batch(chunk, event.pool):
             # a batch failed too often: each of its groups is tried on its own, so that one alone is to blame
             group.alone.add(event.pool)
-            chunk.failures = Failures()
+            failures.forget()
             self._flight.wait(chunk, unit, event.pool)
+        elif given_up and event.pool in group.spared:
+            self._notices.append(Spared(unit, event.pool, event.message))
+            self._go_on(group, unit)
         elif given_up:
-            self._quarantine(group, event, chunk.failures.tries)
+            self._quarantine(group, event, failures.tries)
         elif event.cause == "object_lost" and chunk.stage > 0:
             chunk.lost = True
             self._flight.give_up_waiting(chunk)

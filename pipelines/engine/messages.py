@@ -50,6 +50,7 @@ class Steps:
     chunks_per_group: int = 1
     groups_per_task: int = 1
     batched: ClassVar[int] = 1
+    spared: ClassVar[frozenset[str]] = frozenset()
     staleness: int = 0
     order: Literal["strict", "ready"] = "strict"
 
@@ -59,13 +60,15 @@ class Sweeps:
     """A stream without updates: groups that are begun as soon as a policy version exists. What trains nothing has version 0 alone.
 
     tasks: by policy version, how many groups each batch has, in order. batched: so many stages work on batches, the others on
-    one unit at a time. Where a batch has several groups, a group is one chunk.
+    one unit at a time. Where a batch has several groups, a group is one chunk. spared: the pools that a unit goes on without,
+    if they fail it too often.
     """
 
     stages: Stages
     tasks: Mapping[int, Sequence[int]]
     chunks_per_group: int = 1
     batched: int = 1
+    spared: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,15 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Spared:
+    """A unit goes on without what this pool was to do for it."""
+
+    unit: Unit
+    pool: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """Nothing needs this group's payloads any more. Given exactly once for each group that was begun."""
 
@@ -194,7 +206,7 @@ class Abort:
     reason: str
 
 
-Notice = Settled | Swept | Quarantined | Released
+Notice = Settled | Swept | Quarantined | Spared | Released
 Decision = Ask | Train | Abort | Notice
 
 

@@ -36,11 +36,13 @@ class Standing:
             values.setdefault(record["category"], {}).setdefault(record["prompt_id"], []).append(value)
 
     def words(self, name: str) -> Record:
-        """Of a figure: the mean over categories of the means over their images, with its interval, and by category."""
+        """Of a figure: the mean over categories of the means over their images, its interval, by category, and of how many images."""
         values = self.figures.get(name, {})
         found = category_means((category, each) for category, prompts in values.items() for each in prompts.values())
         prompts = {category: [(mean(each), len(each)) for each in of.values()] for category, of in values.items()}
-        return {"mean": mean(found.values()), "interval": macro_interval(prompts), "by_category": found}
+        images = sum(len(each) for of in values.values() for each in of.values())
+        interval = macro_interval(prompts)
+        return {"mean": mean(found.values()), "interval": interval, "by_category": found, "images": images}
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pipelines.engine.messages import (
     Quarantined,
     Released,
     Settled,
+    Spared,
     Sweeps,
     Unit,
 )
@@ -30,7 +31,7 @@ from pipelines.recipe.programs.evaluate import CHECKER
 from pipelines.recipe.reward import names_by_pool
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record, Shards
-from pipelines.running.mapping import MapWork, plan_of
+from pipelines.running.mapping import MapWork, last_line, plan_of
 
 FOLDER, CHECKS = "judged", "checks"
 COLUMNS = {
@@ -49,12 +50,20 @@ COLUMNS = {
 
 @dataclass
 class Drawn:
-    """A sheet that was drawn: the prompt with the caption as it was drawn, a handle of its images, and what judges say of each."""
+    """A sheet that was drawn: the prompt with the caption as it was drawn, a handle of its images, and what judges say of each.
+
+    missing: by the judge that could say nothing, why.
+    """
 
     prompt: Prompt
     images: Handle
     scores: dict[str, Sequence[float]] = field(default_factory=dict)  # by reward
     checks: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def reason(self, judges: Sequence[str]) -> str | None:
+        """Why figures are missing, if any are."""
+        return "; ".join(f"{name}: {self.missing[name]}" for name in judges if name in self.missing) or None
 
 
 class EvaluateWork(MapWork):
@@ -68,7 +77,8 @@ class EvaluateWork(MapWork):
         size, count = sheets.images, len(sheets.all) * sheets.images
         in_file = -(-sheets.recipe.heldout.shard_images // size) * size
         columns = {**COLUMNS, **dict.fromkeys(self.rewards, pa.float64()), CHECKS: pa.map_(pa.string(), pa.float64())}
-        super().__init__(Shards(run.path / FOLDER, count, in_file, pa.schema({**columns, REASON: pa.string()})))
+        schema, figures = pa.schema({**columns, REASON: pa.string()}), [*self.rewards, CHECKS]
+        super().__init__(Shards(run.path / FOLDER, count, in_file, schema, figures))
         self.missing = sorted({row // size for row in self.shards.missing()})
         pools = draws_at(sheets.models)
         self.streams = {
@@ -79,7 +89,9 @@ class EvaluateWork(MapWork):
 
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         judges = tuple(self.sheets.recipe.judges)
-        streams = {pool: Sweeps(((pool,), judges), {0: self._tasks(pool)}) for pool in self.streams}
+        streams = {
+            pool: Sweeps(((pool,), judges), {0: self._tasks(pool)}, spared=frozenset(judges)) for pool in self.streams
+        }
         return plan_of(streams, self.sheets.recipe.heldout.in_flight, store_bytes)
 
     def call(self, ask: Ask) -> Call:
@@ -98,9 +110,8 @@ class EvaluateWork(MapWork):
             drawn.checks = outcome.value
             return {ask.unit: 0}
         scores: Scores = outcome.value
-        if not all(map(math.isfinite, scores.rewards_K)):
-            bad = next(score for score in scores.rewards_K if not math.isfinite(score))
-            return {ask.unit: Refused(Failure("raised", f"a score of prompt {drawn.prompt.id} is {bad}"), retry=False)}
+        if bad := [score for score in scores.rewards_K if not math.isfinite(score)]:
+            return {ask.unit: Refused(Failure("raised", f"a score is {bad[0]}"), retry=False)}
         drawn.scores[self.names[ask.pool]] = scores.rewards_K
         return {ask.unit: 0}
 
@@ -108,9 +119,12 @@ class EvaluateWork(MapWork):
         """Images are written down once they are judged or given up."""
         match notice:
             case Settled(key):
-                self._write(key, self.drawn[key], None)
+                drawn = self.drawn[key]
+                self._write(key, drawn, drawn.reason([*self.rewards, CHECKER]))
+            case Spared(unit, pool, message):
+                self.drawn[unit.key].missing[self.names.get(pool, pool)] = last_line(message)
             case Quarantined(key, _, message):
-                self._write(key, None, message.strip().splitlines()[-1])
+                self._write(key, None, last_line(message))
             case Released(key):
                 self.drawn.pop(key, None)
 
@@ -173,8 +187,10 @@ class EvaluateWork(MapWork):
             "prompt_id": prompt.id,
             "category": prompt.category,
             "caption": prompt.caption,
-            **{name: drawn.scores[name][place] if drawn else None for name in self.rewards},
-            CHECKS: [(name, values[place]) for name, values in drawn.checks.items()] if drawn else None,
+            **{name: drawn.scores[name][place] if drawn and name in drawn.scores else None for name in self.rewards},
+            CHECKS: [(name, values[place]) for name, values in drawn.checks.items()]
+            if drawn and drawn.checks
+            else None,
             REASON: reason,
         }
 

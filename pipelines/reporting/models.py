@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.evaluating.table import cell, columns_of, figure_of, figures_of, interval_words, way_words
-from pipelines.evaluation.comparison import guidance_words
+from pipelines.evaluation.comparison import guidance_words, known
 from pipelines.reporting.facts import duration
 from pipelines.reporting.page import frame, write_page
 from pipelines.reporting.words import picture
@@ -49,7 +49,7 @@ def _header(summary: Record) -> list[tuple[str, str]]:
     facts = {
         "models": str(len(summary["models"])),
         "images": f"{summary['written']:,} of {summary['images']:,}",
-        "without figures": f"{summary['failed']:,}",
+        "lacking a figure": f"{summary['failed']:,}",
         "time": duration(summary["seconds"]),
         "digest": summary["digest"][:12],
     }
@@ -60,14 +60,14 @@ def _row(summary: Record, model: str, way: Record, categories: list[str]) -> Rec
     """A model in one way: its figures as they are printed. best: whether none is above it in the measure."""
     measure, *others = figures_of(summary)
     found = figure_of(way, measure)
-    highest = max((figure_of(each, measure)["mean"] or 0.0 for _, each in columns_of(summary)), default=0.0)
+    highest = max(filter(known, (figure_of(each, measure)["mean"] for _, each in columns_of(summary))), default=None)
     return {
         "model": model,
         "way": way_words(summary, way),
-        "images": f"{way['images'] - way['failed']:,}",
+        "images": f"{found['images']:,}",
         "total": cell(summary, measure, found["mean"]),
         "interval": interval_words(summary, measure, way),
-        "best": found["mean"] == highest,
+        "best": known(found["mean"]) and found["mean"] == highest,
         "categories": [cell(summary, measure, found["by_category"].get(category)) for category in categories],
         "others": [cell(summary, name, figure_of(way, name)["mean"]) for name in others],
     }

@@ -45,7 +45,7 @@ def scores_context(folder: RunFolder) -> Record:
 def _header(summary: Record) -> list[tuple[str, str]]:
     facts = {
         "rows": f"{summary['written']:,} of {summary['rows']:,}",
-        "without a score": f"{summary['failed']:,}",
+        "lacking a score": f"{summary['failed']:,}",
         "time": duration(summary["seconds"]),
         "images a second": number(summary["images_per_s"]),
         "digest": summary["digest"][:12],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ KEEP_EVERY_S = 20.0  # so much of the work does a kill lose
 
 
 class Shards:
-    """The files of so many rows, `size` to each. `written`: the numbers of the rows that are done.
+    """The files of so many rows, `size` to each. `figures`: the columns that are found out.
 
-    A row that failed before this start is not: it is tried again.
+    written: the numbers of the rows that are done. A row that failed before this start is not: it is tried again. failed: how
+    many of them have a reason; empty: how many have no figure at all.
     """
 
-    def __init__(self, folder: Path, rows: int, size: int, schema: pa.Schema) -> None:
-        self.folder, self.rows, self.size, self.schema = folder, rows, size, schema
+    def __init__(self, folder: Path, rows: int, size: int, schema: pa.Schema, figures: Collection[str]) -> None:
+        self.folder, self.rows, self.size, self.schema, self.figures = folder, rows, size, schema, figures
         self.written: set[int] = set()
-        self.failed = 0
+        self.failed = self.empty = 0
         self._open: dict[int, dict[int, Record]] = {}  # by shard: its rows, while some are missing
         self._changed: set[int] = set()
         self._kept_at = time.monotonic()
@@ -76,6 +77,7 @@ class Shards:
     def _note(self, record: Record) -> None:
         self.written.add(record[ROW])
         self.failed += record[REASON] is not None
+        self.empty += all(record[name] is None for name in self.figures)
 
     def _read(self, shard: int) -> list[Record]:
         """The rows of a file; none of one that is missing or damaged, which is written anew."""

@@ -59,6 +59,16 @@ class MapWork(Work):
         """Since this start."""
         return time.monotonic() - self.began
 
+    @property
+    def fruitless(self) -> bool:
+        """Whether nothing was found out of any row."""
+        return self.shards.empty == self.shards.rows
+
+
+def last_line(message: str) -> str:
+    """Of what a failure says, what is wrong."""
+    return (message.strip().splitlines() or ["it failed without a word"])[-1]
+
 
 def plan_of(streams: Mapping[str, Sweeps], in_flight: int, store_bytes: int | None) -> LoopPlan:
     """Of so many groups at a time, whose images take a share of the object store at most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -11,12 +11,12 @@ from cluster.storage.files import StorageError
 from cluster.tasks import Failure, Handle, Outcome, PoolSpec
 from pipelines.data.image_files import read_image
 from pipelines.data.images import ImageRow
-from pipelines.engine.messages import Ask, LoopPlan, Notice, Quarantined, Released, Settled, Sweeps, Unit
+from pipelines.engine.messages import Ask, LoopPlan, Notice, Quarantined, Released, Settled, Spared, Sweeps, Unit
 from pipelines.engine.work import Call, Refused
 from pipelines.recipe.programs.mapping import READER
 from pipelines.recipe.tables import Pool
 from pipelines.run_folder.shards import Record, Shards
-from pipelines.running.mapping import MapWork, plan_of
+from pipelines.running.mapping import MapWork, last_line, plan_of
 from pipelines.running.reader import ImageReader
 from pipelines.running.workers import resources_of
 
@@ -44,12 +44,20 @@ class Pictures:
 class ReadWork(MapWork):
     """Each row of a set is read, shown to the pools of one stage, and its record goes to the shards.
 
-    `pools`: those of the stage. `row(unit)` is what a unit is about, `number(unit)` which of the set's rows that is.
+    `pools`: those of the stage; `spared`: those of them that a row goes on without, if they fail it too often. `row(unit)` is what a unit is about, `number(unit)` which of the set's rows that is.
     """
 
-    def __init__(self, rows: Sequence[ImageRow], shards: Shards, pools: Sequence[str], in_flight: int) -> None:
+    def __init__(
+        self,
+        rows: Sequence[ImageRow],
+        shards: Shards,
+        pools: Sequence[str],
+        in_flight: int,
+        spared: Collection[str] = (),
+    ) -> None:
         super().__init__(shards)
         self.rows, self.stages, self.in_flight = rows, ((READER,), tuple(pools)), in_flight
+        self.spared = frozenset(spared)
         self.missing = shards.missing()
         self.images: dict[Unit, tuple[Read, int]] = {}  # which of those that were read together it is
 
@@ -69,10 +77,14 @@ class ReadWork(MapWork):
     def given_up(self, number: int, group: int, reason: str) -> Record:
         """Of a row that could not be read, or that no worker could answer."""
 
+    def unanswered(self, unit: Unit, pool: str, reason: str) -> None:
+        """A pool that is spared failed a unit too often."""
+        raise NotImplementedError
+
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         count, together = len(self.missing), max(1, min(TOGETHER, self.in_flight // TASKS))
         tasks = [min(together, count - first) for first in range(0, count, together)]
-        sweeps = Sweeps(self.stages, {0: tasks}, batched=len(self.stages))
+        sweeps = Sweeps(self.stages, {0: tasks}, batched=len(self.stages), spared=self.spared)
         return plan_of({"rows": sweeps}, self.in_flight, store_bytes)
 
     def call(self, ask: Ask) -> Call:
@@ -93,8 +105,9 @@ class ReadWork(MapWork):
             case Settled(key):
                 self.shards.add(self.record(self.missing[key.group], key.group))
             case Quarantined(key, _, message):
-                reason = message.strip().splitlines()[-1]
-                self.shards.add(self.given_up(self.missing[key.group], key.group, reason))
+                self.shards.add(self.given_up(self.missing[key.group], key.group, last_line(message)))
+            case Spared(unit, pool, message):
+                self.unanswered(unit, pool, last_line(message))
             case Released(key):
                 self.images.pop(Unit(key.stream, key.step, key.group, 0), None)
 

@@ -27,8 +27,9 @@ class ScoreWork(ReadWork):
         self.explained = {
             name: recipe.scores.tokens and tables[pool].options.explains for pool, name in self.names.items()
         }
-        shards = Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema_of(self.explained))
-        super().__init__(rows, shards, tuple(self.names), recipe.scores.in_flight)
+        schema, figures = schema_of(self.explained), self.explained.keys()
+        shards = Shards(run.path / FOLDER, len(rows), recipe.scores.shard_rows, schema, figures)
+        super().__init__(rows, shards, tuple(self.names), recipe.scores.in_flight, spared=self.names)
         self.verdicts: dict[int, dict[str, Verdict]] = {}
 
     def show(self, ask: Ask, pictures: Pictures) -> Call:
@@ -41,12 +42,15 @@ class ScoreWork(ReadWork):
             self.verdicts.setdefault(unit.group, {})[self.names[ask.pool]] = verdict
         return dict.fromkeys(ask.wanted, 0)
 
+    def unanswered(self, unit: Unit, pool: str, reason: str) -> None:
+        self.verdicts.setdefault(unit.group, {})[self.names[pool]] = Verdict(None, reason)
+
     def record(self, number: int, group: int) -> Record:
         return self._record(number, self.verdicts.pop(group))
 
     def given_up(self, number: int, group: int, reason: str) -> Record:
         self.verdicts.pop(group, None)
-        return self._record(number, {name: Verdict(None, reason) for name in self.explained})
+        return {**self._record(number, dict.fromkeys(self.explained, Verdict(None))), REASON: reason}
 
     def _record(self, number: int, verdicts: Mapping[str, Verdict]) -> Record:
         """A row of the shards: a score is null where there is none, and the reason says why."""

@@ -24,6 +24,7 @@ from pipelines.engine.messages import (
     Quarantined,
     Released,
     Settled,
+    Spared,
     Stages,
     Steps,
     Sweeps,
@@ -57,6 +58,7 @@ class Plan:
     evaluations: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     heldout_chunks_per_group: int = 1
     heldout_batched: int = 1
+    heldout_spared: frozenset[str] = frozenset()
     stages: Stages = TWO_STAGES
 
     def for_loop(self) -> LoopPlan:
@@ -69,7 +71,9 @@ class Plan:
             self.staleness,
             self.order,
         )
-        sweeps = Sweeps(self.stages, self.evaluations, self.heldout_chunks_per_group, self.heldout_batched)
+        sweeps = Sweeps(
+            self.stages, self.evaluations, self.heldout_chunks_per_group, self.heldout_batched, self.heldout_spared
+        )
         return LoopPlan(
             {"train": steps, "heldout": sweeps} if self.steps else {"heldout": sweeps},
             self.retries,
@@ -124,6 +128,7 @@ class Simulation:
         self.draws: list[Ask] = []
         self.evaluated: list[int] = []
         self.quarantined: list[Quarantined] = []
+        self.spared: set[tuple[Unit, str]] = set()
         self.settled: Counter[GroupKey] = Counter()
         self.released: Counter[GroupKey] = Counter()
         self.aborted: str | None = None
@@ -157,6 +162,9 @@ class Simulation:
                     self.evaluated.append(version)
                 case Quarantined():
                     self.quarantined.append(decision)
+                case Spared(unit, pool):
+                    self.spared.add((unit, pool))
+                    self.passed[unit].add(pool)
                 case Settled(key):
                     self.settled[key] += 1
                 case Released(key):
@@ -472,6 +480,34 @@ def test_of_a_batch_at_any_stage_the_groups_that_always_fail_are_left_out_alone(
     assert {it.key for it in run.quarantined} == faulty
     together = [len(ask.wanted) for ask in asked if ask.pool == REWARD and len(ask.batch) > 1]
     assert sorted(together)[-3:] == [2, 3, 4] if not faulty else max(together) == 4
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_unit_goes_on_without_a_pool_that_is_spared_and_the_others_do_their_part(seed: int) -> None:
+    stages = ((ROLLOUT,), ("checker", REWARD), ("last",))
+    plan = random_plan(
+        seed, "strict", steps=0, evaluations={0: (3, 1, 4, 2)}, heldout_chunks_per_group=1, retries=1, stages=stages,
+        heldout_batched=1 + seed % 3, heldout_spared=frozenset({"checker", "last"}), lost_retries=1000,
+    )  # fmt: skip
+    faulty = random_poison(plan, seed)
+    run = Simulation(plan, random_world(seed, poison=faulty, object_lost=0.2 if seed % 2 else 0.0)).run()
+    check_end(run)
+    assert not run.quarantined
+    assert set(run.settled) == {GroupKey("heldout", 0, group) for group in range(10)}
+    assert {(unit.key, pool) for unit, pool in run.spared} == {(key, "last") for key in faulty}
+
+
+def test_what_one_pool_failed_is_not_held_against_another_beside_it() -> None:
+    loop = loop_of(
+        steps=0, groups_per_step=1, evaluations={0: (1,)}, retries=1, stages=((ROLLOUT,), ("one", "other")),
+        heldout_spared=frozenset({"one", "other"}),
+    )  # fmt: skip
+    [draw] = loop.decide({ROLLOUT: 1})
+    loop.handle(Done(draw.unit, ROLLOUT))
+    for pool in ("one", "other"):
+        assert loop.decide({pool: 1}) == [Ask(pool, draw.batch, draw.wanted, 0)]
+        loop.handle(Failed(draw.unit, pool, f"{pool}-0", "raised", "by chance"))
+    assert {decision.pool for decision in loop.decide({"one": 1, "other": 1})} == {"one", "other"}
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -131,14 +131,15 @@ def test_bases_have_workers_of_their_own_which_are_busy_at_once(driver: Made) ->
     assert together
 
 
-def test_a_score_that_is_no_number_gives_a_reason_and_no_figure(driver: Made) -> None:
+def test_a_score_that_is_no_number_takes_nothing_from_other_judges(driver: Made) -> None:
     run = driver("run", 2)
     run.run(None)
     assert str(progress(run.work.status(run.era.loop.progress()))).startswith("row 120/120  12 failed")
     failed = [record for record in run.work.shards.records() if record["reason"]]
     assert {record["prompt_id"] for record in failed} == {"p3"}
     assert len(failed) == len(MODELS) * 2 * 2
-    assert {(record["promptecho"], record["checks"]) for record in failed} == {(None, None)}
+    assert {(record["promptecho"], record["reason"]) for record in failed} == {(None, "promptecho: a score is nan")}
+    assert all(dict(record["checks"])["accuracy"] > 0 for record in failed)
 
 
 def judged_again(written: set[bytes], before: Counter[tuple[str, bytes]]) -> list[tuple[str, bytes]]:

@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from actors.messages import Prompt, Scores
 from pipelines.report import main as report
 from pipelines.scoring.columns import schema_of
+from tests.support.plain_world import PlainReward
 from tests.support.score_world import BROKEN, GREEN, MISSING, ROWS, main, make_score_world
 
 NAME = "promptecho"
@@ -74,6 +77,35 @@ def test_each_of_two_rewards_has_a_column_and_what_one_cannot_score_the_other_ma
     assert {name: said["count"] for name, said in summary_of(out)["rewards"].items()} == {
         "one": ROWS - 2, "other": ROWS - 3,
     }  # fmt: skip
+
+
+def test_a_judge_that_fails_again_and_again_on_a_row_takes_nothing_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = PlainReward.score
+
+    def failing(self: PlainReward, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
+        if self.model == "plain/deaf-to-green" and prompt.caption.endswith(" 7"):
+            raise RuntimeError("out of memory")
+        return scored(self, prompt, images_KHWC)
+
+    monkeypatch.setattr(PlainReward, "score", failing)
+    assert score(make_score_world(tmp_path, TWO), tmp_path / "run") == 0
+    rows = rows_of(tmp_path / "run")
+    assert {row["row"] for row in rows if row["reason"]} == {MISSING, BROKEN, GREEN, 7}
+    assert (rows[7]["other"], rows[7]["reason"]) == (None, "other: RuntimeError: out of memory")
+    assert rows[7]["one"] < 0
+
+
+def test_a_run_in_which_one_of_two_rewards_scored_nothing_did_not_fail(tmp_path: Path) -> None:
+    recipe, out = make_score_world(tmp_path, TWO), tmp_path / "run"
+    pictures = tmp_path / "green"
+    pictures.mkdir()
+    (pictures / "a.txt").write_text("a green cross")
+    shutil.copyfile(tmp_path / "pictures" / "0.png", pictures / "a.png")
+    assert score(recipe, out, "--set", f"data.images={pictures}") == 0
+    assert summary_of(out)["failed"] == 1
+    assert rows_of(out)[0]["one"] is not None
 
 
 @pytest.mark.parametrize("column", schema_of({}).names)

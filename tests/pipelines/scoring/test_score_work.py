@@ -107,6 +107,7 @@ def test_a_judge_that_cannot_score_a_row_takes_nothing_from_the_others(driver: M
     assert (records[30]["vowels"], records[30]["reason"]) == (None, "vowels: it knows no such picture")
     assert records[30]["length"] == len(UNKNOWN) / 3
     assert (records[17]["length"], records[17]["vowels"]) == (None, None)
+    assert records[17]["reason"] == "no file"
 
 
 @pytest.mark.parametrize("turns", [0, 1, 5, 15, 25])
