@@ -44,7 +44,8 @@ class Pictures:
 class ReadWork(MapWork):
     """Each row of a set is read, shown to the pools of one stage, and its record goes to the shards.
 
-    `pools`: those of the stage; `spared`: those of them that a row goes on without, if they fail it too often. `row(unit)` is what a unit is about, `number(unit)` which of the set's rows that is.
+    `pools`: those of the stage; `spared`: those of them that a row goes on without, if they fail it too often. `row(unit)` is
+    what a unit is about, `number(unit)` which of the set's rows that is.
     """
 
     def __init__(
