@@ -86,7 +86,7 @@ class CaptionJob(MapJob[CaptionWork]):
         return map_driver(CaptionWork(self.recipe, self.rows, start.folder), self.recipe, start)
 
     def problem(self, driver: Driver[CaptionWork]) -> str | None:
-        if driver.work.shards.failed < len(self.rows):
+        if not driver.work.fruitless:
             return None
         return f"no image has a caption. {FOLDER}/ has each with its reason (the column `reason`)"
 

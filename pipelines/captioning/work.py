@@ -41,7 +41,7 @@ class CaptionWork(ReadWork):
 
     def __init__(self, recipe: CaptionRecipe, rows: Sequence[ImageRow], run: RunFolder) -> None:
         self.recipe, self.elastic = recipe, recipe.pools
-        shards = Shards(run.path / FOLDER, len(rows), recipe.captions.shard_rows, COLUMNS)
+        shards = Shards(run.path / FOLDER, len(rows), recipe.captions.shard_rows, COLUMNS, ["caption"])
         super().__init__(rows, shards, (WRITER,), recipe.captions.in_flight)
         self.written: dict[int, Written] = {}
 
