@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from actors.device import to_host
 from actors.messages import WriteRequest, Written
@@ -27,7 +27,7 @@ from actors.vlm.frozen import FrozenVlm
 from actors.vlm.likelihood import NO_NUMBERS, logits_of
 from actors.vlm.options import Decoding
 
-SHORTEST = 64  # positions of a cache; longer ones are twice, four times... as long
+SHORTEST = 64  # positions of a cache
 ROW_BY_ROW = "batched_mm"  # of transformers' ways to compute experts, the one in which rows share no product
 
 
@@ -118,7 +118,31 @@ def _passes(prompts: dict[int, dict[str, Tensor]], rows: int) -> Iterator[list[i
 
 
 def _cache_length(length: int) -> int:
-    return max(SHORTEST, 1 << (length - 1).bit_length())
+    """Of a prompt of so many tokens: of one up to 25 % longer, so that prompts of nearly one length go together."""
+    unit = max(SHORTEST, 1 << (length - 1).bit_length() - 3)
+    return -(-length // unit) * unit
+
+
+class _Layer(DynamicLayer):
+    """The cache of a layer, with room for tokens to come, so that nothing is copied when one does."""
+
+    def __init__(self, read: Sequence[tuple[Tensor, Tensor]], length: int, more: int) -> None:
+        """Of keys and values of several caches, padded on the left to `length`."""
+        super().__init__()
+        self.rooms = [
+            torch.cat([pad(part, (0, 0, length - part.shape[2], more)) for part in parts])
+            for parts in zip(*read, strict=True)
+        ]
+        self.is_initialized, self.end = True, length
+        self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """See `DynamicLayer.update`."""
+        start, self.end = self.end, self.end + key_states.shape[2]
+        for room, new in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, start : self.end] = new
+        self.keys, self.values = (room[:, :, : self.end] for room in self.rooms)
+        return self.keys, self.values
 
 
 class _Together:
@@ -126,12 +150,10 @@ class _Together:
 
     def __init__(self, vlm: FrozenVlm, read: Sequence[Read], more: int) -> None:
         self.length, self.steps = _cache_length(read[0].length), 0
-        layers = [_padded([one.layers[layer] for one in read], self.length) for layer in range(len(read[0].layers))]
-        self.cache, self.decoder, self.lm_head = (
-            DynamicCache(ddp_cache_data=layers),
-            vlm.model.get_decoder(),
-            vlm.lm_head,
-        )
+        layers = [
+            _Layer([one.layers[layer] for one in read], self.length, more) for layer in range(len(read[0].layers))
+        ]
+        self.cache, self.decoder, self.lm_head = Cache(layers=layers), vlm.model.get_decoder(), vlm.lm_head
         first_B1 = torch.tensor([[self.length - one.length] for one in read])
         self.seen_B11S = (torch.arange(self.length + more) >= first_B1)[:, None, None].to(vlm.device)
         self.positions_B1 = torch.tensor([[one.position] for one in read], device=vlm.device)
@@ -153,15 +175,6 @@ class _Together:
         self.steps += 1
 
 
-def _padded(layers: Sequence[tuple[Tensor, Tensor]], length: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of one layer of several caches as one of `length`, padded on the left."""
-    keys, values = (
-        torch.cat([pad(part, (0, 0, length - part.shape[2], 0)) for part in parts])
-        for parts in zip(*layers, strict=True)
-    )
-    return keys, values
-
-
 def _write_rows(
     vlm: FrozenVlm, prompts: list[dict[str, Tensor]], seeds: list[int], how: Decoding, rows: int
 ) -> list[Written]:
@@ -180,19 +193,18 @@ def _draw(
     together: _Together, uniforms_BT: np.ndarray, stops: Tensor, done_B: Tensor, how: Decoding
 ) -> tuple[Tensor, Tensor]:
     """The tokens of all rows until each has ended, int64 [B, T]; and in which of them logits were no numbers, bool [B]."""
-    logits_BV = together.logits()
-    finite_B1 = logits_BV.isfinite().all(-1, keepdim=True)
     written: list[Tensor] = []
+    finite_B = torch.ones_like(done_B)
     for step in range(how.max_tokens):
         if step:
             together.go_on(written[-1])
-            logits_BV = together.logits()
-            finite_B1 &= logits_BV.isfinite().all(-1, keepdim=True)
-        written.append(choose(logits_BV.where(finite_B1, 0.0), how, uniforms_BT[:, step]))
+        logits_BV = together.logits()
+        finite_B &= to_host(logits_BV.sum(-1).isfinite())
+        written.append(choose(logits_BV if finite_B.all() else logits_BV.nan_to_num(), how, uniforms_BT[:, step]))
         done_B = done_B | torch.isin(written[-1], stops)
         if done_B.all():
             break
-    return torch.stack(written, 1), to_host(~finite_B1[:, 0])
+    return torch.stack(written, 1), ~finite_B
 
 
 def _text(vlm: FrozenVlm, ids: list[int]) -> Written:
