@@ -40,6 +40,7 @@ lint: $(INSTALLED)  ## style, format, types, and which package may import which
 bench: $(INSTALLED)  ## measure the loop, the models, prompt sets, plans, the ranks, checkpoints, faults, memory and the objectives (hours)
 	$(BIN)/python -m bench.loop
 	$(BIN)/python -m bench.reward
+	$(BIN)/python -m bench.caption
 	$(BIN)/python -m bench.rollout --tiny
 	$(BIN)/python -m bench.learner --tiny
 	$(BIN)/python -m bench.prompts

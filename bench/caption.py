@@ -108,8 +108,10 @@ class Ours:
     """The writer of this repository."""
 
     def __init__(self, case: Case, folder: Path, device: str) -> None:
-        how = {"temperature": case.temperature, "max_tokens": case.tokens, "rows": case.rows}
-        self.writer = LocalWriterOptions(model=str(folder), **how).on(device).load()
+        options = LocalWriterOptions(
+            model=str(folder), temperature=case.temperature, max_tokens=case.tokens, rows=case.rows
+        )
+        self.writer = options.on(device).load()
 
     def write(self, pictures: list[np.ndarray]) -> tuple[list[str], int]:
         """The texts, and how many tokens they have."""
