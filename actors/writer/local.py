@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LocalWriterOptions(Decoding, VlmTable, WriterOptions):
-    """A frozen VLM on the worker's own device (docs/writing.md)."""
+    """A frozen VLM on the worker's own device (docs/captioning.md)."""
 
     type: Literal["vlm"] = "vlm"
     rows: Count = 8
