@@ -13,25 +13,19 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from actors.models.kinds import NamedModel
 from cluster import speaking
 from cluster.tasks import PoolSpec
-from pipelines.data.captions import check_captions, check_prompts
-from pipelines.data.prompt_fields import Fields
-from pipelines.data.prompts import PromptList, load_prompts
+from pipelines.data.prompts import PromptList
 from pipelines.engine.driver import Driver
 from pipelines.evaluating.ending import write_summary
 from pipelines.evaluating.models import known_models, open_models
 from pipelines.evaluating.pools import MakePools, pool_specs
-from pipelines.evaluating.sheets import Sheets
+from pipelines.evaluating.sheets import Sheets, prompts_of
 from pipelines.evaluating.table import models_tables
 from pipelines.evaluating.work import FOLDER, EvaluateWork
-from pipelines.preflight.checker import check_checker
-from pipelines.preflight.checks import check_judges, check_named
 from pipelines.recipe.arguments import map_parser, parse_map
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.programs.evaluate import EvaluateRecipe
-from pipelines.recipe.reward import by_pool
 from pipelines.reporting.models import write_models_report
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.location import RunLocation
@@ -56,13 +50,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         options = parse_map("evaluate", make_parser(), arguments)
         check_out_of_job(options.out)
         recipe = load_recipe(options.recipe, options.set, EvaluateRecipe)
-        check_judges(recipe, by_pool(recipe.reward))
-        check_checker(recipe.heldout.checker)
-        prompts = load_prompts(recipe.data.heldout, "data.heldout", Fields(recipe.data.caption))
-        for reward in by_pool(recipe.reward).values():
-            check_captions(reward.options, (), prompts)
-            check_prompts(reward.options, (), prompts)
-        return run_job(EvaluateJob(options, recipe, prompts, pools), speaking.console())
+        return run_job(EvaluateJob(options, recipe, prompts_of(recipe), pools), speaking.console())
 
     return main
 
@@ -86,7 +74,6 @@ class EvaluateJob(MapJob[EvaluateWork]):
         self.run = place.path
         goes_on = RunFolder.holds_run(self.run)
         models = known_models(self.run) if goes_on else open_models(self.recipe, self.run)
-        check_named({f"models.{model.name}.base": NamedModel(model.base, "pipeline", model.family) for model in models})
         self.sheets = Sheets(self.recipe, models, self.prompts)
         self.count = len(self.sheets.all) * self.sheets.images
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage import files
-from pipelines.data.prompt_fields import Fields
+from pipelines.data.prompt_fields import CAPTIONS, Fields, shown
 from pipelines.data.prompt_files import Pieces
 from pipelines.data.strict_json import JsonError, parse
 from pipelines.recipe.errors import UserError
@@ -55,6 +55,8 @@ def find_images(images: str, caption: str | None = "", key: str = "data.images")
         raise UserError(f"{key} = {images!r}: {error}; give {FORMS}") from error
     if not rows:
         raise UserError(f"{key} = {images!r}: no image is there; give {FORMS}")
+    if fields and fields.caption and fields.seen and not fields.found:
+        raise UserError(f"data.caption = {caption!r}: no row has such a field; there are {shown(sorted(fields.seen))}")
     return rows
 
 
@@ -115,25 +117,33 @@ def _beside(place: str, text: str, name: str, listed: bool) -> ImageRow:
 def _of_metadata(place: str, fields: Fields | None) -> Iterator[ImageRow]:
     """Of lines of JSON with `file_name`, which leads from the file's folder, and the caption."""
     folder = place.rpartition("/")[0] or "."
-    caption = None if fields is None else fields.caption or "caption"
     for number, line in enumerate(files.read(place).removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            yield _of_record(parse(line.decode()), folder, caption, number)
+            yield _of_record(parse(line.decode()), folder, fields, number)
         except UnicodeDecodeError:
             yield ImageRow(f"line {number}", "", problem="the line is not UTF-8")
         except JsonError as error:
             yield ImageRow(f"line {number}", "", problem=str(error))
 
 
-def _of_record(record: Any, folder: str, caption: str | None, number: int) -> ImageRow:
+def _of_record(record: Any, folder: str, fields: Fields | None, number: int) -> ImageRow:
     if not isinstance(record, dict) or not isinstance(name := record.get(FILE_NAME), str) or not name.strip():
         return ImageRow(f"line {number}", "", problem=f"the line has no `{FILE_NAME}`")
-    text = record.get(caption) if caption else None
+    caption = _caption_in(record, fields, f"line {number}") if fields else None
+    text = record[caption] if caption else None
     if text is not None and not isinstance(text, str):
         return ImageRow(name, "", problem=f"`{caption}` is no text")
     return ImageRow(name, text or "", _leading(folder, name))
+
+
+def _caption_in(record: Mapping[str, Any], fields: Fields, where: str) -> str | None:
+    """The field with the caption; None if the record has none. Raises UserError if it could be several."""
+    if any(name == fields.caption or name.strip().lower() in CAPTIONS for name in record):
+        return fields.of(list(record), where)["caption"]
+    fields.seen |= record.keys()
+    return None
 
 
 def _of_parquet(place: str, fields: Fields | None) -> Iterator[ImageRow]:

@@ -14,10 +14,14 @@ from pathlib import Path
 
 from actors.diffusion.adapter_file import PEFT_CONFIG, WEIGHTS, base_of, find_adapter, misfit
 from actors.models.folder import check_pipeline
+from actors.models.kinds import NamedModel
 from actors.models.path import PIPELINE_MARKER, check_model
 from actors.paths import located
 from actors.rollout.options import LoraFiles
 from cluster.storage import documents
+from pipelines.preflight.checks import check_named
+from pipelines.preflight.memory.models import image_model
+from pipelines.preflight.verdicts import cannot_draw, cannot_read
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.programs.evaluate import Drawing, EvaluateRecipe
 from pipelines.run_folder.json_files import read_json, write_json
@@ -69,14 +73,13 @@ def open_models(recipe: EvaluateRecipe, run: Path) -> list[Model]:
     """Of a run that begins; LoRAs come into its folder. Raises UserError for what is of no kind, or does not fit its base."""
     shutil.rmtree(run / ADAPTERS, ignore_errors=True)
     (run / ADAPTERS).mkdir(parents=True)
-    models = []
-    for name, place in recipe.models.items():
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                models.append(_kept(_open(name, place, recipe.rollout, Path(folder)), run))
-        except ValueError as error:  # a Mistake and a UserError are such
-            shutil.rmtree(run / ADAPTERS)
-            raise UserError(f"models.{name} = {place!r}: {error}") from error
+    try:
+        models = [_opened(name, place, recipe.rollout, run) for name, place in recipe.models.items()]
+        check_named({f"models.{model.name}.base": NamedModel(model.base, "pipeline", model.family) for model in models})
+        _check_draws(recipe, models)
+    except ValueError:
+        shutil.rmtree(run / ADAPTERS)
+        raise
     write_json(run / FILE, [asdict(model) for model in models])
     return models
 
@@ -97,6 +100,26 @@ def length_of(recipe: EvaluateRecipe, models: Sequence[Model]) -> int:
             f"rollout.max_sequence_length: runs were trained with {said}: set the one that all are drawn with"
         )
     return next(iter(lengths), LENGTH)
+
+
+def _opened(name: str, place: str, drawing: Drawing, run: Path) -> Model:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return _kept(_open(name, place, drawing, Path(folder)), run)
+    except ValueError as error:  # a Mistake and a UserError are such
+        raise UserError(f"models.{name} = {place!r}: {error}") from error
+
+
+def _check_draws(recipe: EvaluateRecipe, models: Sequence[Model]) -> None:
+    """Raises UserError for sizes and lengths of captions that a base does not know, as far as its files are here."""
+    length = length_of(recipe, models)
+    sizes = [("heldout.sizes", pixels) for size in recipe.heldout.sizes for pixels in size]
+    for model in models:
+        if isfile(f"{model.base}/{PIPELINE_MARKER}"):
+            image = image_model(model.base, model.family)
+            shape = image.shape(length)
+            if found := cannot_read(shape, "rollout", length) + cannot_draw(image, shape, sizes):
+                raise UserError("\n".join(f"{line} (models.{model.name})" for line in dict.fromkeys(found)))
 
 
 def _open(name: str, place: str, drawing: Drawing, folder: Path) -> Model:

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from itertools import product
 
 from actors.messages import DrawPart, DrawRequest, Prompt
+from pipelines.data.captions import check_captions, check_prompts
+from pipelines.data.prompt_fields import Fields, shown
+from pipelines.data.prompts import PromptList, load_prompts
 from pipelines.evaluating.models import Model
 from pipelines.evaluation.draws import Draws, noise_seed, tasks_of
+from pipelines.preflight.checker import check_checker
+from pipelines.preflight.checks import check_judges
+from pipelines.recipe.errors import UserError
 from pipelines.recipe.programs.evaluate import EvaluateRecipe
+from pipelines.recipe.reward import by_pool
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,28 @@ class Sheet:
     shown: bool
 
 
+def prompts_of(recipe: EvaluateRecipe) -> PromptList:
+    """The held-out prompts. Raises UserError if they, the checker, or a reward's models cannot be used."""
+    rewards = by_pool(recipe.reward)
+    check_judges(recipe, rewards)
+    check_checker(recipe.heldout.checker)
+    fields = Fields(recipe.data.caption)
+    prompts = load_prompts(recipe.data.heldout, "data.heldout", fields)
+    if fields.caption and not fields.found:
+        raise UserError(
+            f"data.caption = {fields.caption!r}: no prompt has such a field; there are {shown(sorted(fields.seen))}"
+        )
+    for reward in rewards.values():
+        check_captions(reward.options, (), prompts)
+        check_prompts(reward.options, (), prompts)
+    Draws(prompts, recipe.heldout)  # which refuses more prompts than there are
+    return prompts
+
+
 class Sheets:
     """All sheets in order: model by model, then by size, seed and guidance scale. `tasks`: the sheets of each draw task."""
 
     def __init__(self, recipe: EvaluateRecipe, models: Sequence[Model], prompts: Sequence[Prompt]) -> None:
-        """Raises UserError if more prompts are asked for than there are."""
         self.recipe, self.models, heldout = recipe, models, recipe.heldout
         draws = Draws(prompts, heldout)
         groups, self.images = draws.whole(), heldout.images_of_group

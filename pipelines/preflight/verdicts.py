@@ -8,7 +8,7 @@ from actors.families.image import Shape
 from actors.messages import Prompt
 from actors.reward.options import RewardOptions, VlmOptions
 from pipelines.preflight.memory.counts import on_gpu
-from pipelines.preflight.memory.models import Judge, Models
+from pipelines.preflight.memory.models import ImageModel, Judge, Models
 from pipelines.recipe.tables import Rollout
 from pipelines.recipe.training import Recipe
 
@@ -21,17 +21,9 @@ def obstacles(recipe: Recipe, models: Models) -> list[str]:
     image = models.image
     found = [line for pool, judge in models.judges.items() for line in _of_judge(pool, recipe.rewards[pool], judge)]
     shape = image.shape(recipe.policy.max_sequence_length)
-    if recipe.policy.max_sequence_length > shape.longest:
-        found.append(
-            f"policy.max_sequence_length = {recipe.policy.max_sequence_length}: this model reads at most {shape.longest} tokens"
-        )
-    for key, pixels in (("height", recipe.rollout.height), ("width", recipe.rollout.width)):
-        if pixels % shape.unit:
-            found.append(
-                f"rollout.{key} = {pixels}: this model draws multiples of {shape.unit}, such as {_nearest(pixels, shape)}"
-            )
-    if not any(pixels % shape.unit for pixels in (recipe.rollout.height, recipe.rollout.width)):
-        found += _too_large(recipe.rollout, image.transformer.config.get("pos_embed_max_size"), shape)
+    found += cannot_read(shape, "policy", recipe.policy.max_sequence_length)
+    sizes = [("rollout.height", recipe.rollout.height), ("rollout.width", recipe.rollout.width)]
+    found += cannot_draw(image, shape, sizes)
     policy = recipe.policy
     if on_gpu(policy) and policy.ranks > 1 and policy.num_gpus <= 0.5:
         found.append(
@@ -60,12 +52,27 @@ def gpus_not_asked_for(recipe: Recipe) -> list[str]:
     ]
 
 
-def _too_large(rollout: Rollout, places: int | None, shape: Shape) -> Iterator[str]:
-    """Sizes beyond the position table of the transformer, which has so many places in each direction."""
-    largest = (places or 0) * shape.unit
-    for key, pixels in (("height", rollout.height), ("width", rollout.width)):
-        if places and pixels > largest:
-            yield f"rollout.{key} = {pixels}: this model draws at most {largest} pixels in each direction"
+def cannot_read(shape: Shape, table: str, length: int) -> list[str]:
+    """That captions would have more tokens than a model reads."""
+    if length <= shape.longest:
+        return []
+    return [f"{table}.max_sequence_length = {length}: this model reads at most {shape.longest} tokens"]
+
+
+def cannot_draw(image: ImageModel, shape: Shape, sizes: Sequence[tuple[str, int]]) -> list[str]:
+    """The pixels, each with its key, that a model does not draw: no multiples, or beyond the transformer's table of positions."""
+    unit, places = shape.unit, image.transformer.config.get("pos_embed_max_size") or 0
+    if odd := [(key, pixels) for key, pixels in sizes if pixels % unit]:
+        return [
+            f"{key} = {pixels}: this model draws multiples of {unit}, such as {_nearest(pixels, shape)}"
+            for key, pixels in odd
+        ]
+    largest = places * unit
+    return [
+        f"{key} = {pixels}: this model draws at most {largest} pixels in each direction"
+        for key, pixels in sizes
+        if places and pixels > largest
+    ]
 
 
 def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[str]:

@@ -40,6 +40,8 @@ def explain(error: ValidationError, recipe: type[BaseModel], given: dict[str, An
         where, kind, value = _path(problem["loc"]), problem["type"], problem.get("input")
         if kind == "extra_forbidden":
             yield f"{where}: no such key{_nearest(problem['loc'], recipe, given)}"
+        elif kind == "too_short" and len(value or ()) >= problem["ctx"]["min_length"]:
+            continue  # what is in it is wrong, which is told of that
         elif kind == "missing":
             yield _missing(problem["loc"])
         elif kind == "value_error":

@@ -164,6 +164,17 @@ else:
     Objective = Annotated[Any, Chosen("objective", OBJECTIVES, ObjectiveOptions, "awm")]
 
 
+def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError(
+            "each_once", "a value stands there twice, and its images would count twice: give each once"
+        )
+    return values
+
+
+EACH_ONCE = AfterValidator(_each_once)
+
+
 class HeldoutDraws(Table):
     """What is drawn of held-out prompts, and who looks at it beside the rewards."""
 
@@ -179,7 +190,7 @@ class HeldoutDraws(Table):
     """Prompts that are drawn as one batch."""
     steps: Count = 16
     """Of the sampler."""
-    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    guidance_scales: Annotated[tuple[Fraction, ...], Field(min_length=1), EACH_ONCE] = (1.0,)
     """At which the result is measured; the first also on the way."""
     checker: str | None = None
     """A function "package.module:function" whose figures are shown and never trained on."""

@@ -13,7 +13,7 @@ from actors.families.registry import ImageFamily
 from actors.options import Change, Count, Table
 from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.recipe.reward import Rewards, apart_from, by_pool
-from pipelines.recipe.tables import HeldoutDraws, Pool, Source, SourceOrNone
+from pipelines.recipe.tables import EACH_ONCE, HeldoutDraws, Pool, Source, SourceOrNone
 
 CHECKER = "checker"
 COLUMNS = (
@@ -23,8 +23,10 @@ COLUMNS = (
 
 
 def _word(name: str) -> str:
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise PydanticCustomError("word", "a model's name has letters, digits and . _ + - alone")
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise PydanticCustomError(
+            "word", "a model's name has letters, digits and . _ + - alone, and begins with none of the last"
+        )
     return name
 
 
@@ -54,9 +56,9 @@ class Drawing(Pool, ImageModelOptions):
 class Evaluation(HeldoutDraws):
     """What every model draws, and how often."""
 
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), EACH_ONCE] = (0,)
     """Of starting noise; each draws all the images once more. A run's own evaluations have its run.seed."""
-    sizes: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)] = ((512, 512),)
+    sizes: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1), EACH_ONCE] = ((512, 512),)
     """Height and width in pixels."""
     shard_images: Count = 64
     """Images of a Parquet file, in whole groups; what is in a whole file is never drawn or judged again."""

@@ -111,6 +111,21 @@ def test_a_line_that_is_no_row_says_why_and_its_neighbours_stay(folder: Path) ->
     assert rows[5].caption == ""
 
 
+def test_captions_have_the_common_names_in_metadata_too(folder: Path) -> None:
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a red circle"}\n{"file_name": "b.png"}')
+    assert [row.caption for row in find_images(str(folder))] == ["a red circle", ""]
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a red circle", "prompt": "draw"}')
+    assert [row.caption for row in find_images(str(folder), "prompt")] == ["draw"]
+    with pytest.raises(UserError, match="which field is the caption, text or prompt"):
+        find_images(str(folder))
+
+
+@pytest.mark.parametrize("form", ["metadata.jsonl", "Parquet with names", "Parquet with images"])
+def test_a_field_for_the_caption_that_no_row_has_is_a_users_mistake(folder: Path, form: str) -> None:
+    with pytest.raises(UserError, match=r"data\.caption = 'captoin': no row has such a field; there are"):
+        find_images(FORMS[form](folder), "captoin")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

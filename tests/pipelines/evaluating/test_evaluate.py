@@ -269,7 +269,13 @@ def test_a_checkpoint_or_lora_of_another_base_is_told_before_any_worker_starts(
         (("--set", 'models={"a b" = "x"}'), "letters, digits"),
         (("--set", "models={}"), "models"),
         (("--set", "heldout.checker=toy.checker:chek"), "did you mean check?"),
+        (("--set", 'models={".." = "x"}'), "letters, digits"),
         (("--set", "heldout.prompts=99"), "the held-out set has 6 prompts"),
+        (("--set", "heldout.seeds=[0, 0]"), "heldout.seeds = [0, 0]: a value stands there twice"),
+        (("--set", "heldout.sizes=[[32, 32], [32, 32]]"), "a value stands there twice"),
+        (("--set", "heldout.guidance_scales=[1.0, 1.0]"), "a value stands there twice"),
+        (("--set", "heldout.sizes=[[30, 32]]", "--set", f"models.base={ROOT}/toy/models/image"), "draws multiples of"),
+        (("--set", "data.caption=captoin"), "no prompt has such a field"),
     ],
 )
 def test_a_mistake_in_the_recipe_ends_it(
@@ -277,6 +283,7 @@ def test_a_mistake_in_the_recipe_ends_it(
 ) -> None:
     assert evaluate(recipe, tmp_path / "out", *more) == 2
     assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_neither_another_model_nor_another_way_may_be_given_to_a_run_that_goes_on(

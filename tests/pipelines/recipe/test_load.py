@@ -290,3 +290,8 @@ def test_nothing_but_a_users_mistake_comes_of_any_recipe(recipe_file):
 def test_reading_a_recipe_loads_neither_torch_nor_ray():
     code = "import pipelines.recipe.load, sys; assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_wrong_value_in_an_array_is_told_of_that_value_alone(recipe_file):
+    with pytest.raises(UserError, match=r"guidance_scales\[0\] = inf: a finite number is wanted$"):
+        load_recipe(recipe_file, ["heldout.guidance_scales=[inf]"])
