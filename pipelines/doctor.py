@@ -3,6 +3,9 @@
     python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
     python -m pipelines.doctor RAY_JOB [RECIPE] [--gpu-memory 80]
 
+Of a program that trains nothing (score, evaluate, caption) it finds the mistakes that the program itself would find before its
+workers start, and says which models they read; that memory suffices is looked at for `train` alone.
+
 With a RayJob of KubeRay it checks that as well (pipelines/submitting/manifest/check.py), and the recipe is taken as the
 job's command changes it. Needs neither a GPU nor torch, nor the models' files if their hub names are known
 (pipelines/preflight/memory/models.py). Exit codes: 0 it fits, 1 it cannot fit, 2 a user's mistake, as `pipelines.train`
@@ -12,11 +15,15 @@ tells it, whether it fits or not.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
+from rich.console import Console
+
 from actors.mistake import Mistake
 from cluster import speaking
+from pipelines.planning.given import Given, given_by, load_any
 from pipelines.planning.sureness import split_warnings
 from pipelines.preflight import checks
 from pipelines.preflight.memory.cards import USABLE
@@ -26,7 +33,7 @@ from pipelines.preflight.memory_report import report_memory
 from pipelines.preflight.verdicts import gpus_not_asked_for, obstacles, warnings
 from pipelines.recipe.arguments import path_of
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.load import load_recipe
+from pipelines.recipe.programs.mapping import MapRecipe
 from pipelines.submitting.manifest.check import SUFFIXES, check_manifest, warnings_of_job
 
 UNASKED = (
@@ -43,10 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mistakes: list[str] = []
     try:
         job = check_manifest(options.manifest, options.recipe) if options.manifest else None
-        recipe = job.recipe if job else load_recipe(options.recipe, options.set)
+        recipe = job.recipe if job else load_any(options.recipe, options.set)
         mistakes += job.problems if job else []
         if recipe is None:
             return tell_mistakes(mistakes)
+        if isinstance(recipe, MapRecipe):
+            return tell_given(given_by(recipe), console)
         if not checks.check_models(recipe):
             speaking.say(console, UNASKED, "warning", "yellow")
         models = models_to_estimate(recipe)
@@ -65,6 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for text in [*own, *(warnings_of_job(job, recipe, in_flight) if job else [])]:
         speaking.say(console, text, "warning", "yellow")
     return tell_mistakes(mistakes) if mistakes else 0 if fits else 1
+
+
+def tell_given(given: Given, console: Console) -> int:
+    """Prints what a program that trains nothing would do and read, since nothing is wrong with it; returns the exit code."""
+    speaking.say(console, f"{given.program}: {given.said}")
+    for pool, models in given.read.items():
+        for named in models:
+            there = "" if os.path.isdir(named.model) else ", of the hub: `python -m pipelines.prefetch` downloads it"
+            speaking.say(console, f"{pool} reads {named.model}{there}")
+    speaking.say(console, "no mistake was found. How much memory workers need is estimated of `train` alone")
+    return 0
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -14,13 +14,11 @@ from collections.abc import Callable, Sequence
 
 from cluster import speaking
 from cluster.tasks import PoolSpec
-from pipelines.data.images import ImageRow, find_images, sha256_of
+from pipelines.data.images import ImageRow, sha256_of
 from pipelines.engine.driver import Driver
-from pipelines.preflight.checks import check_judges
 from pipelines.recipe.arguments import map_parser, parse_map
 from pipelines.recipe.load import load_recipe
 from pipelines.recipe.programs.score import ScoreRecipe
-from pipelines.recipe.reward import by_pool
 from pipelines.reporting.scores import write_scores_report
 from pipelines.run_folder.folder import RunFolder
 from pipelines.running.job import Start, run_job
@@ -28,6 +26,7 @@ from pipelines.running.mapping import MapJob, map_driver
 from pipelines.scoring.columns import FOLDER
 from pipelines.scoring.ending import write_summary
 from pipelines.scoring.pools import MakePools, pool_specs
+from pipelines.scoring.rows import rows_of
 from pipelines.scoring.work import ScoreWork
 from pipelines.submitting.package import check_out_of_job
 
@@ -47,9 +46,7 @@ def program(pools: MakePools) -> Callable[..., int]:
         options = parse_map("score", make_parser(), arguments)
         check_out_of_job(options.out)
         recipe = load_recipe(options.recipe, options.set, ScoreRecipe)
-        check_judges(recipe, by_pool(recipe.reward))
-        rows = find_images(recipe.data.images, recipe.data.caption)
-        return run_job(ScoreJob(options, recipe, rows, pools), speaking.console())
+        return run_job(ScoreJob(options, recipe, rows_of(recipe), pools), speaking.console())
 
     return main
 

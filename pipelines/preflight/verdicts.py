@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from actors.families.image import Shape
 from actors.messages import Prompt
@@ -41,13 +41,20 @@ def _of_judge(pool: str, reward: RewardOptions, judge: Judge) -> Iterator[str]:
 
 def gpus_not_asked_for(recipe: Recipe) -> list[str]:
     """The tables whose workers on Ray would look for a GPU in vain."""
-    return [
-        f'{name}.device = "cuda" with {name}.num_gpus = 0: Ray shows no GPU to a worker that asks for none'
-        for name, device, gpus in (
+    return cuda_without_gpus(
+        (
             ("policy", recipe.policy.device, recipe.policy.num_gpus),
             ("rollout", recipe.rollout.device, recipe.rollout.num_gpus),
             *((pool, reward.where, reward.num_gpus) for pool, reward in recipe.rewards.items()),
         )
+    )
+
+
+def cuda_without_gpus(devices: Iterable[tuple[str, str, float]]) -> list[str]:
+    """The same of tables, each with its device and its GPUs."""
+    return [
+        f'{name}.device = "cuda" with {name}.num_gpus = 0: Ray shows no GPU to a worker that asks for none'
+        for name, device, gpus in devices
         if device == "cuda" and not gpus
     ]
 

@@ -29,11 +29,17 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), kind: type[R] = Recip
 
     The recipe's own path leads from the current folder, else from the repository's root.
     """
+    source, tables = tables_of(path, overrides)
+    return parse_recipe(tables, source, kind)
+
+
+def tables_of(path: Path, overrides: Iterable[str]) -> tuple[str, dict[str, Any]]:
+    """Where a recipe lies, and its tables after the overrides. Raises UserError."""
     path = Path(located(str(path)))
     tables = _read_toml(path)
     for override in overrides:
         apply_override(tables, override)
-    return parse_recipe(tables, str(path), kind)
+    return str(path), tables
 
 
 def parse_recipe(tables: dict[str, Any], source: str, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]

@@ -123,6 +123,38 @@ def test_it_loads_neither_torch_nor_ray() -> None:
     assert run.stdout.split() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("score", "score: 47 images"), ("evaluate", "evaluate: 1,200 images by base"), ("caption", "caption: ")],
+)
+def test_of_a_program_that_trains_nothing_it_says_what_workers_read(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert doctor.main([f"recipes/toy_{name}.toml"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert "reads toy/models/judge" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "told"),
+    [
+        ("score", "data.images=nowhere", "data.images = 'nowhere': there is nothing there"),
+        ("score", "reward.model=./nowhere", "there is no folder './nowhere'"),
+        ("evaluate", "models.other=./nowhere", "models.other = './nowhere'"),
+        ("evaluate", "heldout.sizes=[[30, 32]]", "draws multiples of"),
+        ("evaluate", "rollout.device=cuda", "rollout.num_gpus = 0"),
+    ],
+)
+def test_it_finds_the_mistakes_that_such_a_program_finds_before_its_workers_start(
+    name: str, override: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert doctor.main([f"recipes/toy_{name}.toml", "--set", override]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def several(sharing: float) -> list[str]:
     judge = f'type = "promptecho", model = "Qwen/Qwen3-VL-8B-Instruct", num_gpus = {sharing}'
     rewards = (

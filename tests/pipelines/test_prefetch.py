@@ -10,8 +10,10 @@ from huggingface_hub import constants
 from cluster.tasks import PoolSpec
 from cluster.workers.on_nodes import Home, homes
 from pipelines import prefetch
+from pipelines.recipe.load import load_recipe
 from tests.support.hub import hub, snapshot
 
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["--set", "policy.model=toy/image", "--set", "reward.model=toy/judge"]
 
 
@@ -73,6 +75,18 @@ def test_a_model_that_cannot_be_had_is_a_mistake_in_words(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("name", ["score", "evaluate"])
+def test_models_of_a_program_that_trains_nothing_are_brought_too(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert prefetch.main([f"recipes/toy_{name}.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "toy/models/judge is a folder, nothing to download" in said
+    assert ("toy/models/image is a folder" in said) == (name == "evaluate")
+
+
 def test_every_node_that_may_get_a_worker_brings_its_own(
     ray_cluster: str, tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -90,11 +104,12 @@ def test_every_node_that_may_get_a_worker_brings_its_own(
 
 
 def test_a_node_gets_only_what_the_workers_that_fit_it_read(tiny_world: Path) -> None:
-    recipe = prefetch.load_recipe(tiny_world, [])
+    recipe = load_recipe(tiny_world)
+    read = prefetch.read_by_pool(recipe)
     image, judge = recipe.policy.model, recipe.reward.model
-    assert [named.model for named in prefetch.models_of(recipe, frozenset({"reward"}))] == [judge]
-    assert [named.model for named in prefetch.models_of(recipe, frozenset({"rollout"}))] == [image]
-    assert [named.model for named in prefetch.models_of(recipe, frozenset({"rollout", "reward"}))] == [image, judge]
+    assert [named.model for named in prefetch.models_of(read, {"reward"})] == [judge]
+    assert [named.model for named in prefetch.models_of(read, {"rollout"})] == [image]
+    assert [named.model for named in prefetch.models_of(read, {"rollout", "reward"})] == [image, judge]
 
 
 def test_a_node_is_a_home_where_its_labels_and_amounts_allow_a_worker(ray_cluster: str) -> None:
