@@ -219,12 +219,17 @@ def _figures(record: HeldoutRecord, measure: str) -> ByCategory:
 
 
 def _gains(before: HeldoutRecord, after: HeldoutRecord, measure: str) -> ByCategory:
-    """(gain, images) of each prompt that both evaluations have, by category."""
-    at_first = {prompt_id: value for prompt_id, _, _, value in _prompts(before, measure)}
+    """(gain, images) of each prompt that both evaluations have, by category.
+
+    images: the harmonic mean of both counts, the weight of a difference of two means; their number, where that is the same.
+    """
+    at_first = {prompt_id: (images, value) for prompt_id, _, images, value in _prompts(before, measure)}
     gains: dict[str, list[tuple[float, float]]] = {}
     for prompt_id, category, images, value in _prompts(after, measure):
         if prompt_id in at_first:
-            gains.setdefault(category, []).append((value - at_first[prompt_id], images))
+            images_first, value_first = at_first[prompt_id]
+            both = 2 * images * images_first / (images + images_first)
+            gains.setdefault(category, []).append((value - value_first, both))
     return gains
 
 

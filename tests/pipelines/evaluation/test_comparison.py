@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.evaluation.comparison import compare, measure_of, shares
+from pipelines.evaluation.comparison import compare, difference, measure_of, shares
 from pipelines.evaluation.statistics import macro_interval
 from pipelines.run_folder.records import HeldoutRecord, PromptFigures, Tag
 
@@ -109,3 +109,34 @@ def test_an_interval_is_that_of_the_normal_approximation_for_many_prompts() -> N
 def test_a_category_of_one_prompt_leaves_the_spread_unknown() -> None:
     assert macro_interval({"a": [(0.5, 4), (0.6, 4)], "b": [(0.5, 4)]}) is None
     assert macro_interval({}) is None
+
+
+def evaluated(counts: list[int], seed: int) -> HeldoutRecord:
+    """Of so many images of each prompt, half of the prompts in each of two categories."""
+    random = np.random.default_rng(seed)
+    prompts = {
+        f"p{number}": PromptFigures(
+            category="ab"[number % 2], images=count, reward=0.0, checks={"accuracy": float(random.random())}
+        )
+        for number, count in enumerate(counts)
+    }
+    return HeldoutRecord(tag="after", step=1, checks={"accuracy": 0.5}, by_prompt=prompts)
+
+
+def test_a_paired_difference_is_that_of_a_bootstrap_prompt_by_prompt_written_down_slowly() -> None:
+    first, second = evaluated([3] * 30, 1), evaluated([3] * 30, 2)
+    found = difference(first, second, "accuracy")
+    gains: dict[str, list[float]] = {"a": [], "b": []}
+    for name, kept in first.by_prompt.items():
+        gains[kept.category].append(second.by_prompt[name].checks["accuracy"] - kept.checks["accuracy"])
+    random = np.random.default_rng(5)
+    drawn = [np.mean([random.choice(of, len(of)).mean() for of in gains.values()]) for _ in range(4000)]
+    assert found.value == pytest.approx(np.mean([np.mean(of) for of in gains.values()]))
+    assert found.interval == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.02)
+    assert found.prompts == 30
+
+
+def test_a_difference_the_other_way_round_has_the_other_sign_whatever_the_counts_of_images() -> None:
+    first, second = evaluated([1, 5, 2, 8, 3, 3] * 4, 1), evaluated([4, 2, 2, 1, 6, 3] * 4, 2)
+    there, back = difference(first, second, "accuracy"), difference(second, first, "accuracy")
+    assert there.value == pytest.approx(-back.value)
