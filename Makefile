@@ -24,9 +24,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: $(INSTALLED)  ## teach the miniature world's image model, in minutes, on a laptop
 	$(ON_CPU) $(BIN)/python -m pipelines.train recipes/toy.toml $(if $(OUT),--out $(OUT))
 
-# Two processes take whole files in turn; those that take longest come first, so that neither waits for the other at the end.
+# Two processes take whole files in turn, in the order of tests/conftest.py.
 test: $(INSTALLED)  ## unit and integration tests
-	$(ON_CPU) $(BIN)/python -m pytest -q tests/simcuda tests/toy tests --ignore=tests/faults -n 2 --dist loadfile --no-loadscope-reorder
+	$(ON_CPU) $(BIN)/python -m pytest -q tests --ignore=tests/faults -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED)  ## whole runs that lose workers, ranks, nodes, drivers and disks, by SIGKILL
 	$(ON_CPU) $(BIN)/python -m pytest -q tests/faults -n 2 --dist loadfile --no-loadscope-reorder

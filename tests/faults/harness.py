@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 
 from pipelines.run_folder.folder import Record, RunFolder
-from tests.support.faults_world import Process, Run, workers
+from tests.support.faults_world import Process, Run, go_on, workers
 
 CLEAN_UP_S = 30.0  # Ray ends the actors of a driver that died by itself, but not at once
 # words of the command line: who resumes a run matters to no checkpoint, and one process starts at a quarter of the price
@@ -85,19 +85,41 @@ def eventually_nothing(left: Callable[[], list[str]], seconds: float = CLEAN_UP_
 def kill_then_hang(run: Run, policy: str, after: tuple[int, int], noticed_by: str, every: int) -> str:
     """A rank is killed during an update, and later one is stopped in one: both are replaced. Returns the run's digest.
 
+    The steps since a checkpoint are replayed, each to the digest that it had: with what the ranks hold, which the next step
+    depends on.
+
     policy: the ranks' class. after: the steps after which that happens. noticed_by: a word of what is said of the one that hangs.
     every: the steps between two checkpoints, from one of which the ranks begin anew each time.
     """
-    run.reach(after[0])
-    killed = run.kill_in(f"{policy}.update")
-    run.reach(after[1])
-    hung = run.catch(f"{policy}.update")
+    victims: list[Process] = []
+    recorded: list[list[str]] = []
+    for step in after:
+        run.reach(step)
+        victims.append(catch_ahead(run, f"{policy}.update", every))
+        recorded.append(digests(run.folder))
+        if not victims[1:]:
+            victims[0].kill()
     digest = digest_of(run)
-    assert eventually_nothing(lambda: still_alive([killed, hung])) == []
+    assert eventually_nothing(lambda: still_alive(victims)) == []
     lost, restarted = run.events("policy_lost"), run.events("policy_restarted")
     assert len(lost) == len(restarted) == run.folder.read_summary()["policy_restarts"] == 2
     for number, step in enumerate(after):
         assert lost[number]["step"] > step
         assert restarted[number]["step"] in range(every, lost[number]["step"], every)
+        assert digests(run.folder)[: len(recorded[number])] == recorded[number]
     assert [noticed_by in f"{event['cause']}: {event['message']}" for event in lost] == [False, True]
     return digest
+
+
+def catch_ahead(run: Run, method: str, every: int) -> Process:
+    """A worker stopped in a method, when steps since the last checkpoint are lost with it."""
+    while True:
+        working = run.catch(method)
+        if run.steps() % every:
+            return working
+        go_on(working)
+
+
+def digests(folder: RunFolder) -> list[str]:
+    """The digest of each step so far."""
+    return [record.digest for record in folder.read_metrics()]

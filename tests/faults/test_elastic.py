@@ -1,18 +1,16 @@
-"""Pools that change their size in the middle of a run, from the command line or by themselves: more hands, the same digest."""
+"""Pools that change their size in the middle of a run, because a user says so or by themselves: more hands, the same digest."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cluster.control import client
 from pipelines.run_folder.folder import RunFolder
 from tests.faults.conftest import Reference, Start
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of, failures
-from tests.support.faults_world import ROOT, Run, go_on, overrides, workers
+from tests.support.faults_world import Run, go_on, overrides, workers
 from tests.support.plain_run import in_no_time
 from tests.support.plain_world import make_world_of_three_judges
 
@@ -35,18 +33,15 @@ def held_up(run: Run, method: str = "PlainPolicy.update") -> Iterator[None]:
     go_on(working)
 
 
-def cluster(run: Run, *words: str) -> str:
-    """What a user types, and what that prints."""
-    command = [sys.executable, "-m", "cluster", *words]
-    environment = {**os.environ, "RAY_ADDRESS": run.address}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def control() -> client.Run:
+    """What `python -m cluster` talks to; tests/cluster/control has the command line."""
+    return client.Run(*client.runs_on_cluster())
 
 
-def scale(run: Run, pool: str, size: int) -> None:
+def scale(pool: str, size: int) -> None:
     """Returns when the run has taken note."""
-    cluster(run, "scale", pool, str(size))
+    answer = control().ask("scale", pool, size)
+    assert not answer.startswith("refused"), answer
 
 
 def wait_for_workers(run: Run, class_name: str, count: int) -> None:
@@ -55,32 +50,7 @@ def wait_for_workers(run: Run, class_name: str, count: int) -> None:
     run.until(lambda: [it.title for it in workers(class_name)] == [title] * count, f"{count} idle {class_name}")
 
 
-def test_pools_are_scaled_by_hand_and_a_worker_that_joins_late_draws_with_the_adapter_of_the_day(
-    start: Start, reference: Reference
-) -> None:
-    run = start(loop__steps=20, **PATIENT)
-    run.reach(3)
-    first = {worker.pid for worker in workers("PlainRollout")}
-    with held_up(run):
-        scale(run, "reward", 3)
-        scale(run, "rollout", 2)
-        wait_for_workers(run, "PlainReward", 3)
-        wait_for_workers(run, "PlainRollout", 2)
-    go_on(run.catch("PlainRollout.draw", besides=first))
-    run.reach(run.steps() + 2)
-    with held_up(run):
-        scale(run, "reward", 1)
-        wait_for_workers(run, "PlainReward", 1)
-    assert digest_of(run) == reference(loop__steps=20)
-    assert scaled(run, "reward") == [(1, 3), (3, 1)]
-    assert scaled(run, "rollout") == [(1, 2)]
-    ready = [record.workers for record in run.folder.read_metrics()]
-    judges = [record["reward"] for record in ready]
-    assert (judges[0], max(judges), judges[-1]) == (1, 3, 1)
-    assert (ready[0]["rollout"], ready[-1]["rollout"]) == (1, 2)
-
-
-def test_of_three_rewards_one_is_scaled_and_loses_a_worker_and_the_digest_stays(
+def test_of_three_rewards_one_is_scaled_and_loses_a_worker_and_one_that_joins_late_draws_with_the_adapter_of_the_day(
     start_in: Start, tmp_path: Path
 ) -> None:
     recipe, local = make_world_of_three_judges(tmp_path), tmp_path / "local"
@@ -88,26 +58,31 @@ def test_of_three_rewards_one_is_scaled_and_loses_a_worker_and_the_digest_stays(
     assert in_no_time([str(recipe), "--out", str(local), *LOCAL, *overrides(**QUICK, **steps)]) == 0
     run = start_in(recipe, program=PLAIN, reward__b__size=2, reward__c__size=3, **steps, **PATIENT)
     run.reach(3)
-    first = {worker.pid for worker in workers("PlainReward")}
+    judges, drawers = [{worker.pid for worker in workers(name)} for name in ("PlainReward", "PlainRollout")]
     with held_up(run):
-        scale(run, "reward.a", 3)
+        scale("reward.a", 3)
+        scale("rollout", 2)
         wait_for_workers(run, "PlainReward", 8)
-        told = cluster(run, "status")
-    killed = run.kill_in("PlainReward.score", besides=first)  # one of the two that joined reward.a
+        wait_for_workers(run, "PlainRollout", 2)
+        status, _ = control().view()
+    go_on(run.catch("PlainRollout.draw", besides=drawers))
+    killed = run.kill_in("PlainReward.score", besides=judges)  # one of the two that joined reward.a
     run.reach(run.steps() + 2)
     with held_up(run):
         wait_for_workers(run, "PlainReward", 8)
-        scale(run, "reward.a", 1)
+        scale("reward.a", 1)
         wait_for_workers(run, "PlainReward", 6)
     assert digest_of(run) == digest_in(RunFolder(local))
     assert not killed.alive
     assert [failure["task"] for failure in failures(run, "worker_lost")] == ["score"]
     assert scaled(run, "reward.a") == [(1, 3), (3, 1)]
-    assert len(run.events("scaled")) == 2
-    for pool in ("reward.a", "reward.b", "reward.c"):
-        assert pool in told
-    ready = [tuple(record.workers[f"reward.{name}"] for name in "abc") for record in run.folder.read_metrics()]
+    assert scaled(run, "rollout") == [(1, 2)]
+    assert len(run.events("scaled")) == 3
+    assert status["pools"].keys() >= {"reward.a", "reward.b", "reward.c"}
+    sizes = [record.workers for record in run.folder.read_metrics()]
+    ready = [tuple(record[f"reward.{name}"] for name in "abc") for record in sizes]
     assert (ready[0], max(ready), ready[-1]) == ((1, 2, 3), (3, 2, 3), (1, 2, 3))
+    assert (sizes[0]["rollout"], sizes[-1]["rollout"]) == (1, 2)
 
 
 def test_the_autoscaler_lets_one_pool_grow_and_another_shrink(start: Start, reference: Reference) -> None:

@@ -17,12 +17,12 @@ import requests
 
 from pipelines.run_folder.folder import RunFolder
 from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in
-from tests.support.faults_world import ROOT, Process, overrides
+from tests.support.faults_world import ROOT, Process, overrides, stop
 from tests.support.plain_run import in_no_time
 from tests.support.ray_head import Head, Node, add_node, ray_head
 
-STEPS = 40
-# draws are slow, so that the run goes on while commands start
+STEPS = 24
+# draws are slow, so that the run goes on while this process looks
 SETTINGS: dict[str, object] = {**QUICK, "loop__steps": STEPS, "loop__checkpoint_every": 3, "rollout__steps": 30}
 PATIENCE_S = 240.0
 
@@ -120,9 +120,10 @@ def test_a_job_on_two_nodes_with_labels_is_submitted_watched_scaled_and_hurt_and
     assert on(bench, "PlainPolicy")
     assert not any(on(head, name) for name in ("PlainRollout", "PlainReward", "PlainPolicy"))
 
+    (drawing,) = on(easel, "PlainRollout")
+    assert stop(drawing), "the run does not end while the command starts"
     assert "2 workers" in said_by(head, "cluster", "scale", "reward", "2")
-    reach(out, 4, head, "whole")
-    on(easel, "PlainRollout")[0].kill()
+    drawing.kill()
     folder = RunFolder(out)
     drawn_anew = len(folder.read_metrics()) + 3  # one step was drawn ahead, one was being trained
     reach(out, drawn_anew, head, "whole")

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ray._raylet import GcsClient
@@ -13,7 +14,8 @@ from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNE
 from ray.cluster_utils import Cluster
 
 from tests.faults.conftest import Start
-from tests.support.faults_world import Run, look_at, workers
+from tests.support.faults_world import Run, look_at, overrides, workers
+from tests.support.plain_run import in_no_time
 
 STORE_BYTES = 100_000_000
 LABELS: dict[str, object] = {
@@ -52,14 +54,14 @@ def waits(run: Run) -> None:
 
 
 def test_a_run_that_waits_and_gives_up_says_what_was_missing(start: Start, cluster: Cluster) -> None:
-    run = start(address=cluster.address, cluster__node_timeout_s=10.0, **LABELS)
+    run = start(address=cluster.address, cluster__node_timeout_s=6.0, **LABELS)
     waits(run)
     assert len(asked_of_an_autoscaler(cluster)) == 3
     assert run.end() == 2
     said = " ".join(run.output().split())
     assert re.search(r"waiting for nodes since [\d:]+, until [\d:]+: label: no node has room=easel", said)
     assert "which the pool rollout asks for The nodes have: 1 x (CPU 2); 1 x (CPU 1, room=loft)" in said
-    assert "No such nodes came within 10 s (cluster.node_timeout_s)" in said
+    assert "No such nodes came within 6 s (cluster.node_timeout_s)" in said
     assert asked_of_an_autoscaler(cluster) == []
 
 
@@ -72,11 +74,14 @@ def test_a_run_that_is_ended_while_it_waits_asks_for_nothing_any_more(start: Sta
     assert asked_of_an_autoscaler(cluster) == []
 
 
-def test_a_run_without_patience_fails_at_once_and_names_the_key(start: Start, cluster: Cluster) -> None:
-    run = start(address=cluster.address, **LABELS)
-    assert run.end() == 2
-    assert "To wait for nodes that are still to come, set cluster.node_timeout_s" in " ".join(run.output().split())
-    assert "waiting for nodes" not in run.output()
+def test_a_run_without_patience_fails_at_once_and_names_the_key(
+    ray_cluster: str, plain_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No node of the cluster that this process has joined has a label."""
+    assert in_no_time([str(plain_world), "--out", str(tmp_path / "run"), *overrides(**LABELS)]) == 2
+    said = " ".join(capsys.readouterr())
+    assert "To wait for nodes that are still to come, set cluster.node_timeout_s" in " ".join(said.split())
+    assert "waiting for nodes" not in said
 
 
 def test_a_run_begins_when_the_node_comes_and_every_worker_is_where_its_labels_say(

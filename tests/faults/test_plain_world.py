@@ -13,8 +13,8 @@ import pytest
 from actors.messages import Adapter, DrawRequest, Latents, UpdateGroup, sha256_of
 from actors.policy import checkpoint
 from pipelines.run_folder.folder import RunFolder
-from tests.faults.conftest import Reference, Start
-from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in, digest_of
+from tests.faults.conftest import Reference
+from tests.faults.harness import LOCAL, PLAIN, QUICK, digest_in
 from tests.support import plain_world as plain
 from tests.support.faults_world import ROOT, overrides
 from tests.support.gang import settings
@@ -98,10 +98,6 @@ def test_a_worker_refuses_an_adapter_whose_bytes_are_others_than_their_hash_says
     assert list(files) == [checkpoint.STATE, checkpoint.ADAPTER, checkpoint.version_file(0)], (
         "the files' names are the real ones"
     )
-
-
-def test_two_workers_of_each_pool_on_ray_train_as_this_process_does(start: Start, reference: Reference) -> None:
-    assert digest_of(start(rollout__size=2, reward__size=2, **LENGTH)) == reference(**LENGTH)
 
 
 def test_a_whole_run_loads_no_models_library(plain_world: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ LENGTH = {"loop__steps": 20}
 def test_the_only_worker_of_a_pool_is_killed_at_work_or_hangs_past_its_deadline(
     start: Start, reference: Reference
 ) -> None:
-    run = start(**LENGTH, cluster__deadline_floor_s=20.0)
+    run = start(**LENGTH, cluster__deadline_floor_s=10.0)
     run.reach(3)
     victims = [run.kill_in("PlainReward.score")]
     run.reach(run.steps() + 3)

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240.0
 GLANCE_S = 0.0005  # between two looks at a title: the miniature worlds' methods take some milliseconds
 LOOK_AROUND_S = 0.2  # between two searches for the processes of a class
+ASK_AGAIN_S = 0.05  # whether what is waited for has happened
 
 T = TypeVar("T")
 
@@ -55,27 +56,26 @@ class Process:
 
 def look_at(pid: int) -> Process | None:
     """The process with this number, or None."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except (FileNotFoundError, ProcessLookupError):
+    fields, title = _stat(pid), _read(f"/proc/{pid}/cmdline")
+    if not fields or title is None:
         return None
-    return Process(pid, int(fields[19]), int(fields[1]), fields[0], title)
+    words = title.replace(b"\0", b" ").decode(errors="replace").strip()
+    return Process(pid, int(fields[19]), int(fields[1]), fields[0].decode(), words)
 
 
 def descendants(root: int) -> list[Process]:
     """All living processes below `root`."""
-    children: dict[int, list[Process]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal() and (process := look_at(int(entry))) and process.state not in "ZX":
-            children.setdefault(process.parent, []).append(process)
-    found: list[Process] = []
+    children: dict[int, list[int]] = {}
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        if fields := _stat(pid):
+            children.setdefault(int(fields[1]), []).append(pid)
+    found: list[int] = []
     parents = [root]
     while parents:
         below = children.get(parents.pop(), [])
         found += below
-        parents += [process.pid for process in below]
-    return found
+        parents += below
+    return [process for process in map(look_at, found) if process and process.state not in "ZX"]
 
 
 def workers(title: str) -> list[Process]:
@@ -139,7 +139,7 @@ class Run:
             if ended or time.monotonic() > give_up:
                 why = f"the run ended with {self.process.returncode}" if ended else f"{seconds:.0f} s went by"
                 raise NotSeen(f"{what}: {why}. It said:\n{self.output()[-4000:]}")
-            time.sleep(0.02)
+            time.sleep(ASK_AGAIN_S)
 
     def reach(self, step: int) -> None:
         """Waits until a step is trained and recorded."""
@@ -224,6 +224,20 @@ def without_ray() -> dict[str, str]:
 def overrides(**values: object) -> list[str]:
     """`loop__steps=5` as the words `--set loop.steps=5`."""
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What /proc says of a process behind its name: state, parent and so on. Empty if there is none."""
+    return (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+
+
+def _read(path: str) -> bytes | None:
+    """A file of /proc: while a test waits it reads thousands, beside the run that shares its cores."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _is_in(method: str, process: Process | None) -> bool:

@@ -46,6 +46,7 @@ KEEP = 0.9  # of the gradient so far, from one sample to the next: so that their
 CHANNELS, DOWNSCALE = 4, 8
 FEATURES = 16
 DEAF, BLIND = "deaf-to-", "blind-to-"
+BROKEN = "plain/broken"
 
 THREE_JUDGES = """
 [[reward]]
@@ -125,11 +126,18 @@ class PlainRollout:
 
 @dataclass
 class PlainReward:
-    """Scores images. A judge that is named "plain/deaf-to-green" raises for captions with the word, "plain/blind-to-green" gives NaN."""
+    """Scores images. A judge that is named "plain/deaf-to-green" raises for captions with the word, "plain/blind-to-green" gives NaN.
+
+    One that is named "plain/broken" is a user's mistake that only the worker can see.
+    """
 
     model: str
     checker: str | None = None
     pause_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.model == BROKEN:
+            raise Mistake(f"{BROKEN} cannot be used")
 
     def score(self, prompt: Prompt, images_KHWC: np.ndarray) -> Scores:
         """As `RewardActor.score`: how near each image's mean colour is to the one that the caption stands for."""
