@@ -12,8 +12,6 @@ import torch
 from cluster.connect import connect
 from tests.support.flaky_s3 import FlakyS3
 from tests.support.plain_world import make_plain_world
-from tests.support.tiny_world import make_tiny_world
-from toy.random_models.sd3 import make_tiny_sd3
 
 # Two processes take whole files in turn (make test, make faults). What takes longest comes first, so that neither waits at the end.
 FIRST = (
@@ -51,12 +49,16 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def tiny_sd3(tmp_path_factory):
+    from toy.random_models.sd3 import make_tiny_sd3  # loads diffusers, which not every process of pytest needs
+
     return str(make_tiny_sd3(tmp_path_factory.mktemp("sd3")))
 
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory):
     """The path of a recipe whose models and prompts lie beside it."""
+    from tests.support.tiny_world import make_tiny_world  # loads diffusers and transformers
+
     return make_tiny_world(tmp_path_factory.mktemp("world"))
 
 

@@ -29,7 +29,8 @@ LABELS: dict[str, object] = {
 @pytest.fixture(scope="module")
 def cluster(ray_cluster: str) -> Iterator[Cluster]:
     """A second cluster on this machine: a head without a label, and a node for the policy."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE_BYTES})
+    head = {"num_cpus": 2, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=1, labels={"room": "loft"}, object_store_memory=STORE_BYTES)
     yield cluster
     cluster.shutdown()

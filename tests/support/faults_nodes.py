@@ -25,7 +25,7 @@ STORE_BYTES = 150_000_000
 @contextmanager
 def cluster_without_easels(**system_config: Any) -> Iterator[Cluster]:
     """A cluster of a head only, with Ray's own settings but for these."""
-    head = {"num_cpus": 4, "resources": {"home": 4}, "object_store_memory": STORE_BYTES}
+    head = {"num_cpus": 4, "resources": {"home": 4}, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": system_config})
     try:
         yield cluster
