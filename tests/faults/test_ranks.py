@@ -17,7 +17,7 @@ from tests.faults.conftest import Start
 from tests.faults.harness import LOCAL, QUICK, digest_in, kill_then_hang
 from tests.support.faults_world import overrides
 
-STEPS, TO_TWO, TO_ONE = 14, 4, 10  # the last step, and those after which the number of ranks changes
+STEPS, TO_TWO, TO_ONE = 14, 2, 10  # the last step, and those after which the number of ranks changes
 LEARNING_RATE = 1e-3
 # one rank takes all 8 samples of a step in one backward, of two each takes its 4: so sums round otherwise
 TRAINING = {"policy__micro_batch": 8, "policy__learning_rate": LEARNING_RATE, "loop__checkpoint_every": 2}
