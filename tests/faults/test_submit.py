@@ -78,7 +78,7 @@ def kill_the_driver(head: Head, out: str) -> None:
     system, give_up = fsspec.filesystem("s3"), time.monotonic() + 300
     while not system.glob(f"{out}/checkpoints/*/manifest.json"):
         assert time.monotonic() < give_up, "the job makes no checkpoint"
-        time.sleep(0.1)
+        time.sleep(0.3)
         system.invalidate_cache()
     trainings = [it for it in head.processes() if "-m pipelines.train" in it.title and out in it.title]
     (driver,) = [it for it in trainings if "/bin/sh" not in it.title]
