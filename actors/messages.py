@@ -165,7 +165,7 @@ class Written:
     """What a writer wrote: its text or, where it is None, the reason.
 
     `cut`: it was ended by the limit of tokens, not by the writer. `tokens`: how many were written (0 where nobody says). `tries`: how
-    often a server was asked in vain before, by reason.
+    often a server failed before it answered, by reason.
     """
 
     text: str | None

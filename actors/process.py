@@ -70,7 +70,7 @@ def compute_exactly(wanted: bool) -> None:
 
 
 def quiet() -> None:
-    """Silences what the libraries say while they load: what does not fit is told as a mistake (actors/models/weights.py).
+    """Silences what the libraries say while they load: what does not fit is reported as a mistake (actors/models/weights.py).
 
     Diffusers' progress bar is the image models' own affair (actors/diffusion/family.py): a judge runs without diffusers.
     """

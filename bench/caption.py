@@ -124,7 +124,7 @@ WAYS: dict[str, Callable[[Case, Path, str], Own | Ours]] = {"transformers": Own,
 
 
 def measure(case: Case, folder: Path, device: str, repeats: int) -> dict[str, Any]:
-    """Median tokens per second of both ways, in turns. Raises RuntimeError if they write other texts at temperature 0."""
+    """Median tokens per second of both ways, interleaved. Raises RuntimeError if they write other texts at temperature 0."""
     ways, pictures = {name: way(case, folder, device) for name, way in WAYS.items()}, case.pictures()
     texts = {name: way.write(pictures)[0] for name, way in ways.items()}
     if not case.temperature and texts["transformers"] != texts["writer"]:

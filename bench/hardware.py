@@ -62,7 +62,7 @@ def wait(device: str) -> None:
 
 
 def take_turns(ways: Mapping[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each call of each way, in turns after one of each that does not count; a GPU's work is waited for."""
+    """Seconds of each call of each way, interleaved, after one of each that does not count; a GPU's work is waited for."""
     clock = clock_of(device)
     for way in ways.values():
         way()

@@ -121,7 +121,7 @@ class Ours:
 
 
 def measure(quick: bool, groups_per_task: Sequence[int], repeats: int) -> dict[str, Any]:
-    """Seconds of each way in turns, and ratios plain / ours. Raises RuntimeError where images or rewards disagree."""
+    """Seconds of each way, interleaved, and ratios plain / ours. Raises RuntimeError where images or rewards disagree."""
     recipe = load_recipe(
         RECIPE,
         ["rollout.prompts_per_step=2", "rollout.groups_per_task=1", "rollout.group_size=2", "data.mix={}"]

@@ -147,7 +147,7 @@ WAYS: dict[str, Callable[[Path, str], Obvious | Echo]] = {"obvious": Obvious, "e
 
 
 def measure_speed(case: Case, folder: Path, device: str, repeats: int) -> dict[str, Any]:
-    """Median seconds per group of both ways and of the forward alone, in turns, and what follows from them."""
+    """Median seconds per group of both ways and of the forward alone, interleaved, and what follows from them."""
     obvious, echo, images = Obvious(folder, device), Echo(folder, device), case.images()
     difference = np.abs(np.subtract(obvious.score(images, case.caption), echo.score(images, case.caption))).max()
     if not difference < AGREEMENT[dtype_on(device)]:

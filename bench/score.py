@@ -4,7 +4,7 @@
 
 The plain loop is what a short script does: read an image, call the reward, next. Both begin when the reward is loaded and has
 scored an image, and end with every score at hand; `score` has written them by then as well. Each way has the same reader, reward
-and threads per worker, in turns, and the best turn counts. Memory is the peak of the process that drives, which with
+and threads per worker; calls are interleaved, and the best one counts. Memory is the peak of the process that drives, which with
 `--executor local` reads and scores as well; the images are then scored by their size as JPEG.
 """
 

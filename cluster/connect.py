@@ -118,7 +118,7 @@ def worker_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 def _guard(token_file: Path | None) -> str:
     """Let the Ray that is started next ask for a token; a line that says which."""
     if os.environ.get(MODE, "token").lower() != "token":
-        return f"warning: Ray asks nobody for a token ({MODE}={os.environ[MODE]}): whoever reaches this machine can run code as you"
+        return f"warning: Ray requires no token ({MODE}={os.environ[MODE]}): anyone who reaches this machine can run code as you"
     if given := [name for name in (VALUE, PATH) if os.environ.get(name)]:
         if given[0] == PATH:
             _check_token_file(Path(os.environ[PATH]))
@@ -146,7 +146,7 @@ def _check_token_file(file: Path) -> None:
 def _show_token(address: str, source: str, access: Mapping[str, str]) -> str:
     """Settle the token for a cluster, if it asks for one; a line that says whether it does. Raises CannotJoin without the right one."""
     if lets_in(address, source):
-        return f"warning: the Ray cluster at {address} has no authentication: whoever reaches it can run code there"
+        return f"warning: the Ray cluster at {address} has no authentication: anyone who reaches it can run code there"
     given = _token()
     if not (given and lets_in(address, source, given)):
         if access:

@@ -71,7 +71,7 @@ class Outlet:
 def program(main: Main) -> Callable[..., int]:
     """Decorates a program's `main(arguments)`: while it runs, standard output and standard error are outlets.
 
-    It ends with exit code 130 when it is asked to stop and does not hear of it by itself; by an error that says all in its own
+    It ends with exit code 130 when it is asked to stop and does not handle that itself; by an error that says all in its own
     words, with that error's code (docs/decisions/0026). Any other error is a fault of the program, with its traceback.
     """
 
@@ -130,7 +130,7 @@ def fail(kind: str, message: object, code: int) -> int:
 
 
 def lost(where: Console) -> Exception | None:
-    """Why nobody hears what is said there any more; None if somebody may."""
+    """Why nobody can read this output any more; None if somebody may."""
     return getattr(where.file, "lost", None)
 
 

@@ -18,7 +18,7 @@ SAME_S = (
 
 
 class Stops:
-    """Whom this process tells when it is asked to stop. At first a KeyboardInterrupt is raised in the main thread."""
+    """What this process calls when it is asked to stop. At first a KeyboardInterrupt is raised in the main thread."""
 
     _act: Callable[[], None]
     _asked_at: float

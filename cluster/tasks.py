@@ -191,7 +191,7 @@ class Executor(Protocol):
         """Publish the run's status, and return the commands that arrived. Never blocks; may be called at any time."""
 
     def answer(self, command_id: int, text: str) -> None:
-        """Tell who gave a command what became of it. A text that begins with "refused" says that nothing did."""
+        """Report the result of a command to whoever gave it. A text that begins with "refused" says that nothing did."""
 
     def object_store_bytes(self) -> int | None:
         """How much the object store holds before it spills to disk; None where payloads lie in no store."""

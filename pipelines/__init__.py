@@ -1,4 +1,4 @@
-"""The programs. Whichever is started, this runs first: a Python that cannot run them, or that finds others' packages, is told here."""
+"""The programs. This runs first, whichever is started: it refuses a Python that cannot run them, or that finds others' packages."""
 
 import sys
 

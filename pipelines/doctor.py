@@ -1,4 +1,4 @@
-"""Checks a recipe before it costs anything: does it load, does it fit its GPUs, and what will its user suffer from.
+"""Checks a recipe before it costs anything: does it load, does it fit its GPUs, and which problems are to be expected.
 
     python -m pipelines.doctor RECIPE [--gpu-memory 80] [--set key=value ...]
     python -m pipelines.doctor RAY_JOB [RECIPE] [--gpu-memory 80]

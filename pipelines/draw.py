@@ -139,7 +139,7 @@ def load(trained: Trained | None, options: argparse.Namespace) -> Painter:
 
 
 def way(painter: Painter, trained: Trained | None, options: argparse.Namespace) -> Drawing:
-    """How to draw: as a run evaluates, or as the model does of itself, unless it is said. Raises Mistake."""
+    """How to draw: by the options given, else as the run evaluates, else by the model's own defaults. Raises Mistake."""
     drawing = painter.own_way()
     if trained:
         heldout, rollout = trained.recipe.heldout, trained.recipe.rollout

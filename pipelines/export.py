@@ -70,7 +70,7 @@ def export(options: argparse.Namespace, console: Console) -> int:
 
 
 def write(trained: Trained, folder: Path, options: argparse.Namespace) -> tuple[str, ...]:
-    """The weights; returns what diffusers is told to open the pipeline. Raises UserError if the base is not there."""
+    """Writes the weights; returns the arguments with which diffusers opens the pipeline. Raises UserError if the base is missing."""
     prepare(Process())
     from actors.diffusion import export as exporting
 

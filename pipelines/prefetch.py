@@ -6,7 +6,7 @@ Of any program: train, score, evaluate, caption.
 
 With RAY_ADDRESS, or inside a job, a node gets what the workers that fit it will read; without it, this machine gets all. Files go to the
 hub's cache of each node (HF_HOME), with that node's own HF_TOKEN and HF_HUB_OFFLINE. A model that is a folder stays where it is.
-Exit codes: 0 all is there, 2 a model cannot be had or used, 1 a node failed.
+Exit codes: 0 all is there, 2 a model cannot be downloaded or used, 1 a node failed.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def write_merged(
 
 
 def arguments_to_open(model: str) -> tuple[str, ...]:
-    """What `from_pretrained` is to be told: the type of number and, as None, parts that it asks for and the folder does not have.
+    """Arguments for `from_pretrained`: the type of number and, as None, parts that it asks for and the folder does not have.
 
     Without the type, diffusers' parts would be float32 and those of transformers as stored. Nothing for a model that is not on this disk.
     """

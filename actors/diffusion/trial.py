@@ -1,4 +1,4 @@
-"""What every worker with an image model tries when it starts: one velocity at the size that is drawn, so that a mistake is told at once."""
+"""What every worker with an image model tries when it starts: one velocity at the drawn size, so that a mistake is found at once."""
 
 from __future__ import annotations
 

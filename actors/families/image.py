@@ -1,4 +1,4 @@
-"""What a family of image models says of itself before one is loaded: parts, latents, tokens, guidance, and the network's sizes.
+"""Facts of a family of image models, known before one is loaded: parts, latents, tokens, guidance, and the network's sizes.
 
 Driver, doctor and planner read it, so that it loads no torch. The family itself, which workers load, is a `Family`
 (actors/diffusion/family.py).

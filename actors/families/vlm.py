@@ -1,4 +1,4 @@
-"""What a family of vision-language models says of itself before one is loaded: what it makes of an image.
+"""Facts of a family of vision-language models, known before one is loaded: what it makes of an image.
 
 Driver, doctor and planner read it, so that it loads no torch. The family itself, which workers load, is a `Vlm`
 (actors/vlm/family.py).

@@ -68,7 +68,7 @@ def problem_of(found: Any, count: int) -> str:
 
 
 def fields_of(prompt: Prompt) -> dict[str, Any]:
-    """What a checker is told of a prompt."""
+    """The fields of a prompt that a checker gets."""
     return {**prompt.extra, "id": prompt.id, "caption": prompt.caption, "category": prompt.category}
 
 

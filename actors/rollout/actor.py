@@ -14,7 +14,7 @@ class RolloutActor:
     """Draws images with whatever policy version a request names."""
 
     def __init__(self, process: Process, settings: GeneratorSettings, trial: DrawTrial | None = None) -> None:
-        """`trial`: what is tried once before the first task, so that what cannot be drawn is told at the start, as a Mistake."""
+        """`trial`: what is tried once before the first task, so that what cannot be drawn raises a Mistake at the start."""
         device = prepare(process, settings.options.device)
         from actors.rollout.generate import Generator
         from actors.rollout.trial import try_out

@@ -41,7 +41,7 @@ class Painter:
         self.merger = ProvenMerger(self.family)
 
     def own_way(self) -> Drawing:
-        """What the model's diffusers pipeline does of itself."""
+        """The defaults of the model's diffusers pipeline."""
         pipeline = self.family.pipeline
         defaults = {
             name: parameter.default for name, parameter in inspect.signature(type(pipeline).__call__).parameters.items()

@@ -1,4 +1,4 @@
-"""The cluster's nodes, and the wait for those that are still missing, which an autoscaler hears of."""
+"""The cluster's nodes, and the wait for missing ones, which are requested from an autoscaler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cluster.tasks import PoolSpec
 
 LOOK_EVERY_S = 1.0
 
-Say = Callable[[str], None]  # is told, again and again, what is being waited for
+Say = Callable[[str], None]  # is called again and again with what is being waited for
 
 
 def nodes_here() -> list[Node]:

@@ -28,7 +28,7 @@ MAX_BACKOFF_S = 30.0
 
 @dataclass(frozen=True)
 class Site:
-    """What every pool of an executor shares. `report` takes outcomes as they arise, `introduce` what new workers say of themselves."""
+    """What every pool of an executor shares. `report` takes outcomes as they arise, `introduce` what new workers report."""
 
     run: str
     waits: WaitSet
@@ -42,7 +42,7 @@ class Site:
     def start_actor(
         self, spec: PoolSpec, name: str, placement: Any = None, **more_kwargs: Any
     ) -> ray.actor.ActorHandle:
-        """A new actor process; it is not ready yet. Ray never restarts it: the state would be lost without a word.
+        """A new actor process; it is not ready yet. Ray never restarts it: the state would be lost silently.
 
         The concurrency group for heartbeats changes where Ray runs the other calls: the constructor in the main thread, as
         ever, but all methods in one other thread. They still run one at a time and in the order of submission, also when the

@@ -1,4 +1,4 @@
-"""Reads the images of a set, one by one: RGB as uint8. What is wrong with a single image is told of that image."""
+"""Reads the images of a set, one by one: RGB as uint8. An error of a single image is reported for that image alone."""
 
 from __future__ import annotations
 

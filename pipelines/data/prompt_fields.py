@@ -64,7 +64,7 @@ class Fields:
         if common:
             raise UserError(f"which field is the caption, {' or '.join(common)}? Say so: {_key(common[0])}")
         raise UserError(
-            f"no field for the caption: it has {shown(names)}. The common names are {', '.join(CAPTIONS)}; another one is told by "
+            f"no field for the caption: it has {shown(names)}. The common names are {', '.join(CAPTIONS)}; another one is named by "
             f"{_key(next(iter(names), 'description'))}"
         )
 

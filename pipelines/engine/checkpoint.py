@@ -49,7 +49,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself: the fields of `Core`, of which run it is, and `work`, the program's own state."""
+    """A checkpoint's manifest: the fields of `Core`, the run that it is of, and `work`, the program's own state."""
 
     step: int
     digest: str
@@ -129,7 +129,7 @@ def named(place: str) -> Found:
 
 
 def read_manifest(place: str) -> Manifest:
-    """What the checkpoint at a place says of itself. Raises DamagedError, and UserError for a layout that is not this one."""
+    """The manifest of the checkpoint at a place. Raises DamagedError, and UserError for a layout that is not this one."""
     content = documents.read_manifest(place)
     if "step" in content and content.get("layout", 1) != LAYOUT:
         raise UserError(

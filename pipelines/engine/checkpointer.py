@@ -20,7 +20,7 @@ from pipelines.run_folder.folder import RunFolder
 class Checkpointer:
     """The ranks are held up for the snapshot only: bytes in the object store, which a storage worker writes meanwhile.
 
-    `lost` hears of ranks that were lost in it: in the snapshot of which step, and why. `failed` hears why one could not be written.
+    `lost` is called when ranks were lost in a snapshot: of which step, and why. `failed` is called with why one could not be written.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class Driver(Generic[W]):
         self.checkpointer = Checkpointer(work.updates, folder, checkpoints, tickets, self.recover, self.not_saved)
 
     def run(self, found: Found | None) -> str:
-        """From a checkpoint, or the beginning, to the end. Returns "done", or "stopped" after a wish to stop. Raises RunFailed."""
+        """From a checkpoint, or the beginning, to the end. Returns "done", or "stopped" after a request to stop. Raises RunFailed."""
         self.take_up(self.recovery.start_from(found), anew=True)
         while not self.finished():
             if self.checkpointer.overdue and not (self.checkpointer.saving or self.era.training or self.work.pending):
@@ -85,7 +85,7 @@ class Driver(Generic[W]):
         return "done"
 
     def take_up(self, core: Core, anew: bool) -> None:
-        """Goes on from here, with nothing under way of what comes after it. anew: from a checkpoint, or version 0."""
+        """Continues from here, with no later task under way. anew: from a checkpoint, or version 0."""
         self.tickets.begin_era()
         self.checkpointer.let_go()
         self.core, self.era = core, Era(Loop(self.work.plan(core.step, self.executor.object_store_bytes())))

@@ -1,4 +1,4 @@
-"""What the loop is told and what it says: plan, events and decisions, as plain dataclasses of numbers and strings."""
+"""The loop's input and output: plan, events and decisions, as plain dataclasses of numbers and strings."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Sweeps:
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """Everything that the loop is told. At most one of the `streams` feeds updates.
+    """All settings of the loop. At most one of the `streams` feeds updates.
 
     `first_version` is 0, or the version of the checkpoint that a run is resumed from; sweeps of it and of older versions are
     those that are still to be done.

@@ -1,4 +1,4 @@
-"""What a run tells the outside and hears from it: its status, pools that are scaled by hand or by themselves, the wish to stop."""
+"""What a run reports to the outside and gets from it: its status, pools scaled by hand or automatically, requests to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is peculiar to a program, as the driver sees it: its `Work`, and the `Updates` of a program that trains something."""
+"""What is specific to a program, as the driver sees it: its `Work`, and the `Updates` of a program that trains something."""
 
 from __future__ import annotations
 

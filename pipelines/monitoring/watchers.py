@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 class Watcher:
-    """Is told of a run as it goes on, by the driver's loop; here it does nothing. Every method is to return soon."""
+    """Is notified of a run's progress by the driver's loop; here it does nothing. Every method must return soon."""
 
     def open(self) -> None:
         """The run begins."""
@@ -40,7 +40,7 @@ class Watcher:
 class Watchers:
     """Passes every call to all of them, and is open as a context manager.
 
-    One that raises is told nothing more, with a note to the others and an `event` (such as `RunFolder.event`), since there
+    One that raises gets no more calls, with a note to the others and an `event` (such as `RunFolder.event`), since there
     may be no others.
     """
 

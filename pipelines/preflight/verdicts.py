@@ -1,4 +1,4 @@
-"""What a recipe will make its user suffer from, beside memory: what cannot start, and what runs but disappoints."""
+"""Problems of a recipe other than memory: what cannot start, and what runs but gives poor results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _of_judge(pool: str, reward: RewardOptions, judge: Judge) -> Iterator[str]:
 
 
 def gpus_not_asked_for(recipe: Recipe) -> list[str]:
-    """The tables whose workers on Ray would look for a GPU in vain."""
+    """The tables whose workers on Ray would find no GPU."""
     return cuda_without_gpus(
         (
             ("policy", recipe.policy.device, recipe.policy.num_gpus),
@@ -83,7 +83,7 @@ def cannot_draw(image: ImageModel, shape: Shape, sizes: Sequence[tuple[str, int]
 
 
 def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[str]:
-    """What would run, but not as its user hopes. Only what the recipe and the files themselves tell."""
+    """What would run, but not as its user expects. Only what follows from the recipe and the files themselves."""
     shape = models.image.shape(recipe.policy.max_sequence_length)
     return [
         *_guidance(recipe, shape),

@@ -88,7 +88,7 @@ def parse_train(
 
 
 def train_parser(parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser. A recipe that is not given is told by `parse_train`, which knows where it may have gone."""
+    """The parser. A missing recipe is reported by `parse_train`, which knows where it may have gone."""
     parser = parser_class(prog="python -m pipelines.train", description=ABOUT)
     parser.add_argument("recipe", type=path_of, nargs="?", help="a TOML file, such as recipes/toy.toml")
     _add_common(parser, "rollout.size=2")

@@ -30,7 +30,7 @@ class RewardTable(Pool):
 
     @property
     def options(self) -> RewardOptions:
-        """What a worker is told: all but the pool's keys."""
+        """What a worker gets: all but the pool's keys."""
         return self.part(self.kind)
 
 

@@ -23,7 +23,7 @@ class Started(Event):
     versions: dict[str, str]
     """Of Python and the packages that compute."""
     workers: dict[str, Record]
-    """By pool: how many workers it had, and what the first said of itself."""
+    """By pool: how many workers it had, and what the first reported."""
 
 
 class Resumed(Event):
@@ -295,7 +295,7 @@ class Mended(Event):
 
 
 class WatcherLost(Event):
-    """Terminal, TensorBoard, Weights & Biases or Ray's metrics raised, and is told no more."""
+    """Terminal, TensorBoard, Weights & Biases or Ray's metrics raised, and gets no more calls."""
 
     watcher: str
     """Which."""

@@ -160,7 +160,7 @@ class RunFolder:
         write_json(self.path / INPUTS, record)
 
     def workers(self, said: Mapping[str, Record]) -> None:
-        """Write workers.json: what each worker of the latest start said of itself, by name."""
+        """Write workers.json: what each worker of the latest start reported, by name."""
         write_json(self.path / WORKERS, dict(said))
 
     def summary(self, record: Record) -> None:
@@ -205,11 +205,11 @@ class RunFolder:
         return read_json(self.path / TOKENS, list) or []
 
     def read_scores(self) -> Record:
-        """What the report of `score` shows; empty for a run of another program, or one that did not come so far."""
+        """What the report of `score` shows; empty for a run of another program, or one that ended before it was written."""
         return read_json(self.path / SCORES, dict) or {}
 
     def read_inputs(self) -> Record:
-        """What a run of a program that trains nothing began with; empty for another, or one that did not come so far."""
+        """The inputs of a run that trains nothing; empty for another program, or a run that ended before they were written."""
         return read_json(self.path / INPUTS, dict) or {}
 
     def read_summary(self) -> Record:

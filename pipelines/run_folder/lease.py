@@ -65,8 +65,8 @@ class Holder:
 class Lease:
     """A context manager: within it this process alone writes in the place `at`, which is `shown` to people.
 
-    On entry it raises UserError, soon, if a run that lives holds the place; with `take_over` that run is told to end, and waited for.
-    `say` hears what is waited for. `check` raises PlaceTaken once another run has taken the place over.
+    On entry it raises UserError, soon, if a run that lives holds the place; with `take_over` that run is asked to end, and waited for.
+    `say` gets a line on what is waited for. `check` raises PlaceTaken once another run has taken the place over.
     """
 
     def __init__(self, at: str, shown: str, take_over: bool, say: Callable[[str], None]) -> None:

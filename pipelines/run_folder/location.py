@@ -74,7 +74,7 @@ class RunLocation:
             self._mirror.bring(name for name in files.files(self._mirror.url) if name.startswith(f"{folder}/"))
 
     def watch(self, note: Callable[[str], None]) -> None:
-        """From now on changes go to the URL; `note` is told when they cannot."""
+        """From now on changes go to the URL; `note` is called when they cannot."""
         if self._mirror:
             self._mirror.watch(note)
 

@@ -28,11 +28,11 @@ and a test holds it to that.
 | `heldout.jsonl` | a line for each evaluation at each guidance scale (below) |
 | `heldout-until-000100.jsonl` | the lines before a resume with other held-out prompts |
 | `events.jsonl` | a line for each event (below) |
-| `status.json` | running, done, stopped or failed; since when (Unix time); the driver's pid; what more there is to say |
+| `status.json` | running, done, stopped or failed; since when (Unix time); the driver's pid; a message |
 | `summary.json` | how the run ended: `status`, `digest`, steps, images, seconds, the held-out figures before and after |
 | `report.html` | the report: one page that opens offline |
 | `tokens.json` | the log-probability of every word of the caption, for the best and the worst held-out groups |
-| `workers.json` | what each worker of the latest start said of itself: node, device, driver, torch, dtype |
+| `workers.json` | what each worker of the latest start runs on: node, device, driver, torch, dtype |
 | `samples/*.png` | grids of held-out images, with their captions in the file |
 | `samples/step-000100.parquet` | training images that were kept (`samples.every`), in the folder or at the URL that `--out` names |
 | `checkpoints/step-000100/` | a checkpoint, unless `loop.checkpoints` names another place; `manifest.json` says what is in it |
@@ -40,8 +40,8 @@ and a test holds it to that.
 | `scores/*.parquet` | of `score`: a row for each image (docs/scoring.md) |
 | `scores.json` | of `score`: the rows that the report shows, and why others have no score |
 | `judged/*.parquet` | of `evaluate`: a row for each image (docs/evaluating.md) |
-| `adapters/` | of `evaluate`: the LoRAs that draw, and `models.json`, which says of what they are |
-| `inputs.json` | of programs that train nothing: what a run that goes on must find as it was |
+| `adapters/` | of `evaluate`: the LoRAs that draw, and `models.json`, which names what they belong to |
+| `inputs.json` | of programs that train nothing: what must be unchanged when the run is resumed |
 | `*.damaged` | a file that was damaged when the run was resumed, as it was |
 """
 PARTS = (Spread, Timeline, ChunkSpans, PromptFigures)

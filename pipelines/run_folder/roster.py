@@ -1,4 +1,4 @@
-"""Who computes a run: what every worker said of itself when it was ready, kept in workers.json, and whether all give the same bits."""
+"""The workers of a run: what each reported when it was ready, kept in workers.json, and whether all give the same bits."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Shards:
         self.empty += all(record[name] is None for name in self.figures)
 
     def _read(self, shard: int) -> list[Record]:
-        """The rows of a file; none of one that is missing or damaged, which is written anew."""
+        """The rows of a file; none of one that is missing or damaged, which is written again."""
         path = self._path(shard)
         try:
             return pq.read_table(path, schema=self.schema).to_pylist() if path.is_file() else []

@@ -1,6 +1,6 @@
 """A run of a program with workers, from its place to its exit code: what `train`, `score` and their like do the same way.
 
-A program makes a `Job` of what it was given, checked, and gives it to `run_job`. What is peculiar to the program is in the
+A program makes a `Job` of what it was given, checked, and gives it to `run_job`. What is specific to the program is in the
 job's methods, which are called in the order in which they stand. A program that trains nothing derives its job from
 `pipelines.running.mapping.MapJob`.
 """
@@ -120,7 +120,7 @@ def run_job(job: Job[W], console: Console) -> int:
                     place.watch(watchers.note)
                     driver = job.driver(Start(executor, roster, place, folder, watchers, root, held))
                     status = drive(job, driver, folder)
-        except KeyboardInterrupt:  # while workers started: `drive` hears of it otherwise
+        except KeyboardInterrupt:  # while workers started: later, `drive` handles it
             stops.tell(nothing)
             held()
             place.watch(say)

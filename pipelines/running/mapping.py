@@ -67,7 +67,7 @@ class MapWork(Work):
 
 def last_line(message: str) -> str:
     """Of what a failure says, what is wrong."""
-    return (message.strip().splitlines() or ["it failed without a word"])[-1]
+    return (message.strip().splitlines() or ["it failed without a message"])[-1]
 
 
 def plan_of(streams: Mapping[str, Sweeps], in_flight: int, store_bytes: int | None) -> LoopPlan:

@@ -93,7 +93,7 @@ def reach(address: str | None) -> Client:
 
 
 class Jobs:
-    """What is asked of the job server. Every method raises ClusterLost; `note` is told when it is gone and when it is back."""
+    """Requests to the job server. Every method raises ClusterLost; `note` is called when it is gone and when it is back."""
 
     def __init__(self, client: Client, note: Callable[[str], None]) -> None:
         self.client, self.note = client, note

@@ -1,4 +1,4 @@
-"""What a run writes down of what happens to it, and says aloud: groups left out, evaluations, steps and their warnings."""
+"""What a run records and prints while it goes on: groups left out, evaluations, steps and their warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.training.step_log import StepLog
 
 
 class Books:
-    """Writes to the run folder, and tells the watchers. It decides nothing."""
+    """Writes to the run folder, and notifies the watchers. It decides nothing."""
 
     def __init__(
         self, recipe: Recipe, heldout: HeldoutPlan, folder: RunFolder, log: StepLog, watchers: Watchers

@@ -66,7 +66,7 @@ def loop_plan(
     evaluated: tuple[int, ...],
     object_store_bytes: int | None = None,
 ) -> LoopPlan:
-    """What the loop is told: the recipe, the version to begin from, and the evaluations that are still to be done.
+    """The loop's plan: the recipe, the version to start from, and the evaluations that are still to be done.
 
     Without a limit in the recipe, admission pauses when payloads in flight fill STORE_SHARE of the cluster's object store.
     """
@@ -173,7 +173,7 @@ def update_shares(recipe: Recipe, groups: Sequence[Group], advantages_PK: np.nda
 
 
 def _pieces(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[UpdateGroup, Any]]:
-    """What the learner is told of each chunk of a group, with the handle of its latents."""
+    """What the learner gets for each chunk of a group, with the handle of its latents."""
     for number in sorted(group.chunks):
         samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
         piece = UpdateGroup(

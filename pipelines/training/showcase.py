@@ -74,7 +74,7 @@ class Showcase:
         return records
 
     def _explained(self, which: str, group: int, outcome: Outcome) -> None:
-        """The tokens' log-probs of a group came back. What cannot be had is left out of the report, and said."""
+        """The tokens' log-probs of a group came back. What is missing is left out of the report, with a note."""
         self.waiting -= 1
         try:
             if outcome.failure:

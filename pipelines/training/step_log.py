@@ -1,4 +1,4 @@
-"""The books of a run: what each step's record says, gathered from outcomes as they come."""
+"""Gathers the record of each step from outcomes as they arrive."""
 
 from __future__ import annotations
 

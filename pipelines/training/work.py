@@ -55,7 +55,7 @@ class TrainWork(Work):
         return self._drawn(ask, outcome) if ask.pool == "rollout" else {ask.unit: self._scored(ask, outcome)}
 
     def heed(self, notice: Notice) -> None:
-        """Evaluations are written down, and so is what is left out; groups are let go."""
+        """Records evaluations and quarantined groups, and releases groups."""
         era, books = self.run.era, self.run.books
         match notice:
             case Swept(version=version):
@@ -113,7 +113,7 @@ class TrainWork(Work):
         return self.run.log.last.busy if self.run.log.last else {}
 
     def _draw(self, ask: Ask) -> Call:
-        """Of a batch; groups of it that are settled are drawn once more for the others' sake, and let go."""
+        """Of a batch; groups of it that are settled are drawn again with the others, and then dropped."""
         run, known = self.run, self.run.era.groups
         batch = [
             (unit, known.get(unit.key) or open_group(unit, ask.version, run.order, run.heldout)) for unit in ask.batch

@@ -1,4 +1,4 @@
-"""What an image model's network is told beside latents and sigma, with and without guidance."""
+"""The inputs of an image model's network beside latents and sigma, with and without guidance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the network is told beside latents and sigma: tensors by name, each with a leading axis B.
+    """The network's inputs beside latents and sigma: tensors by name, each with a leading axis B.
 
     Where captions have different lengths, axis 1 is padded with zeros and a tensor of the family says how much is real. Lengths
     that the host must read lie on the CPU, all else on the family's device.

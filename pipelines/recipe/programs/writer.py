@@ -20,7 +20,7 @@ class WriterTable(Pool):
 
     @property
     def options(self) -> WriterOptions:
-        """What a worker is told: all but the pool's keys."""
+        """What a worker gets: all but the pool's keys."""
         return self.part(self.kind)
 
 

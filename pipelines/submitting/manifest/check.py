@@ -1,6 +1,6 @@
 """Checks a KubeRay RayJob without a cluster: its keys, the operator's rules, its versions, its command, and room for the recipe.
 
-All problems are told at once. A key or value that is wrong is taken for what was probably meant, so that the checks that
+All problems are reported at once. A key or value that is wrong is taken for what was probably meant, so that the checks that
 follow do not complain of the same mistake again.
 """
 

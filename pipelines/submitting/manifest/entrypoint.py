@@ -72,7 +72,7 @@ def _in_image(path: str) -> bool:
 
 
 def _places(options: argparse.Namespace, recipe: Recipe) -> Iterator[str]:
-    """What would lie on a pod's disk, and be lost with the pod, or is looked for there in vain."""
+    """What would lie on a pod's disk and be lost with the pod, or would not be found there."""
     try:
         out = "is missing" if options.out is None else resolved(options.out, "--out")
         if not _is_url(out):
