@@ -49,7 +49,7 @@ TINY_SHARE = 0.25  # of a part's own time, for its smallest form
 
 
 def run_part(name: str, case: Case, file: Path) -> None:
-    """In the part's own process: measures, and writes the file anew after each measurement. An error ends the part, and is told."""
+    """In the part's own process: measures, and rewrites the file after each measurement. An error ends the part, and is reported."""
     from actors.process import Process, prepare
 
     prepare(Process())

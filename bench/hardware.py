@@ -56,7 +56,7 @@ def clock_of(device: str) -> Callable[[], float]:
 
 
 def wait(device: str) -> None:
-    """Until a GPU has done all that it was told."""
+    """Waits until a GPU has finished all its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 

@@ -72,7 +72,7 @@ def simulated(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def asleep(quick: bool) -> Iterator[dict[str, Any]]:
-    """Stages that sleep, on Ray and planned: their times are told to both. By staleness, then eight workers in several splits."""
+    """Stages that sleep, on Ray and planned: both get the same times. By staleness, then eight workers in several splits."""
     even = [(staleness, (4, 4), None) for staleness in ((2,) if quick else (0, 1, 2))]
     split = [(1, workers, SUITED) for workers in ([SUITED] if quick else SPLITS)]
     for staleness, (rollouts, rewards), suits in [*even, *split]:

@@ -2,8 +2,8 @@
 
     python -m bench.zero [--model toy|sd35-medium] [--device cpu|cuda] [--quick] [--rounds N] [--updates N] [--out DIR]
 
-Every configuration trains the same samples, shared evenly among its ranks, in processes of its own; the rounds go through all
-configurations interleaved, and a step's time is given as a ratio to that of plain torch. sd35-medium is a transformer of that size
+Every configuration trains the same samples, shared evenly among its ranks, in processes of its own; each round runs all
+configurations once, and a step's time is given as a ratio to that of plain torch. sd35-medium is a transformer of that size
 with random weights; with --quick it is a small one of the same make.
 """
 

@@ -57,7 +57,7 @@ MOST_MODULES = 14
 OF_BENCH = {
     "tests/simcuda/device_benches.py",
     "tests/simcuda/device_ranks.py",
-}  # runs the benchmarks on the make-believe device
+}  # runs the benchmarks on the simulated device
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())

@@ -1,4 +1,4 @@
-"""The judge's course: captions of clean and of badly drawn scenes; relations first, until the four directions are told apart."""
+"""The judge's curriculum: captions of clean and of badly drawn scenes; relations first, until it distinguishes the four directions."""
 
 import numpy as np
 import torch

@@ -153,7 +153,7 @@ def encode(vae: AutoencoderTiny, images_BHWC: np.ndarray) -> torch.Tensor:
 def train(folder: Path, subject: Subject, plan: Plan, report: Callable[[float, str], None]) -> None:
     """Trains autoencoder, text encoders and transformer from nothing and saves the pipeline (fp16) in a folder.
 
-    `report` is told the share done and a line to show.
+    `report` gets the share done and a line to show.
     """
     rng = np.random.default_rng(plan.seed)
     lessons = subject.lessons(plan, rng)

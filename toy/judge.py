@@ -215,7 +215,7 @@ def train(
 ) -> dict[str, float]:
     """Trains from nothing, saves model and processor (fp16) in a folder, returns the gates' figures.
 
-    `report` is told the share done and a line to show; `early` names folders for copies after fewer steps.
+    `report` gets the share done and a line to show; `early` names folders for copies after fewer steps.
     """
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)

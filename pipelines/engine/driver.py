@@ -187,7 +187,7 @@ class Driver(Generic[W]):
         self.checkpointer.begin(self.core)
 
     def not_saved(self, message: str) -> None:
-        """A checkpoint could not be written: that is said, and ends the run only if it was to stop here."""
+        """A checkpoint could not be written: this is reported, and ends the run only if it was to stop here."""
         if self.control.stopping:
             raise RunFailed(message)
         self.note(f"warning: {message}; the run goes on, and the last whole checkpoint stays")

@@ -185,7 +185,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Spared:
-    """A unit goes on without what this pool was to do for it."""
+    """A unit continues without the result of this pool."""
 
     unit: Unit
     pool: str

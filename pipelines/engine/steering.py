@@ -48,7 +48,7 @@ class Control:
         self.watchers.note("stopping: finishing the update and writing a checkpoint; Ctrl-C again ends at once")
 
     def tick(self, progress: Progress) -> None:
-        """Meets new workers, shows and publishes the status, carries out what was asked for, and scales. Raises RunFailed."""
+        """Meets new workers, shows and publishes the status, carries out commands, and scales. Raises RunFailed."""
         pools = self.executor.status()
         self.greet()
         status = self.status(progress, pools)

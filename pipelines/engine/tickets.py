@@ -146,7 +146,7 @@ class Tickets:
         return outcome
 
     def hand_out(self, outcomes: Sequence[Outcome]) -> None:
-        """Gives each outcome that still counts to who asked for it, or makes the call again."""
+        """Passes each outcome that still counts to its callback, or makes the call again."""
         for outcome in outcomes:
             ticket: Ticket = outcome.key
             if ticket.era not in (None, self._era):

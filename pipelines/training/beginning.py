@@ -1,4 +1,4 @@
-"""Before a run's first step: what it was given, where it writes, the checkpoint that it goes on from, its folder."""
+"""Before a run's first step: its inputs, where it writes, the checkpoint that it continues from, its folder."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Books:
             self.watchers.heldout(record)
 
     def step(self, record: StepRecord) -> None:
-        """A step was trained; what its record is a sign of is said."""
+        """A step was trained; warns if its record shows a problem."""
         self.folder.metric(record)
         self.watchers.step(record)
         for sign in self.signs:

@@ -139,7 +139,7 @@ class StepLog:
         pools: Mapping[str, PoolStatus],
         progress: Progress,
     ) -> StepRecord:
-        """The record of the step that was trained; counting begins anew."""
+        """The record of the step that was trained; all counts are reset."""
         self.step = self._record["step"]
         now = time.monotonic()
         wall = now - self._step_began

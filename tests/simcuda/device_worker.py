@@ -1,4 +1,4 @@
-"""A worker on the make-believe device: it takes the GPU that it holds, and no other, and says so."""
+"""A worker on the simulated device: it takes the GPU that it holds, and no other, and says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the files `device_*.py` beside it on the make-believe CUDA device (tests/support/simcuda), each in a process of its own.
+"""Runs the files `device_*.py` beside it on the simulated CUDA device (tests/support/simcuda), each in a process of its own.
 
 One of them alone, as a test of its own: `pytest tests/simcuda -k judges`.
 """
@@ -22,7 +22,7 @@ PLUGINS = [
 COMMAND = [sys.executable, "-m", "pytest", "-q", "--noconftest", *(f"-p{plugin}" for plugin in PLUGINS)]
 
 
-@pytest.mark.skipif(not can_build(), reason="the make-believe CUDA device is built with g++, which is not here")
+@pytest.mark.skipif(not can_build(), reason="the simulated CUDA device is built with g++, which is not here")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem.removeprefix("device_"))
 def test_all_of_it_runs_on_the_device(file: Path):
     environment = {**surroundings(), "OMP_NUM_THREADS": "1"}

@@ -11,7 +11,7 @@ import torch
 
 from tests.support.simcuda.events import Log, watch
 
-assert torch.ones(1, device="cuda").device.type == "cuda", "the make-believe device is not switched on"
+assert torch.ones(1, device="cuda").device.type == "cuda", "the simulated device is not switched on"
 
 
 STATUS = pytest.StashKey[int]()

@@ -1,4 +1,4 @@
-"""Switches the make-believe device on: torch.cuda's functions as one GPU would answer, and the modes that make its tensors."""
+"""Switches the simulated device on: torch.cuda's functions as one GPU would answer, and the modes that make its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensor of the make-believe device, and what becomes of each of torch's operators on it."""
+"""The tensor of the simulated device, and what becomes of each of torch's operators on it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Functions(TorchFunctionMode):
 
 
 def on_device(device: Any) -> bool:
-    """Whether these words mean the make-believe device."""
+    """Whether these words mean the simulated device."""
     return device is not None and (isinstance(device, int) or torch.device(device).type == "cuda")
 
 

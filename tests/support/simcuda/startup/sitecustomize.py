@@ -1,4 +1,4 @@
-"""Python runs this first where this folder is on PYTHONPATH: the first `import torch` then brings the make-believe device with it."""
+"""Python runs this first where this folder is on PYTHONPATH: the first `import torch` then brings the simulated device with it."""
 
 import ctypes
 import os
