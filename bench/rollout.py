@@ -30,7 +30,9 @@ from bench.full_size import CAPTION, IMAGE_MODELS, image_model, transformer_conf
 from bench.hardware import median_of_pairs, peak_memory, take_turns
 from pipelines.preflight.memory.architectures import load
 
-AGREEMENT = 1e-3  # relative, in float32; in bfloat16, in which most pipelines also step, the difference is only reported
+AGREEMENT = (
+    1e-3  # relative, in float32; in bfloat16, in which most pipelines also step, the difference is only reported
+)
 USUAL = {"size": 512, "steps": 20, "batch": 8}
 ASKED = ("family", "tiny", "size", "steps", "batch", "tokens", "guidance")
 TINY = {"size": 64, "steps": 3, "batch": 2, "tokens": 20}

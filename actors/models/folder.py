@@ -103,7 +103,7 @@ def check_dual_encoder(folder: Path, family: str | None = None) -> None:
     """Raises Mistake unless the folder holds a whole CLIP or SigLIP, which need no family."""
     kind = read_object(folder / VLM_MARKER)["model_type"]
     if kind not in DUAL_ENCODERS:
-        raise Mistake(f"{folder} is a {kind}; models of the types {', '.join(DUAL_ENCODERS)} are wanted here")
+        raise Mistake(f"{folder} is a {kind}; models of the types {', '.join(DUAL_ENCODERS)} are expected here")
     check_model_part(folder)
     _check_readers(folder)
 

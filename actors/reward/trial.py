@@ -50,7 +50,7 @@ def problem_of_scores(scores: Scores, count: int) -> str:
     for name, values in {"rewards_K": scores.rewards_K, **scores.metrics}.items():
         numbers = isinstance(values, list | tuple) and all(isinstance(value, Real | np.number) for value in values)
         if not numbers or len(values) != count:
-            return f"gave {name} = {values!r:.100} for {count} images: a tuple of a number for each is wanted"
+            return f"gave {name} = {values!r:.100} for {count} images: a tuple of a number for each is expected"
     return ""
 
 

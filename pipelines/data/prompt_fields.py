@@ -77,7 +77,7 @@ def prompt_of(record: Any, where: str, fields: Fields) -> Prompt:
     if isinstance(record, str):
         record = {"caption": record}
     if not isinstance(record, dict):
-        raise UserError(f'{where}: {kind_of(record)}, but an object such as {{"caption": "a red circle"}} is wanted')
+        raise UserError(f'{where}: {kind_of(record)}, but an object such as {{"caption": "a red circle"}} is expected')
     found = fields.of(
         [name for name, value in record.items() if value is not None or name in ("caption", fields.caption)], where
     )
@@ -125,7 +125,7 @@ def _label(value: Any, name: str, where: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{where}: `{name}` is {kind_of(value)}, but text or a number is wanted")
+        raise UserError(f"{where}: `{name}` is {kind_of(value)}, but text or a number is expected")
     return str(value)
 
 

@@ -194,7 +194,7 @@ def _columns(schema: pa.Schema, fields: Fields, place: str) -> dict[str, str]:
         if not text and not label:
             wanted = "text" if role == "caption" else "text or an integer"
             raise UserError(
-                f"{place}: the column `{name}` is {kind}, but {wanted} is wanted; write it so, or rename it"
+                f"{place}: the column `{name}` is {kind}, but {wanted} is expected; write it so, or rename it"
             )
     return found
 

@@ -109,7 +109,7 @@ def _guidance(recipe: Recipe, shape: Shape) -> Iterator[str]:
         yield f"rollout.guidance_scale = {scale:g} is without effect: this model knows no guidance"
     if shape.guidance == "told" and scale <= 1:
         yield (
-            f"rollout.guidance_scale = {scale:g} is what the network is told: it was distilled for scales around 3.5, and 1 is "
+            f"rollout.guidance_scale = {scale:g} is an input of the network: it was distilled for scales around 3.5, and 1 is "
             "not 'none'"
         )
 

@@ -16,19 +16,19 @@ Location = tuple[int | str, ...]
 
 SHOWN = 80  # characters of a value
 WANTED: dict[str, str] = {  # by pydantic's name for a problem
-    "int_type": "an integer is wanted, such as 8",
-    "int_from_float": "an integer is wanted, such as 8",
-    "float_type": "a number is wanted, such as 0.5",
-    "finite_number": "a finite number is wanted",
-    "bool_type": "true or false is wanted, without quotes",
-    "tuple_type": "an array is wanted",
-    "dict_type": "a table is wanted, such as {{name = 1}}",
+    "int_type": "an integer is expected, such as 8",
+    "int_from_float": "an integer is expected, such as 8",
+    "float_type": "a number is expected, such as 0.5",
+    "finite_number": "a finite number is expected",
+    "bool_type": "true or false is expected, without quotes",
+    "tuple_type": "an array is expected",
+    "dict_type": "a table is expected, such as {{name = 1}}",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be greater than or equal to {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be less than or equal to {le}",
-    "too_short": "at least {min_length} are wanted",
-    "too_long": "at most {max_length} are wanted",
+    "too_short": "at least {min_length} are expected",
+    "too_long": "at most {max_length} are expected",
     "literal_error": "allowed are {expected}",
 }
 TABLES = ("model_type", "model_attributes_type")
@@ -49,7 +49,7 @@ def explain(error: ValidationError, recipe: type[BaseModel], given: dict[str, An
         elif kind in TABLES:
             yield _no_table(where, value, recipe)
         elif kind == "string_type":
-            yield f"{where} = {toml(value)}: text is wanted{_as_text(where, value)}"
+            yield f"{where} = {toml(value)}: text is expected{_as_text(where, value)}"
         else:
             array = f": {where} = [{toml(value)}]" if kind == "tuple_type" and not isinstance(value, dict) else ""
             yield f"{where} = {toml(value)}: {_wanted(problem)}{array}"
@@ -83,18 +83,18 @@ def _plain(value: Any) -> str:
 def _missing(location: Location) -> str:
     """A key that is not there, or an array that is too short."""
     if isinstance(location[-1], int):
-        return f"{_path(location[:-1])}: {location[-1] + 1} values are wanted, in an array"
+        return f"{_path(location[:-1])}: {location[-1] + 1} values are expected, in an array"
     return f"{_path(location)}: missing, and it has no default"
 
 
 def _no_table(where: str, value: Any, recipe: type[BaseModel]) -> str:
-    """Something that is no table, where one is wanted."""
+    """Something that is no table, where one is expected."""
     if isinstance(value, tuple) and all(isinstance(item, dict) for item in value):
-        return f"{where}: tables are given, [[{where}]], but one is wanted: [{where}]"
+        return f"{where}: tables are given, [[{where}]], but one is expected: [{where}]"
     field = recipe.model_fields.get(where)
     chosen = _chosen(field) if field else None
     told = f": {where}.type = {toml(value)}" if chosen and value in chosen.registry else f": [{where}]"
-    return f"{where} = {toml(value)}: a table is wanted{told}"
+    return f"{where} = {toml(value)}: a table is expected{told}"
 
 
 def _as_text(where: str, value: Any) -> str:

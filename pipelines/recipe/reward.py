@@ -36,7 +36,7 @@ class RewardTable(Pool):
 
 def _word(name: str) -> str:
     if not WORD.fullmatch(name):
-        raise PydanticCustomError("word", "a word is wanted: letters, digits and _, a letter first")
+        raise PydanticCustomError("word", "a word is expected: letters, digits and _, a letter first")
     return name
 
 
@@ -88,7 +88,7 @@ def _problem_of(options: type[RewardOptions], base: type[RewardTable]) -> str:
 def _checked(rewards: Rewards) -> Rewards:
     """Raises ValueError if two rewards have one name, or if there is none."""
     if rewards == ():
-        raise ValueError("reward = []: at least one reward is wanted, [reward] or [[reward]]")
+        raise ValueError("reward = []: at least one reward is expected, [reward] or [[reward]]")
     names = [table.name for table in rewards] if isinstance(rewards, tuple) else []
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f'reward.name = "{twice[0]}" is there twice: give each [[reward]] a name of its own')

@@ -152,7 +152,7 @@ def test_doctor_and_planner_need_nothing_more(tmp_path: Path, monkeypatch: pytes
         ('type = "brightness:Brightness"', "derive it from actors.reward.options:RewardOptions"),
         ('type = "clip_scor"', 'did you mean "clip_score"?'),
         ('type = "brightness:BrightnessOptions", wnted = 1.0', "reward.wnted: no such key; did you mean wanted?"),
-        ('type = "brightness:BrightnessOptions", wanted = "x"', 'reward.wanted = "x": a number is wanted'),
+        ('type = "brightness:BrightnessOptions", wanted = "x"', 'reward.wanted = "x": a number is expected'),
     ],
 )
 def test_a_mistake_in_it_ends_with_2_before_any_worker_starts(

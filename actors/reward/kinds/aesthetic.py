@@ -64,7 +64,7 @@ def read_head(file: Path) -> tuple[Tensor, float]:
     names = sorted((name for name in named if name.endswith("weight")), key=_in_order)
     if not names or set(named) - {*names, *(_bias_of(name) for name in names)}:
         raise Mistake(
-            f"reward.head = '{file}' holds {', '.join(named) or 'nothing'}: linear layers are wanted, weight and bias"
+            f"reward.head = '{file}' holds {', '.join(named) or 'nothing'}: linear layers are expected, weight and bias"
         )
     weight_DD, bias_D = None, torch.zeros(0, dtype=torch.float64)
     for name in names:
@@ -82,7 +82,7 @@ def read_head(file: Path) -> tuple[Tensor, float]:
         weight_DD = layer_OI if weight_DD is None else layer_OI @ weight_DD
     if weight_DD is None or len(weight_DD) != 1:
         raise Mistake(
-            f"reward.head = '{file}' gives {0 if weight_DD is None else len(weight_DD)} numbers an image: one is wanted"
+            f"reward.head = '{file}' gives {0 if weight_DD is None else len(weight_DD)} numbers an image: one is expected"
         )
     return weight_DD[0], float(bias_D)
 

@@ -26,7 +26,7 @@ def text_of(value: Any) -> Text:
         except json.JSONDecodeError as error:
             raise ValueError(f"is no JSON ({error})") from None
     if not isinstance(value, Mapping):
-        raise ValueError(f"is {value!r:.60}, but an object with the lists {', '.join(ROLES)} is wanted")
+        raise ValueError(f"is {value!r:.60}, but an object with the lists {', '.join(ROLES)} is expected")
     if unknown := [role for role in value if role not in ROLES]:
         raise ValueError(f"has {unknown[0]!r}, but the lists are {', '.join(ROLES)}")
     text = {role: _lines(role, value.get(role)) for role in ROLES}
@@ -45,6 +45,6 @@ def _lines(role: str, value: Any) -> list[str]:
         return []
     lines = [value] if isinstance(value, str) else value
     if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
-        raise ValueError(f"has {role} = {value!r:.60}, but a list of lines is wanted")
+        raise ValueError(f"has {role} = {value!r:.60}, but a list of lines is expected")
     split = (part.strip() for line in lines for part in line.splitlines())
     return [line for line in split if line]

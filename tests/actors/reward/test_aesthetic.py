@@ -57,12 +57,12 @@ class Runs:
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        ({"weight": torch.ones(2, 16)}, "gives 2 numbers an image: one is wanted"),
+        ({"weight": torch.ones(2, 16)}, "gives 2 numbers an image: one is expected"),
         (
             {"a.0.weight": torch.ones(4, 16), "a.1.weight": torch.ones(1, 5)},
             "a.1.weight of shape [1, 5] does not follow",
         ),
-        ({"weight": torch.ones(1, 16), "running_mean": torch.ones(3)}, "linear layers are wanted"),
+        ({"weight": torch.ones(1, 16), "running_mean": torch.ones(3)}, "linear layers are expected"),
         ({}, "holds nothing"),
         ({"weight": torch.ones(1, 16), "bias": torch.ones(2)}, "bias has the shape [2]: it does not fit weight"),
     ],

@@ -40,7 +40,7 @@ def test_a_title_of_two_lines_is_two_lines_of_the_list() -> None:
     ("text", "message"),
     [
         ({"title": ["SALE"]}, "has 'title', but the lists are main_title"),
-        ({"main_title": ["SALE", 8]}, "a list of lines is wanted"),
+        ({"main_title": ["SALE", 8]}, "a list of lines is expected"),
         ({"main_title": []}, "has no line of text"),
         ("SALE", "is no JSON"),
         (["SALE"], "an object with the lists"),

@@ -83,8 +83,8 @@ def test_columns_are_read_to_train_on_as_they_are_held_out(
     ("columns", "told"),
     [
         ({"prompt": ["a"], "text": ["b"]}, "p.parquet: which field is the caption, prompt or text\\? Say so: data.caption = \"prompt\""),
-        ({"caption": pa.nulls(1)}, "the column `caption` is null, but text is wanted"),
-        ({"caption": ["a"], "id": [True]}, "the column `id` is bool, but text or an integer is wanted"),
+        ({"caption": pa.nulls(1)}, "the column `caption` is null, but text is expected"),
+        ({"caption": ["a"], "id": [True]}, "the column `id` is bool, but text or an integer is expected"),
         ({"prompt": [["a"]]}, "the column `prompt` is list"),
         ({"caption": ["\u200b", " \u2003"]}, "none of its 2 rows has a caption"),
     ],

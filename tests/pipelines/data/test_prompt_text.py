@@ -155,7 +155,7 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("p.jsonl", '{"caption": ["a"]}', "line 1: `caption` is a list, but the caption is text"),
     ("p.jsonl", '{"caption": null, "id": 1}', "line 1: `caption` is null, but"),
     ("p.jsonl", '{"prompt": 3}', "line 1: `prompt` is a number"),
-    ("p.jsonl", '{"caption": "a", "id": [1]}', "line 1: `id` is a list, but text or a number is wanted"),
+    ("p.jsonl", '{"caption": "a", "id": [1]}', "line 1: `id` is a list, but text or a number is expected"),
     ("p.jsonl", '{"caption": "a", "tag": true}', "line 1: `tag` is true or false, but text"),
     ("p.jsonl", '{"prompt": "a", "text": "b"}', "line 1: which field is the caption, prompt or text\\? Say so: data.caption = "),
     ("p.jsonl", "[1, 2", "p.jsonl: not JSON"),

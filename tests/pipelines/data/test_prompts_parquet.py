@@ -206,9 +206,9 @@ def test_the_hash_is_of_the_files_and_not_of_their_place(tmp_path: Path, folder:
     ("columns", "told"),
     [
         ({"name": ["a"], "url": ["b"]}, "no field for the caption: it has name, url."),
-        ({"caption": [1]}, "the column `caption` is int64, but text is wanted"),
-        ({"caption": [b"a"]}, "the column `caption` is binary, but text is wanted"),
-        ({"caption": ["a"], "id": [0.5]}, "the column `id` is double, but text or an integer is wanted"),
+        ({"caption": [1]}, "the column `caption` is int64, but text is expected"),
+        ({"caption": [b"a"]}, "the column `caption` is binary, but text is expected"),
+        ({"caption": ["a"], "id": [0.5]}, "the column `id` is double, but text or an integer is expected"),
         ({"caption": ["a"], "category": [["a"]]}, "the column `category` is list"),
         ({"caption": pa.array([], pa.string())}, "data.train: it holds no prompts"),
         ({"caption": [None, " "]}, "data.train: none of its 2 rows has a caption"),

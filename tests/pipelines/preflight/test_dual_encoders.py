@@ -47,7 +47,7 @@ def test_its_weights_are_compared_with_its_class(tiny_world: Path, folder: Path,
 
 def test_a_model_of_another_kind_and_a_head_that_is_not_there_are_mistakes(tiny_world: Path, folder: Path):
     judge = tiny_world.parent / "judge"
-    with pytest.raises(UserError, match="is a llava; models of the types clip, siglip are wanted here"):
+    with pytest.raises(UserError, match="is a llava; models of the types clip, siglip are expected here"):
         check_models(scored_by(tiny_world, judge))
     aesthetic = f'reward={{type = "aesthetic", model = "{folder}", head = "no/such/head.pth"}}'
     with pytest.raises(UserError, match=r"reward\.head = '.*head\.pth': there is no such file"):

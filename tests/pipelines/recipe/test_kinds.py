@@ -60,7 +60,7 @@ def test_it_is_read_with_its_overrides_and_reads_back_the_same(path: Path) -> No
         ("painter.sise=2", "painter.sise: no such key; did you mean size?"),
         ("run.caption=x", "run.caption: no such key; there is data.caption"),
         ("policy.lora_rank=2", "policy: no such key; allowed are run, data, painter, cluster"),
-        ("data=3", "data = 3: a table is wanted: [data]"),
+        ("data=3", "data = 3: a table is expected: [data]"),
         ("painter.resources={GPU = 1}", "num_gpus says how many"),
     ],
 )

@@ -100,13 +100,13 @@ def test_the_pool_of_a_reward_is_free_to_change_and_its_weight_and_place_are_not
     ("setting", "message"),
     [
         ("reward.a.name=b", 'reward.name = "b" is there twice'),
-        ("reward.a.name=a.b", "a word is wanted"),
+        ("reward.a.name=a.b", "a word is expected"),
         ("reward.a.siez=2", "reward[0].siez: no such key; did you mean size?"),
         ("reward.d.size=2", "none is named d: name one of a, b, c"),
         ("reward.size=2", "none is named size: name one of a, b, c"),
         ("reward.b.size=0", "reward[1].size = 0: must be greater than or equal to 1"),
         ("reward.b.min=3", "reward.b.size = 1 lies outside of reward.b.min = 3"),
-        ("reward=[]", "at least one reward is wanted"),
+        ("reward=[]", "at least one reward is expected"),
         ("combine.how=sum", "combine.how"),
     ],
 )
