@@ -293,5 +293,5 @@ def test_reading_a_recipe_loads_neither_torch_nor_ray():
 
 
 def test_a_wrong_value_in_an_array_is_told_of_that_value_alone(recipe_file):
-    with pytest.raises(UserError, match=r"guidance_scales\[0\] = inf: a finite number is wanted$"):
+    with pytest.raises(UserError, match=r"guidance_scales\[0\] = inf: a finite number is expected$"):
         load_recipe(recipe_file, ["heldout.guidance_scales=[inf]"])
