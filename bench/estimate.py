@@ -238,11 +238,13 @@ def process() -> Iterator[Row]:
     """A policy process on the CPU, which trains the miniature model: its tensors at the peak of an update, and its resident memory."""
     recipe = load_recipe(Path("recipes/toy.toml"))
     image = image_model(recipe.policy.model)
-    said = policy_rank(recipe, image, image.shape(recipe.policy.max_sequence_length)).peak
+    said = policy_rank(
+        recipe.rollout, recipe.policy, recipe.objective, image, image.shape(recipe.policy.max_sequence_length)
+    ).peak
     policy, steps = recipe.policy.part(LearnerOptions), recipe.rollout.steps
     made = LearnerSettings(policy, recipe.objective, steps, 1.0, 32, 32, seed=0, total_steps=3)
     for what, counting in (("a policy's tensors", True), ("growth of a policy's process", False)):
-        [result] = in_processes(1, process_work, made, samples_of_rank(recipe), counting)
+        [result] = in_processes(1, process_work, made, samples_of_rank(recipe.rollout, recipe.policy.ranks), counting)
         yield "recipes/toy.toml", what, said, result["bytes"]
 
 

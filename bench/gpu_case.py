@@ -111,10 +111,12 @@ class Expected:
         if self.case.tiny or not self.peak:
             return {"seconds": seconds}
         network = self.models.image.network("attention")
+        rollout, policy, objective = self.recipe.rollout, self.recipe.policy, self.recipe.objective
+        reward, judge = self.recipe.rewards["reward"], self.models.judges["reward"]
         flop = {
-            "draw": lambda: draw_flops(self.recipe, network, self.shape),
-            "update": lambda: update_flops(self.recipe, network, self.shape),
-            "score": lambda: score_flops(self.recipe, self.models.judges["reward"], self.shape),
+            "draw": lambda: draw_flops(rollout, objective, network, self.shape),
+            "update": lambda: update_flops(rollout, policy, objective, network, self.shape),
+            "score": lambda: score_flops(rollout, reward, judge, self.shape),
         }[stage]()
         share = flop / seconds / self.peak
         return {"seconds": seconds, "tflop": flop / 1e12, "share_of_peak": share, "assumed_share": EFFICIENCY[stage]}

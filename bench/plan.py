@@ -86,7 +86,7 @@ def asleep(quick: bool) -> Iterator[dict[str, Any]]:
 def told(scenario: Scenario) -> tuple[Recipe, Times]:
     """A scenario of bench.loop as a plan sees it."""
     draw, score, update = (Duration(spec.kwargs["seconds"]) for spec in pools(scenario)[:3])
-    return recipe_of(scenario), Times(draw, score, update, scenario.payload_bytes)
+    return recipe_of(scenario), Times(draw, {"reward": score}, update, scenario.payload_bytes)
 
 
 def miniature(quick: bool) -> Iterator[dict[str, Any]]:
@@ -118,7 +118,7 @@ def compared(what: str, recipe: Recipe, times: Times, images_per_s: float) -> di
 
 def models_of(recipe: Recipe) -> Models:
     """The models of a recipe."""
-    return models_to_estimate(recipe)
+    return models_to_estimate(recipe.policy, recipe.rewards)
 
 
 def simulated_table(rows: list[dict[str, Any]]) -> Table:

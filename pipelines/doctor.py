@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return tell_given(given_by(recipe), console)
         if not checks.check_models(recipe):
             speaking.say(console, UNASKED, "warning", "yellow")
-        models = models_to_estimate(recipe)
+        models = models_to_estimate(recipe.policy, recipe.rewards)
         found = [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]
     except (UserError, Mistake) as error:  # Mistake: a config without a field that is asked for
         return tell_mistakes([*mistakes, str(error)])

@@ -86,11 +86,7 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Prints what was asked for; returns it as plain figures. Raises UserError or Mistake."""
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
-    if recipe.combine:
-        raise UserError(
-            "a plan knows one reward: leave out all but the slowest [[reward]], as [reward], to plan the rest"
-        )
-    models = models_to_estimate(recipe)
+    models = models_to_estimate(recipe.policy, recipe.rewards)
     if found := obstacles(recipe, models):
         raise UserError("\n".join(found))
     if options.gpus:
@@ -122,7 +118,8 @@ def report_plans(
     chosen = [own_split(recipe)]
     if options.gpus:
         own = chosen[0] if fits(recipe) else None
-        chosen = candidates(recipe, splits(recipe, options.gpus, options.gpus_per_node), source, fits)
+        found_splits = splits(recipe, options.gpus, options.gpus_per_node, source.times(recipe))
+        chosen = candidates(recipe, found_splits, source, fits)
         if own and own not in chosen:
             chosen.append(own)
         if not chosen:
@@ -146,8 +143,9 @@ def report_plans(
 
 def report_scale(recipe: Recipe, workers: int, source: Source, steady: int, console: Console) -> dict[str, Any]:
     """Simulates so many workers and prints what the driver costs."""
-    if workers < 3:
-        raise UserError(f"--scale {workers}: give at least 3, a worker for each pool")
+    pools = 2 + len(recipe.rewards)
+    if workers < pools:
+        raise UserError(f"--scale {workers}: give at least {pools}, a worker for each pool")
     large = scaled(recipe, workers, source)
     figures = simulate(large, source.times(large), steady=steady)
     console.print(plans_table(f"{workers} workers", [Plan(large, figures)], None))

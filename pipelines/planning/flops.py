@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.families.image import Network, Shape
 from actors.families.vlm import Seen
@@ -19,8 +19,10 @@ from pipelines.preflight.memory.counts import rows_of_sample, samples_of_rank
 from pipelines.preflight.memory.judge import TEMPLATE_TOKENS, feed_forward_width, seen
 from pipelines.preflight.memory.models import Judge
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.reward import POOL
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.tables import Objective, Policy, Rollout
+
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
 
 FEED_FORWARD = 8  # square matrices: two of four times the width, or three gated ones of 8/3 of it
 PER_STREAM = 4  # attention matrices of a token in one attention: query, key, value, output
@@ -91,48 +93,44 @@ def embedding(judge: Judge) -> Flops:
     return Flops(linear, 4.0 * width * depth * patches**2)
 
 
-def draw_flops(recipe: Recipe, network: Network, shape: Shape) -> float:
+def draw_flops(rollout: Rollout, objective: Objective, network: Network, shape: Shape) -> float:
     """A draw: every step of the sampler, twice with guidance, and what is measured of the policy that drew."""
-    rollout, objective = recipe.rollout, recipe.objective
     forwards = rollout.steps * (2 if shape.doubles(rollout.guidance_scale) else 1)
     forwards += objective.measured_points
-    return recipe.images_per_draw * forwards * _once(recipe, network, shape).forward
+    return rollout.images_per_draw * forwards * _once(rollout, network, shape).forward
 
 
-def update_flops(recipe: Recipe, network: Network, shape: Shape) -> float:
+def update_flops(rollout: Rollout, policy: Policy, objective: Objective, network: Network, shape: Shape) -> float:
     """The samples of the busiest rank: the trained pass at every point, and one without gradient for each anchor.
 
     With activation checkpointing the forward is done twice.
     """
-    objective, once = recipe.objective, _once(recipe, network, shape)
-    passes = once.training + (objective.anchors + int(recipe.policy.activation_checkpointing)) * once.forward
-    return samples_of_rank(recipe) * rows_of_sample(recipe, shape) * passes
+    once = _once(rollout, network, shape)
+    passes = once.training + (objective.anchors + int(policy.activation_checkpointing)) * once.forward
+    return samples_of_rank(rollout, policy.ranks) * rows_of_sample(objective, rollout.guidance_scale, shape) * passes
 
 
-def score_flops(recipe: Recipe, judge: Judge | None, shape: Shape) -> float:
+def score_flops(rollout: Rollout, reward: Reward, judge: Judge | None, shape: Shape) -> float:
     """A chunk. Captions are taken to be as long as they may be; what a reward does without a model counts nothing."""
     if judge is None:
         return 0.0
     if judge.kind == "dual_encoder":
-        return recipe.chunk * embedding(judge).forward
-    predicted = recipe.rewards[POOL].predicted(shape.text)
-    return recipe.chunk * judging(judge, _seen(recipe, judge), shape.text, predicted).forward
+        return rollout.images_per_score * embedding(judge).forward
+    image, predicted = _seen(rollout, reward, judge), reward.predicted(shape.text)
+    return rollout.images_per_score * judging(judge, image, shape.text, predicted).forward
 
 
-def backwards_of_rank(recipe: Recipe) -> int:
+def backwards_of_rank(rollout: Rollout, policy: Policy) -> int:
     """How many micro-batches a rank goes through in a step."""
-    return math.ceil(samples_of_rank(recipe) / recipe.policy.micro_batch)
+    return math.ceil(samples_of_rank(rollout, policy.ranks) / policy.micro_batch)
 
 
-def _once(recipe: Recipe, network: Network, shape: Shape) -> Flops:
-    tokens = shape.image_tokens(recipe.rollout.height, recipe.rollout.width)
+def _once(rollout: Rollout, network: Network, shape: Shape) -> Flops:
+    tokens = shape.image_tokens(rollout.height, rollout.width)
     return transformer(network, tokens, shape.padded(shape.text))
 
 
-def _seen(recipe: Recipe, judge: Judge) -> Seen:
+def _seen(rollout: Rollout, reward: Reward, judge: Judge) -> Seen:
     if not {"hidden_size", "embed_dim"} & judge.vision.keys():
-        raise UserError(
-            f"{recipe.rewards[POOL].in_words()}: its operations are not known; plan with --measured RUNFOLDER"
-        )
-    pixels = cast("VlmOptions", recipe.rewards[POOL]).image_pixels
-    return seen(judge, recipe.rollout.height, recipe.rollout.width, pixels)
+        raise UserError(f"{reward.in_words()}: its operations are not known; plan with --measured RUNFOLDER")
+    return seen(judge, rollout.height, rollout.width, cast("VlmOptions", reward).image_pixels)

@@ -19,11 +19,11 @@ from pipelines.run_folder.records import StepRecord
 LEAST_STEPS = 5  # of a run that is measured, without those that fill the pipeline
 SAME = (
     "policy.model", "policy.family", "policy.dtype", "policy.num_gpus", "policy.zero_stage", "policy.compile",
-    "policy.activation_checkpointing", "policy.lora_rank", "policy.lora_targets", "reward.type", "reward.model", "reward.family",
-    "reward.dtype", "reward.num_gpus", "reward.image_pixels", "rollout.height", "rollout.width", "rollout.guidance_scale",
-    "rollout.dtype", "rollout.num_gpus", "rollout.compile", "objective.type", "objective.behaviour",
+    "policy.activation_checkpointing", "policy.lora_rank", "policy.lora_targets", "rollout.height", "rollout.width",
+    "rollout.guidance_scale", "rollout.dtype", "rollout.num_gpus", "rollout.compile", "objective.type", "objective.behaviour",
 )  # fmt: skip
-"""Keys in which a recipe may not differ from a run whose times it takes: nothing is said of how the times depend on them."""
+SAME_OF_REWARD = ("type", "model", "family", "dtype", "num_gpus", "image_pixels")
+"""Keys, and those of every reward, in which a recipe may not differ from a run whose times it takes: times are not carried over."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Run:
 
     recipe: Recipe
     draw: Duration
-    score: Duration
+    score: dict[str, Duration]
     update: Duration
     images_per_s: float
     steps: int
@@ -52,15 +52,18 @@ class Measured:
         """See `Source`. Raises UserError for a recipe that differs in one of SAME."""
         run = self.run
         check_same(run.recipe, recipe)
-        before = exchange_seconds(run.recipe, self.models, self.per_node)
-        work = max(0.0, run.update.seconds - before) * _points(recipe) / _points(run.recipe)
-        drawn = recipe.images_per_draw * recipe.rollout.steps / (run.recipe.images_per_draw * run.recipe.rollout.steps)
+        rollout, before = recipe.rollout, run.recipe.rollout
+        exchanged = exchange_seconds(before, run.recipe.policy, self.models, self.per_node)
+        work = max(0.0, run.update.seconds - exchanged) * _points(recipe) / _points(run.recipe)
+        update = work + exchange_seconds(rollout, recipe.policy, self.models, self.per_node)
+        drawn = rollout.images_per_draw * rollout.steps / (before.images_per_draw * before.steps)
+        images, of_run = rollout.images_per_score, before.images_per_score
         shape = self.models.image.shape(recipe.policy.max_sequence_length)
         return Times(
             Duration(run.draw.seconds * drawn, run.draw.jitter),
-            Duration(run.score.seconds * recipe.chunk / run.recipe.chunk, run.score.jitter),
-            Duration(work + exchange_seconds(recipe, self.models, self.per_node), run.update.jitter),
-            recipe.chunk * image_bytes(recipe, shape),
+            {pool: Duration(score.seconds * images / of_run, score.jitter) for pool, score in run.score.items()},
+            Duration(update, run.update.jitter),
+            images * image_bytes(rollout, recipe.objective, shape),
         )
 
 
@@ -79,10 +82,6 @@ def read_run(place: str) -> Run:
         run = RunFolder(folder)
         run.read_recipe()  # says what is damaged, where it is
         recipe, records = load_recipe(folder / RECIPE), run.read_metrics()
-    if recipe.combine:
-        raise UserError(
-            f"--measured {place}: the run has several rewards, and a plan knows one: measure a run with one"
-        )
     last = recipe.loop.steps - recipe.loop.staleness  # after it there is less and less to draw
     inner = [record for record in records[recipe.loop.staleness + 2 :] if record.step <= last]
     steady = [record for record in inner if _only_trained(record)]
@@ -91,12 +90,17 @@ def read_run(place: str) -> Run:
             f"--measured {place}: {len(steady)} of its {len(records)} steps can be measured, at least {LEAST_STEPS} are needed: those "
             "that fill the pipeline or drain it, and those that drew held-out images, do not count. Run more steps, or raise heldout.every"
         )
+    stages = {pool: pool if recipe.combine else "score" for pool in recipe.rewards}
+    if unknown := [pool for pool, stage in stages.items() if any(stage not in each.train_tasks for each in steady)]:
+        raise UserError(
+            f"--measured {place}: its {METRICS} does not say how long {unknown[0]} took to score; measure a run of this version"
+        )
     updates = [record.seconds["update"] for record in steady]
     seconds = sum(record.seconds["step"] for record in steady)
     return Run(
         recipe,
         _of_tasks(steady, "draw"),
-        _of_tasks(steady, "score"),
+        {pool: _of_tasks(steady, stage) for pool, stage in stages.items()},
         Duration(_mean(updates), _std(updates) / _mean(updates)),
         sum(record.images for record in steady) / seconds,
         len(steady),
@@ -105,7 +109,13 @@ def read_run(place: str) -> Run:
 
 def check_same(run: Recipe, recipe: Recipe) -> None:
     """Raises UserError if times of the run say nothing of the recipe."""
-    for key in SAME:
+    if run.rewards.keys() != recipe.rewards.keys():
+        was, wanted = (", ".join(each.rewards) for each in (run, recipe))
+        raise UserError(
+            f"the run was measured with the pools {was}, but the recipe has {wanted}: times do not carry over; measure a run of this "
+            "recipe, or plan without --measured"
+        )
+    for key in (*SAME, *(f"{pool}.{name}" for pool in recipe.rewards for name in SAME_OF_REWARD)):
         was, wanted = (value_of(each, key) for each in (run, recipe))
         if was != wanted:
             raise UserError(
@@ -131,7 +141,7 @@ def _of_tasks(records: Sequence[StepRecord], stage: str) -> Duration:
 
 
 def _points(recipe: Recipe) -> int:
-    return samples_of_rank(recipe) * recipe.objective.points
+    return samples_of_rank(recipe.rollout, recipe.policy.ranks) * recipe.objective.points
 
 
 def _mean(values: Sequence[float]) -> float:

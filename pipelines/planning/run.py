@@ -6,6 +6,7 @@ Every figure is taken from the virtual clock, so that it is the same on any mach
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,8 @@ from pipelines.data.prompts import PromptList, PromptOrder
 from pipelines.monitoring.watchers import Watchers
 from pipelines.planning.gpus import DRIVER_S
 from pipelines.planning.stages import SleepingPolicy, SleepingReward, SleepingRollout, SleepingStorage
-from pipelines.planning.times import Times
+from pipelines.planning.times import Duration, Times
 from pipelines.recipe.load import dump_recipe
-from pipelines.recipe.reward import POOL
 from pipelines.recipe.tables import Autoscale, Monitor, Samples
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.folder import RunFolder
@@ -83,7 +83,7 @@ class Meter:
 
     def busy(self, begin: float, end: float) -> dict[str, float]:
         """Seconds of work by pool between two times."""
-        seconds = {"rollout": 0.0, "reward": 0.0, "policy": 0.0}
+        seconds: dict[str, float] = defaultdict(float)
         for when, pool, took in self.worked:
             seconds[pool] += max(0.0, min(when, end) - max(when - took, begin))
         return seconds
@@ -95,7 +95,7 @@ class Meter:
                 self._bytes += sum(report.num_bytes for report in outcome.value)
                 self.bytes_peak = max(self.bytes_peak, self._bytes)
             case "score":
-                self.worked.append((now, "reward", outcome.seconds))
+                self.worked.append((now, outcome.key.task.pool, outcome.seconds))
             case "update":
                 self.worked.append((now, "policy", outcome.seconds))
             case "export" if outcome.key.about:  # version 0 ends no step
@@ -107,22 +107,24 @@ def simulate(recipe: Recipe, times: Times, driver_s: float = DRIVER_S, steady: i
     """Runs a recipe without its evaluations, samples and autoscaling for so many steady steps. driver_s: of the driver, for each task."""
     fill = recipe.loop.staleness + 2
     recipe = planned(recipe, 2 * fill + steady)
-    chunks = recipe.chunks_per_step
+    chunks = recipe.rollout.chunks_per_step
     executor = VirtualExecutor(list(pools(recipe, times)), driver_s)
     meter = Meter(executor, chunks * times.chunk_bytes)
     began = time.thread_time()
     records = drive(recipe, meter)
     cpu_s = time.thread_time() - began
     begin, end = meter.step_ends[fill], meter.step_ends[fill + steady]
-    workers = {"rollout": recipe.rollout.size, "reward": recipe.rewards[POOL].size, "policy": 1}
-    busy = {pool: seconds / (workers[pool] * (end - begin)) for pool, seconds in meter.busy(begin, end).items()}
+    scoring = {pool: reward.size for pool, reward in recipe.rewards.items()}
+    worked, workers = meter.busy(begin, end), {"rollout": recipe.rollout.size, **scoring, "policy": 1}
+    busy = {pool: worked[pool] / (size * (end - begin)) for pool, size in workers.items()}
+    tasks = recipe.rollout.draws_per_step + len(scoring) * chunks + 2
     in_steady = records[fill:-fill]
     images = sum(record.images for record in in_steady)
     stale = [versions for record in in_steady for versions in record.staleness]
     return Figures(
         images_per_s=images / (end - begin),
         step_s=(end - begin) / steady,
-        busy={**busy, "driver": driver_s * (recipe.draws_per_step + chunks + 2) * steady / (end - begin)},
+        busy={**busy, "driver": driver_s * tasks * steady / (end - begin)},
         staleness=sum(stale) / len(stale),
         bytes_peak=meter.bytes_peak,
         steps=recipe.loop.steps,
@@ -142,14 +144,15 @@ def planned(recipe: Recipe, steps: int) -> Recipe:
 def pools(recipe: Recipe, times: Times) -> Iterator[PoolSpec]:
     """The pools of a recipe, of stages that take these times."""
 
-    def noise(stage: str) -> dict[str, float]:
-        duration = getattr(times, stage)
+    def noise(duration: Duration) -> dict[str, float]:
         return {"seconds": duration.seconds, "jitter": duration.jitter}
 
-    draw = {**noise("draw"), "said_bytes": times.chunk_bytes}
+    draw = {**noise(times.draw), "said_bytes": times.chunk_bytes}
     yield PoolSpec("rollout", SleepingRollout, draw, recipe.rollout.size)
-    yield PoolSpec("reward", SleepingReward, {**noise("score"), "images": recipe.chunk}, recipe.rewards[POOL].size)
-    yield PoolSpec("policy", SleepingPolicy, noise("update"), recipe.policy.ranks, gang=True)
+    for pool, reward in recipe.rewards.items():
+        score = {**noise(times.score[pool]), "images": recipe.rollout.images_per_score}
+        yield PoolSpec(pool, SleepingReward, {**score, "pool": pool} if recipe.combine else score, reward.size)
+    yield PoolSpec("policy", SleepingPolicy, noise(times.update), recipe.policy.ranks, gang=True)
     yield PoolSpec("storage", SleepingStorage, {"seconds": 0.0})
 
 

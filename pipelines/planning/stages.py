@@ -71,13 +71,14 @@ class SleepingRollout(Stage):
 
 @dataclass
 class SleepingReward(Stage):
-    """Scores nothing: rewards are random."""
+    """Scores nothing: rewards are random. pool: of one of several rewards, so that each has long tasks of its own."""
 
     images: int = 2
+    pool: str = ""
 
     def score(self, prompt: Prompt, images: np.ndarray) -> Scores:
         seed = int.from_bytes(images[:8].tobytes(), "little")
-        seconds = self.work("score", seed)
+        seconds = self.work("score", seed, *([self.pool] if self.pool else []))
         rng = random.Random(seed)
         return Scores(tuple(rng.random() for _ in range(self.images)), seconds=seconds)
 

@@ -11,9 +11,7 @@ from pipelines.planning.run import WAITING
 from pipelines.planning.splits import Plan, Split, own_split
 from pipelines.planning.sureness import OFF
 from pipelines.preflight.memory.cards import GIB
-from pipelines.recipe.reward import POOL
-
-POOLS = ("rollout", "reward", "policy", "driver")
+from pipelines.recipe.reward import name_of
 
 
 def plans_table(
@@ -24,7 +22,11 @@ def plans_table(
     shares: Mapping[Split, float] | None = None,
 ) -> Table:
     """A line per plan, the best set off, and the recipe's own marked. `shares`: what a split keeps of the best speed if a time is off."""
-    columns = ("", "ranks", "rollout", "reward", "GPUs", "S", "images/s", "GPU-hours", "step s", "busy %: rollout/\nreward/policy/driver",
+    rewards = list(shown[0].recipe.rewards)
+    names = [name_of(pool) for pool in rewards]
+    sizes = [pool.replace(".", ".\n") for pool in ("rollout", *rewards)]
+    busy = f"busy %: rollout/\n{'/'.join(names)}/policy/driver"
+    columns = ("", "ranks", *sizes, "GPUs", "S", "images/s", "GPU-hours", "step s", busy,
                "stale-\nness", "GiB in\nflight", "limited by", *(["at\n±25 %"] if shares else []))  # fmt: skip
     made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in columns:
@@ -33,9 +35,9 @@ def plans_table(
         recipe, figures = each.recipe, each.figures
         split = own_split(recipe)
         made.add_row(
-            "own" if split == own else "", *(str(count) for count in (recipe.policy.ranks, recipe.rollout.size, recipe.rewards[POOL].size)),
+            "own" if split == own else "", *(str(count) for count in (split.ranks, split.rollouts, *split.rewards)),
             f"{each.gpus:g}", str(recipe.loop.staleness), f"{figures.images_per_s:.4g}", f"{each.gpu_hours:.4g}", f"{figures.step_s:.4g}",
-            "/".join(f"{100 * figures.busy[pool]:.0f}" for pool in POOLS), f"{figures.staleness:.2f}",
+            "/".join(f"{100 * figures.busy[pool]:.0f}" for pool in ("rollout", *rewards, "policy", "driver")), f"{figures.staleness:.2f}",
             f"{figures.bytes_peak / GIB:.2f}", figures.bottleneck,
             *([f"{shares[split]:.0%}"] if shares else []), style="bold" if each is best else "",
         )  # fmt: skip

@@ -100,8 +100,9 @@ def _frugal(recipe: Recipe, models: Models, tiers: Sequence[Sequence[Options]]) 
 def _gentle_micro_batch(recipe: Recipe, models: Models) -> Iterator[Override]:
     """Smaller micro-batches as long as a backward has tokens enough; the gradient is the same."""
     shape = models.image.shape(recipe.policy.max_sequence_length)
-    size = recipe.rollout.height, recipe.rollout.width
-    tokens = rows_of_update(recipe, shape) * (shape.image_tokens(*size) + shape.text) / recipe.policy.micro_batch
+    image = shape.image_tokens(recipe.rollout.height, recipe.rollout.width)
+    rows = rows_of_update(recipe.rollout, recipe.policy, recipe.objective, shape)
+    tokens = rows * (image + shape.text) / recipe.policy.micro_batch
     for value in range(recipe.policy.micro_batch - 1, 0, -1):
         if value * tokens >= ENOUGH_TOKENS:
             yield {"policy.micro_batch": value}
@@ -139,7 +140,7 @@ def _heldout_groups_per_task(recipe: Recipe, models: Models) -> Iterator[Overrid
 
 def _chunk(recipe: Recipe, models: Models) -> Iterator[Override]:
     size = recipe.rollout.group_size
-    for value in range(recipe.chunk - 1, 0, -1):
+    for value in range(recipe.rollout.images_per_score - 1, 0, -1):
         if size % value == 0:
             yield {"rollout.chunk": value}
 

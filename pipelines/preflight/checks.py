@@ -154,7 +154,7 @@ def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
     found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
     if all(Path(named.model).expanduser().is_dir() for named in named_models(recipe).values()):
         # a model of the hub is read by the workers, which report the same when they start
-        found += obstacles(recipe, models_to_estimate(recipe))
+        found += obstacles(recipe, models_to_estimate(recipe.policy, recipe.rewards))
     if found:
         raise UserError("\n".join(found))
 

@@ -137,8 +137,8 @@ def _workers(recipe: Recipe, models: Models) -> Iterator[str]:
         if table.num_gpus > 1:
             yield f"{name}.num_gpus = {table.num_gpus:g}: a worker uses one GPU, and the others stay idle"
     for name, pool, tasks in (
-        ("rollout", recipe.rollout, recipe.draws_per_step),
-        *((pool, reward, recipe.chunks_per_step) for pool, reward in recipe.rewards.items()),
+        ("rollout", recipe.rollout, recipe.rollout.draws_per_step),
+        *((pool, reward, recipe.rollout.chunks_per_step) for pool, reward in recipe.rewards.items()),
     ):
         if pool.size > 1 and tasks < TASKS_PER_WORKER * pool.size and recipe.loop.order == "strict":
             yield (

@@ -150,6 +150,26 @@ class Rollout(Pool, ImageModelOptions):
     width: Count = 512
     """Pixels."""
 
+    @property
+    def images_per_score(self) -> int:
+        """Images of a group per task: a draw has those of `groups_per_task` groups, a score those of one."""
+        return self.chunk or self.group_size
+
+    @property
+    def images_per_draw(self) -> int:
+        """Images per draw task."""
+        return self.images_per_score * self.groups_per_task
+
+    @property
+    def chunks_per_step(self) -> int:
+        """Chunks of a step: the score tasks of a reward."""
+        return self.prompts_per_step * self.group_size // self.images_per_score
+
+    @property
+    def draws_per_step(self) -> int:
+        """Draw tasks of a step."""
+        return -(-self.chunks_per_step // self.groups_per_task)
+
 
 class Policy(LearnerOptions, Worker):
     """The trained model: LoRA on a frozen base, its optimiser, and the ranks that share the work."""

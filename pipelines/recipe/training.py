@@ -60,32 +60,12 @@ class Recipe(Table):
         """Whether the run promises to give the same bits again."""
         return self.loop.order == "strict" and self.run.deterministic
 
-    @property
-    def chunk(self) -> int:
-        """Images of a group per task: a draw has those of `rollout.groups_per_task` groups, a score those of one."""
-        return self.rollout.chunk or self.rollout.group_size
-
-    @property
-    def images_per_draw(self) -> int:
-        """Images per draw task."""
-        return self.chunk * self.rollout.groups_per_task
-
-    @property
-    def chunks_per_step(self) -> int:
-        """Chunks of a step: its score tasks."""
-        return self.rollout.prompts_per_step * self.rollout.group_size // self.chunk
-
-    @property
-    def draws_per_step(self) -> int:
-        """Draw tasks of a step."""
-        return -(-self.chunks_per_step // self.rollout.groups_per_task)
-
     @model_validator(mode="after")
     def check_across_tables(self) -> Recipe:
         """Raises ValueError for combinations that cannot run."""
-        if self.rollout.group_size % self.chunk:
+        if self.rollout.group_size % self.rollout.images_per_score:
             raise ValueError(
-                f"rollout.chunk = {self.chunk} does not divide rollout.group_size = {self.rollout.group_size}: "
+                f"rollout.chunk = {self.rollout.images_per_score} does not divide rollout.group_size = {self.rollout.group_size}: "
                 f"choose one of {[n for n in range(1, self.rollout.group_size + 1) if self.rollout.group_size % n == 0]}"
             )
         self._check_groups_per_task()
@@ -131,10 +111,10 @@ class Recipe(Table):
                 )
 
     def _check_groups_per_task(self) -> None:
-        together, prompts = self.rollout.groups_per_task, self.rollout.prompts_per_step
-        if together > 1 and self.chunk < self.rollout.group_size:
+        together, prompts, chunk = self.rollout.groups_per_task, self.rollout.prompts_per_step, self.rollout.chunk
+        if together > 1 and chunk and chunk < self.rollout.group_size:
             raise ValueError(
-                f"rollout.groups_per_task = {together} draws whole groups together, but rollout.chunk = {self.chunk} draws parts of a "
+                f"rollout.groups_per_task = {together} draws whole groups together, but rollout.chunk = {chunk} draws parts of a "
                 f"group of {self.rollout.group_size}: leave rollout.chunk out, or set rollout.groups_per_task = 1"
             )
         if together > prompts:
@@ -153,7 +133,7 @@ class Recipe(Table):
         self.objective.check(self.rollout.steps)
 
     def _check_ranks(self) -> None:
-        ranks, tasks = self.policy.ranks, self.chunks_per_step
+        ranks, tasks = self.policy.ranks, self.rollout.chunks_per_step
         if self.policy.zero_stage == 0 and ranks > 1:
             raise ValueError(
                 f"policy.ranks = {ranks} with policy.zero_stage = 0: stage 0 is one rank of plain torch; choose stage 1, 2 or 3"

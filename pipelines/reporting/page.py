@@ -120,18 +120,27 @@ def _cards(comparison: Comparison, metrics: Sequence[StepRecord], summary: Recor
         title = "Each at its best guidance" if guided else "Against the guided base"
         note = f"{gain} over the base at its best ({best_before.guidance})"
         cards.append(_card(title, number(best_before.total, unit), number(best_after.total, unit), note))
-    rewards = [record.reward_mean for record in metrics if known(record.reward_mean)]
-    if rewards:
-        share = max(1, len(rewards) // 10)
-        first, last = sum(rewards[:share]) / share, sum(rewards[-share:]) / share
-        note = f"mean of the first and last {share} steps" if share > 1 else "first and last step"
-        cards.append(_card("Training reward", number(first), number(last), note))
+    cards += _reward_cards(metrics)
     seconds = seconds_of(summary, state)
     if seconds and metrics:
         speeds = [record.images_per_s for record in metrics if known(record.images_per_s)]
         speed = summary.get("images_per_s") or (sum(speeds) / len(speeds) if speeds else None)
         images = f"{summary['images']:,} images" if summary.get("images") else f"{len(metrics):,} steps"
         cards.append(_card("Time", "", duration(seconds), images + (f", {number(speed)} a second" if speed else "")))
+    return cards
+
+
+def _reward_cards(metrics: Sequence[StepRecord]) -> list[Record]:
+    """The training reward; of several each by its name, since what they make together may be about 0 by construction."""
+    names = list({name: None for record in metrics for name in record.rewards})
+    figures = {f"Training reward {name}": [record.rewards.get(name) for record in metrics] for name in names}
+    cards = []
+    for title, values in (figures or {"Training reward": [record.reward_mean for record in metrics]}).items():
+        if found := [value for value in values if known(value)]:
+            share = max(1, len(found) // 10)
+            first, last = sum(found[:share]) / share, sum(found[-share:]) / share
+            note = f"mean of the first and last {share} steps" if share > 1 else "first and last step"
+            cards.append(_card(title, number(first), number(last), note))
     return cards
 
 

@@ -106,7 +106,7 @@ class StepRecord(Row):
     queue_s: dict[str, float] = {}
     """How long a chunk waited to be scored, and a complete step to be trained, mean."""
     train_tasks: dict[str, Spread] = {}
-    """The training tasks of each stage."""
+    """The training tasks of each stage, and of several rewards those of each pool."""
     busy: dict[str, float] = {}
     """Share of the step in which the workers of each pool had work."""
     workers: dict[str, int] = {}

@@ -76,7 +76,7 @@ def loop_plan(
         stages,
         recipe.loop.steps,
         groups_per_step=recipe.rollout.prompts_per_step,
-        chunks_per_group=recipe.rollout.group_size // recipe.chunk,
+        chunks_per_group=recipe.rollout.group_size // recipe.rollout.images_per_score,
         groups_per_task=recipe.rollout.groups_per_task,
         staleness=recipe.loop.staleness,
         order=recipe.loop.order,
@@ -152,7 +152,9 @@ def draw_request(
 def _part(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
     samples = group_samples(recipe, heldout, group)
     if unit.stream == TRAIN:
-        samples = samples[unit.chunk * recipe.chunk : (unit.chunk + 1) * recipe.chunk]
+        samples = samples[
+            unit.chunk * recipe.rollout.images_per_score : (unit.chunk + 1) * recipe.rollout.images_per_score
+        ]
     return DrawPart(
         group=unit.group,
         chunk=unit.chunk,
@@ -175,7 +177,7 @@ def update_shares(recipe: Recipe, groups: Sequence[Group], advantages_PK: np.nda
 def _pieces(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[UpdateGroup, Any]]:
     """What the learner gets for each chunk of a group, with the handle of its latents."""
     for number in sorted(group.chunks):
-        samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
+        samples = range(number * recipe.rollout.images_per_score, (number + 1) * recipe.rollout.images_per_score)
         piece = UpdateGroup(
             step=group.key.step,
             group=group.key.group,

@@ -96,7 +96,7 @@ def _kept(
     """What is kept of each chunk of a group, with the handle of its images."""
     prompt = group.drawn_prompt()
     for number, chunk in sorted(group.chunks.items()):
-        samples = range(number * recipe.chunk, (number + 1) * recipe.chunk)
+        samples = range(number * recipe.rollout.images_per_score, (number + 1) * recipe.rollout.images_per_score)
         kept = KeptChunk(
             step=step,
             policy_version=group.version,

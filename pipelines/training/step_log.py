@@ -85,6 +85,8 @@ class StepLog:
         self._count("score", pool, seconds)
         if unit.stream == TRAIN:
             self._train_seconds["score"].append(seconds)
+            if len(self.rewards) > 1:
+                self._train_seconds[pool].append(seconds)
             now = time.monotonic()
             begin = min(now - seconds, self._spans[unit].get("score", (now, now))[0])
             self._spans[unit]["score"] = (begin, now)

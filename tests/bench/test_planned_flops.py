@@ -46,9 +46,9 @@ def of_recipe(*overrides: str) -> tuple[float, float, float]:
     shape = image.shape(recipe.policy.max_sequence_length)
     network = image.network("attention")
     return (
-        draw_flops(recipe, network, shape),
-        score_flops(recipe, judge(recipe.reward.model), shape),
-        update_flops(recipe, network, shape),
+        draw_flops(recipe.rollout, recipe.objective, network, shape),
+        score_flops(recipe.rollout, recipe.reward, judge(recipe.reward.model), shape),
+        update_flops(recipe.rollout, recipe.policy, recipe.objective, network, shape),
     )
 
 
@@ -72,5 +72,6 @@ def test_an_update_is_shared_by_the_ranks_and_grows_with_points_and_anchors() ->
 
 
 def test_micro_batches_cover_the_samples_of_a_rank() -> None:
-    assert backwards_of_rank(load_recipe(RECIPE)) == 72 * 24 / RANKS / 3
-    assert backwards_of_rank(load_recipe(RECIPE, ["policy.micro_batch=1000"])) == 1
+    small, large = load_recipe(RECIPE), load_recipe(RECIPE, ["policy.micro_batch=1000"])
+    assert backwards_of_rank(small.rollout, small.policy) == 72 * 24 / RANKS / 3
+    assert backwards_of_rank(large.rollout, large.policy) == 1

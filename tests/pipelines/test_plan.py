@@ -14,6 +14,7 @@ from tests.pipelines.planning.test_measured import record, run_folder
 
 SD35 = "recipes/sd35m_8gpu.toml"
 TOY = "recipes/toy.toml"
+TWO = "recipes/toy_two_rewards.toml"
 SMALL = ("--set", "rollout.prompts_per_step=4", "--steps", "1")  # 8 chunks a step
 
 
@@ -51,6 +52,20 @@ def test_a_large_cluster_is_simulated(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([SD35, "--scale", "100", "--steps", "1", "--json", str(tmp_path / "plan.json")]) == 0
     assert "CPU seconds a step" in capsys.readouterr().out
     assert json.loads((tmp_path / "plan.json").read_text())["scale"]["gpus"] == 100
+
+
+def test_several_rewards_are_planned_each_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [word for pool in ("rollout", "policy", "reward.echo") for word in ("--set", f"{pool}.num_gpus=1.0")]
+    smaller = ("--set", "rollout.groups_per_task=1", "--set", "reward.small.num_gpus=0.25", "--steps", "1")
+    assert main([TWO, "--gpus", "4", *asked, *smaller, "--json", str(tmp_path / "plan.json")]) == 0
+    printed = capsys.readouterr().out
+    best = json.loads((tmp_path / "plan.json").read_text())["best"]
+    assert {"reward.echo", "reward.small"} <= best["busy"].keys()
+    assert "echo/small/policy/driver" in printed
+    assert "--set reward.echo.size=" in printed
+    load_recipe(Path(TWO), best["set"])
+    assert main([TWO, "--scale", "3"]) == 2
+    assert "give at least 4, a worker for each pool" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -25,16 +25,21 @@ class Estimate:
 
 def estimate(recipe: Recipe, models: Models) -> Estimate:
     """The memory of every worker."""
-    shape = models.image.shape(recipe.policy.max_sequence_length)
-    one = image_bytes(recipe, shape)
+    rollout, policy, objective = recipe.rollout, recipe.policy, recipe.objective
+    heldout = recipe.heldout if recipe.data.heldout else None
+    shape = models.image.shape(policy.max_sequence_length)
+    one = image_bytes(rollout, objective, shape)
     steps = 1 + recipe.loop.staleness
-    groups = steps * recipe.rollout.prompts_per_step
+    groups = steps * rollout.prompts_per_step
     if recipe.loop.max_groups_in_flight is not None:
         groups = min(groups, recipe.loop.max_groups_in_flight)
-    image = models.image.loaded(recipe.policy.max_sequence_length)
+    image = models.image.loaded(policy.max_sequence_length)
     actors = (
-        policy_rank(recipe, image, shape),
-        rollout_worker(recipe, image, shape),
-        *(reward_worker(recipe, pool, models.judges.get(pool), shape) for pool in recipe.rewards),
+        policy_rank(rollout, policy, objective, image, shape),
+        rollout_worker(rollout, policy.lora_targets, objective, heldout, image, shape),
+        *(
+            reward_worker(pool, reward, models.judges.get(pool), rollout, heldout, shape)
+            for pool, reward in recipe.rewards.items()
+        ),
     )
-    return Estimate(actors, one, one * groups * recipe.rollout.group_size)
+    return Estimate(actors, one, one * groups * rollout.group_size)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.families.image import Configs, ImageFacts, Network, Shape
 from actors.families.registry import PIPELINES, VLMS, image_family, vlm_family
@@ -27,7 +27,10 @@ from actors.models.kinds import Kind
 from actors.models.path import PIPELINE_MARKER, VLM_MARKER
 from pipelines.preflight.memory import architectures
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.tables import Policy
+
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
 
 TRANSFORMER, VAE, ENCODER = "transformer", "vae", "text_encoder"
 
@@ -151,14 +154,14 @@ class Models:
     judges: Mapping[str, Judge]
 
 
-def models_to_estimate(recipe: Recipe) -> Models:
-    """Those of a recipe. Raises UserError where one is not whole, or not known."""
+def models_to_estimate(policy: Policy, rewards: Mapping[str, Reward]) -> Models:
+    """Of the policy, and of the rewards by their pools. Raises UserError where one is not whole, or not known."""
     judges = {
         pool: JUDGE_OF[reward.judge_kind](str(reward.judge), f"{pool}.model", reward.judge_family)
-        for pool, reward in recipe.rewards.items()
+        for pool, reward in rewards.items()
         if reward.judge_kind
     }
-    return Models(image_model(recipe.policy.model, recipe.policy.family), judges)
+    return Models(image_model(policy.model, policy.family), judges)
 
 
 def image_model(path: str, family: str | None = None) -> ImageModel:

@@ -28,8 +28,7 @@ from pipelines.preflight.memory.counts import (
 )
 from pipelines.preflight.memory.models import ImageModel, Judge, Part
 from pipelines.preflight.memory.networks import Pass, backward_bytes, forward_bytes, saved_bytes
-from pipelines.recipe.tables import Policy, Rollout
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.tables import Heldout, Objective, Policy, Rollout
 
 if TYPE_CHECKING:
     from pipelines.recipe.reward import Reward
@@ -41,9 +40,8 @@ SLACK = 0.05  # of what comes and goes, for the allocator's gaps; assumed
 LIVE_NUMEL = 10**9  # of weights that DeepSpeed's stage 3 keeps gathered (its default)
 
 
-def policy_rank(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
+def policy_rank(rollout: Rollout, policy: Policy, objective: Objective, model: ImageModel, shape: Shape) -> Actor:
     """One rank: base and LoRA, the optimiser's share, a step's samples, and the widest moment of an update."""
-    policy = recipe.policy
     gpu = on_gpu(policy)
     element = element_of(policy.dtype, gpu)
     network = model.network(policy.lora_targets)
@@ -53,25 +51,29 @@ def policy_rank(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
     held = {
         "transformer": min(weights, weights // policy.ranks + gathered) if sharded else weights,
         "text encoders": _encoders_held(policy, model, element),
-        "captions": _captions_bytes(-(-recipe.rollout.prompts_per_step // policy.ranks), shape, element),
+        "captions": _captions_bytes(-(-rollout.prompts_per_step // policy.ranks), shape, element),
         **trained_bytes(policy.zero_stage, policy.ranks, network.lora * policy.lora_rank),
-        "samples of a step": _samples_bytes(recipe, shape, element),
+        "samples of a step": _samples_bytes(rollout, objective, policy.ranks, shape, element),
         **_overhead(gpu, policy.ranks),
     }
     phases = {
         **({"loading": weights - held["transformer"]} if sharded else {}),
         "encoding": _encoding(policy, model, shape, element),
-        "update": _slack(_update_bytes(recipe, network, shape, element)),
+        "update": _slack(_update_bytes(rollout, policy, objective, network, shape, element)),
     }
     return Actor("policy", policy.ranks, policy.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=False))
 
 
-def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
-    """One worker: the pipeline, and the widest of encoding a caption, drawing a chunk, decoding it and merging an adapter."""
-    rollout, policy = recipe.rollout, recipe.policy
+def rollout_worker(
+    rollout: Rollout, targets: str, objective: Objective, heldout: Heldout | None, model: ImageModel, shape: Shape
+) -> Actor:
+    """One worker: the pipeline, and the widest of encoding a caption, drawing a chunk, decoding it and merging an adapter.
+
+    `targets`: of the LoRA; `heldout`: where the run evaluates.
+    """
     gpu = on_gpu(rollout)
     element = element_of(rollout.dtype, gpu)
-    network = model.network(policy.lora_targets)
+    network = model.network(targets)
     held = {
         "transformer": model.transformer.numel * element,
         "text encoders": _encoders_held(rollout, model, element),
@@ -79,38 +81,43 @@ def rollout_worker(recipe: Recipe, model: ImageModel, shape: Shape) -> Actor:
         "VAE": model.vae.numel * FLOAT32,
         **_overhead(gpu, ranks=1),
     }
-    images = images_of_task(recipe)
-    pixels = recipe.rollout.height * recipe.rollout.width
+    images = images_of_task(rollout, heldout)
+    pixels = rollout.height * rollout.width
     decoded = min(max(1, PIXELS_AT_ONCE // pixels) * pixels, images * pixels, UNTILED_PIXELS)
-    widest_matrix = 5 * network.width**2 if policy.lora_targets == "all" else network.width**2
+    widest_matrix = 5 * network.width**2 if targets == "all" else network.width**2
     phases = {
         "encoding": _encoding(rollout, model, shape, element),
-        "drawing": _slack(_drawing_bytes(recipe, network, shape, element)),
+        "drawing": _slack(_drawing_bytes(rollout, objective, heldout, network, shape, element)),
         "decoding": _slack(decoded * decoder_numel(model.vae) * FLOAT32 + images * pixels * 3 * 3 * FLOAT32),
         "merging": 3 * widest_matrix * FLOAT32,
     }
     return Actor("rollout", rollout.size, rollout.num_gpus, gpu, held, phases, _files_bytes(model, element, vae=True))
 
 
-def reward_worker(recipe: Recipe, pool: str, judge: Judge | None, shape: Shape) -> Actor:
+def reward_worker(
+    pool: str, reward: Reward, judge: Judge | None, rollout: Rollout, heldout: Heldout | None, shape: Shape
+) -> Actor:
     """One worker: the model that judges, if there is one, and what a chunk of images needs beside it."""
-    reward = recipe.rewards[pool]
     gpu = on_gpu(reward)
     held, phases = _overhead(gpu, ranks=1), {}
     if judge:
         element = element_of(getattr(reward, "dtype", "auto"), gpu)
         held = {HELD[judge.kind]: judge.model.numel * element, **held}
-        phases = {name: _slack(size) for name, size in SCORING[judge.kind](recipe, reward, judge, shape, gpu).items()}
+        images = images_of_task(rollout, heldout)
+        beside = SCORING[judge.kind](reward, judge, images, (rollout.height, rollout.width), shape, gpu)
+        phases = {name: _slack(size) for name, size in beside.items()}
     return Actor(pool, reward.size, reward.num_gpus, gpu, held, phases)
 
 
-def _vlm_scoring(recipe: Recipe, table: Reward, judge: Judge, shape: Shape, gpu: bool) -> dict[str, int]:
-    """The forward passes over a chunk, and the log-probabilities of the tokens that are asked for."""
+def _vlm_scoring(
+    table: Reward, judge: Judge, images: int, size: tuple[int, int], shape: Shape, gpu: bool
+) -> dict[str, int]:
+    """The forward passes over images of a height and width, and the log-probabilities of the tokens that are asked for."""
     reward = cast("VlmOptions", table)
     task = vlm.Scoring(
-        images=images_of_task(recipe),
-        height=recipe.rollout.height,
-        width=recipe.rollout.width,
+        images=images,
+        height=size[0],
+        width=size[1],
         caption=shape.text,
         predicted=reward.predicted(shape.text),
         element=element_of(reward.dtype, gpu),
@@ -121,14 +128,16 @@ def _vlm_scoring(recipe: Recipe, table: Reward, judge: Judge, shape: Shape, gpu:
     return {"forward passes": vlm.pass_bytes(judge, task), "log-probabilities": vlm.logits_bytes(judge, task)}
 
 
-def _embedding(recipe: Recipe, table: Reward, judge: Judge, shape: Shape, gpu: bool) -> dict[str, int]:
-    """The forward pass over a chunk."""
+def _embedding(
+    table: Reward, judge: Judge, images: int, size: tuple[int, int], shape: Shape, gpu: bool
+) -> dict[str, int]:
+    """The forward pass over images, which are brought to the encoder's own size."""
     element = element_of(getattr(table, "dtype", "auto"), gpu)
-    return {"forward passes": embedding.pass_bytes(judge, images_of_task(recipe), element, gpu)}
+    return {"forward passes": embedding.pass_bytes(judge, images, element, gpu)}
 
 
 HELD: dict[Kind, str] = {"vlm": "VLM", "dual_encoder": "both encoders"}
-SCORING: dict[Kind, Callable[[Recipe, Reward, Judge, Shape, bool], dict[str, int]]] = {
+SCORING: dict[Kind, Callable[[Reward, Judge, int, tuple[int, int], Shape, bool], dict[str, int]]] = {
     "vlm": _vlm_scoring,
     "dual_encoder": _embedding,
 }
@@ -194,38 +203,41 @@ def _encoder_activations(part: Part, tokens: int) -> int:
     return tokens * ((layers + 5) * width + 3 * inner + head) + 3 * heads * tokens**2
 
 
-def _samples_bytes(recipe: Recipe, shape: Shape, element: int) -> int:
+def _samples_bytes(rollout: Rollout, objective: Objective, ranks: int, shape: Shape, element: int) -> int:
     """A rank's samples of a step, which all lie on its device: captions row by row, latents and what was kept of the draw."""
-    samples = samples_of_rank(recipe)
-    halves = 2 if shape.doubles(recipe.rollout.guidance_scale) else 1
-    latents = image_bytes(recipe, shape) - 3 * recipe.rollout.height * recipe.rollout.width
+    samples = samples_of_rank(rollout, ranks)
+    halves = 2 if shape.doubles(rollout.guidance_scale) else 1
+    latents = image_bytes(rollout, objective, shape) - 3 * rollout.height * rollout.width
     return samples * (halves * shape.text * shape.caption_width * element + latents)
 
 
-def _update_bytes(recipe: Recipe, network: Network, shape: Shape, element: int) -> int:
+def _update_bytes(
+    rollout: Rollout, policy: Policy, objective: Objective, network: Network, shape: Shape, element: int
+) -> int:
     """What a micro-batch adds: its rows of captions and latents (in float64 in the loss), what is saved, the widest backward."""
-    size = recipe.rollout.height, recipe.rollout.width
-    rows = rows_of_update(recipe, shape)
-    run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, recipe.policy.lora_rank)
+    size = rollout.height, rollout.width
+    rows = rows_of_update(rollout, policy, objective, shape)
+    run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, policy.lora_rank)
     points = rows * (8 * FLOAT32 + 4 * FLOAT64) * shape.latents(*size)
     captions = rows * shape.text * shape.caption_width * element
-    saved = saved_bytes(network, run, recipe.policy.activation_checkpointing)
+    saved = saved_bytes(network, run, policy.activation_checkpointing)
     return points + captions + max(saved + backward_bytes(network, run), forward_bytes(network, run))
 
 
-def _drawing_bytes(recipe: Recipe, network: Network, shape: Shape, element: int) -> int:
+def _drawing_bytes(
+    rollout: Rollout, objective: Objective, heldout: Heldout | None, network: Network, shape: Shape, element: int
+) -> int:
     """The widest forward of a draw: of a batch, twice with guidance; of a held-out batch; or of a measurement at all points."""
-    rollout, objective, heldout = recipe.rollout, recipe.objective, recipe.heldout
     size = rollout.height, rollout.width
-    rows = recipe.images_per_draw * (2 if shape.doubles(rollout.guidance_scale) else 1)
-    rows = max(rows, recipe.images_per_draw * objective.measured_points)
-    if recipe.data.heldout:
+    rows = rollout.images_per_draw * (2 if shape.doubles(rollout.guidance_scale) else 1)
+    rows = max(rows, rollout.images_per_draw * objective.measured_points)
+    if heldout:
         scales = (*heldout.guidance_scales, *heldout.base_guidance_scales)
         rows = max(rows, heldout.images_per_task * (2 if any(map(shape.doubles, scales)) else 1))
     run = Pass(rows, shape.image_tokens(*size), shape.padded(shape.text), element, rank=0)
     captions = 2 * rows * shape.text * shape.caption_width * element
     latents = (
-        6 * rows * shape.latents(*size) + recipe.images_per_draw * image_bytes(recipe, shape) // FLOAT32
+        6 * rows * shape.latents(*size) + rollout.images_per_draw * image_bytes(rollout, objective, shape) // FLOAT32
     ) * FLOAT32
     return forward_bytes(network, run) + captions + latents
 

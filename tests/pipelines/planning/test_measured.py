@@ -44,7 +44,7 @@ def run_folder(path: Path, records: list[StepRecord], *overrides: str) -> str:
 
 
 def models_of(recipe: Recipe) -> Models:
-    return models_to_estimate(recipe)
+    return models_to_estimate(recipe.policy, recipe.rewards)
 
 
 def test_only_steady_steps_without_evaluations_count(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_only_steady_steps_without_evaluations_count(tmp_path: Path) -> None:
     assert run.steps == 6
     assert run.images_per_s == pytest.approx(96 / 1.2)
     assert (run.draw.seconds, run.draw.jitter) == pytest.approx((0.1, 0.1))
-    assert (run.score.seconds, run.score.jitter) == pytest.approx((0.02, 0.0))
+    assert (run.score["reward"].seconds, run.score["reward"].jitter) == pytest.approx((0.02, 0.0))
     assert (run.update.seconds, run.update.jitter) == pytest.approx((0.5, 0.0))
 
 
@@ -71,7 +71,7 @@ def test_times_carry_over_in_proportion(tmp_path: Path) -> None:
     assert (same.draw, same.score, same.update) == (run.draw, run.score, run.update)
     half = measured.times(toy("rollout.chunk=4", f"rollout.steps={2 * run.recipe.rollout.steps}"))
     assert half.draw.seconds == pytest.approx(0.1)  # half the images, twice the steps
-    assert half.score.seconds == pytest.approx(0.01)
+    assert half.score["reward"].seconds == pytest.approx(0.01)
     assert half.chunk_bytes == same.chunk_bytes / 2
     more = measured.times(toy("objective.timesteps_per_sample=4"))
     assert more.update.seconds == pytest.approx(1.0)
@@ -81,7 +81,7 @@ def test_ranks_share_the_update_and_pay_for_the_exchange(tmp_path: Path) -> None
     run = read_run(run_folder(tmp_path, [record(step) for step in range(12)], "policy.zero_stage=2"))
     models = models_of(run.recipe)
     four = toy("policy.zero_stage=2", "policy.ranks=4")
-    exchange = exchange_seconds(four, models, per_node=8)
+    exchange = exchange_seconds(four.rollout, four.policy, models, per_node=8)
     assert exchange > 0
     assert Measured(run, models, per_node=8).times(four).update.seconds == pytest.approx(0.5 / 4 + exchange)
 
@@ -141,9 +141,33 @@ def test_what_a_driver_writes_is_what_is_read(tmp_path: Path) -> None:
     """Three steps fill the pipeline, and in the last one nothing is left to draw."""
     sizes = ("rollout.size=2", "loop.steps=12")
     recipe = toy(*sizes)
-    told = Times(Duration(0.5, 0.2), Duration(0.25), Duration(3.0), 1000)
+    told = Times(Duration(0.5, 0.2), {"reward": Duration(0.25)}, Duration(3.0), 1000)
     written = drive(planned(recipe, 12), Meter(VirtualExecutor(list(pools(recipe, told))), step_bytes=0))
     run = read_run(run_folder(tmp_path, written, *sizes))
     assert run.steps == 12 - 3 - 1
     assert (run.draw.seconds, run.draw.jitter) == pytest.approx((0.5, 0.2), rel=0.15)
     assert (run.score, run.update) == (told.score, told.update)
+
+
+def test_each_of_several_rewards_is_measured_by_its_pool(tmp_path: Path) -> None:
+    recipe = load_recipe(Path("recipes/toy_two_rewards.toml"), ["loop.steps=12", "rollout.groups_per_task=1"])
+    score = {"reward.echo": Duration(0.25), "reward.small": Duration(0.125)}
+    told = Times(Duration(0.5), score, Duration(3.0), 1000)
+    written = drive(planned(recipe, 12), Meter(VirtualExecutor(list(pools(recipe, told))), step_bytes=0))
+    folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
+    for line in written:
+        folder.metric(line)
+    run = read_run(str(folder.path))
+    assert run.score == score
+    assert Measured(run, models_to_estimate(recipe.policy, recipe.rewards), 8).times(recipe).score == score
+    with pytest.raises(UserError, match=r"with the pools reward.echo, reward.small, but the recipe has reward:"):
+        Measured(run, models_of(toy()), 8).times(toy())
+
+
+def test_a_run_that_does_not_tell_its_rewards_apart_is_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(Path("recipes/toy_two_rewards.toml"), ["loop.steps=100"])
+    folder = RunFolder.create(tmp_path / "run", dump_recipe(recipe))
+    for step in range(12):
+        folder.metric(record(step))
+    with pytest.raises(UserError, match=r"does not say how long reward.echo took to score"):
+        read_run(str(folder.path))

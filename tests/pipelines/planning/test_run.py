@@ -21,7 +21,7 @@ def recipe(*overrides: str) -> Recipe:
 
 
 def simulated(*overrides: str, jitter: float = 0.0, driver_s: float = 0.0, update: float = UPDATE) -> Figures:
-    times = Times(Duration(DRAW, jitter), Duration(SCORE, jitter), Duration(update, jitter), CHUNK_BYTES)
+    times = Times(Duration(DRAW, jitter), {"reward": Duration(SCORE, jitter)}, Duration(update, jitter), CHUNK_BYTES)
     return simulate(recipe(*overrides), times, driver_s)
 
 
@@ -89,3 +89,31 @@ def test_ready_order_is_planned_as_well() -> None:
     figures = simulated("loop.staleness=2", 'loop.order="ready"')
     assert figures.step_s == pytest.approx(12 * DRAW)
     assert 0 <= figures.staleness <= 2
+
+
+SEVERAL = Path("recipes/toy_two_rewards.toml")
+
+
+def two(*overrides: str, echo: float = SCORE, small: float = SCORE, jitter: float = 0.0) -> Figures:
+    score = {"reward.echo": Duration(echo, jitter), "reward.small": Duration(small, jitter)}
+    times = Times(Duration(DRAW, jitter), score, Duration(UPDATE, jitter), CHUNK_BYTES)
+    return simulate(load_recipe(SEVERAL, ["rollout.groups_per_task=1", *overrides]), times, driver_s=0.0)
+
+
+def test_several_rewards_score_side_by_side() -> None:
+    figures = two("loop.staleness=0")
+    assert figures.step_s == pytest.approx(12 * DRAW + SCORE + UPDATE), "as with one of them"
+    assert figures.busy["reward.echo"] == figures.busy["reward.small"] == pytest.approx(12 * SCORE / figures.step_s)
+
+
+def test_the_slowest_reward_limits_a_run_until_its_own_pool_grows() -> None:
+    slow = two("loop.staleness=2", small=1.5)
+    assert slow.step_s == pytest.approx(12 * 1.5)
+    assert slow.bottleneck == "reward.small"
+    grown = two("loop.staleness=2", "reward.small.size=3", small=1.5)
+    assert grown.step_s == pytest.approx(12 * DRAW)
+
+
+def test_each_reward_has_long_tasks_of_its_own() -> None:
+    figures = two("loop.staleness=2", echo=DRAW, small=DRAW, jitter=0.5)
+    assert figures.busy["reward.echo"] != figures.busy["reward.small"]

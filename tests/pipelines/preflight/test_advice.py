@@ -57,7 +57,7 @@ REFUSALS = {
 
 def load(name: str, changes: list[str]) -> tuple[Recipe, Models]:
     recipe = load_recipe(RECIPES / f"{name}.toml", changes)
-    return recipe, models_to_estimate(recipe)
+    return recipe, models_to_estimate(recipe.policy, recipe.rewards)
 
 
 def need(recipe: Recipe, models: Models) -> int:

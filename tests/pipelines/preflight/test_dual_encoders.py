@@ -56,7 +56,7 @@ def test_a_model_of_another_kind_and_a_head_that_is_not_there_are_mistakes(tiny_
 
 def test_its_worker_holds_all_weights_and_prefetch_brings_it(tiny_world: Path, folder: Path):
     recipe = scored_by(tiny_world, folder)
-    worker = estimate(recipe, models_to_estimate(recipe))["reward"]
+    worker = estimate(recipe, models_to_estimate(recipe.policy, recipe.rewards))["reward"]
     stored = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
     assert worker.held == {"both encoders": 4 * stored}
     assert worker.phases.keys() == {"forward passes"}

@@ -20,7 +20,7 @@ SCHNELL = {"guidance_embeds": False}
 
 def load(name: str, *changes: str) -> tuple[Recipe, Models]:
     recipe = load_recipe(RECIPES / f"{name}.toml", changes)
-    return recipe, models_to_estimate(recipe)
+    return recipe, models_to_estimate(recipe.policy, recipe.rewards)
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,13 @@ def test_a_recipe_says_how_far_it_is_proven_and_fits_its_card(path: Path) -> Non
     assert level.startswith(HERE) == (card is None), "only the miniature world has learned, and it needs no card"
     if card:
         room = round(int(card[1]) * GIB * USABLE)
-        found = estimate(recipe, models_to_estimate(recipe))
+        found = estimate(recipe, models_to_estimate(recipe.policy, recipe.rewards))
         assert fullest_gpu(found.actors)[0] <= room
         assert card_needed(found.actors) <= room, "torch in each worker keeps to its share"
         assert recipe.cluster.start_timeout_s >= 1800, "gigabytes are downloaded"
-        assert recipe.chunk % recipe.policy.micro_batch == 0, "a micro-batch of several captions is padded and masked"
+        assert recipe.rollout.images_per_score % recipe.policy.micro_batch == 0, (
+            "a micro-batch of several captions is padded and masked"
+        )
 
 
 @pytest.mark.parametrize("path", OF_OTHERS, ids=lambda path: path.stem)

@@ -98,6 +98,17 @@ def test_no_change_is_neither_good_nor_bad(tmp_path: Path) -> None:
     assert rows == [("rose", "+25.0 points"), ("rose", "+25.0 points"), ("", "+0.0 points"), ("rose", "+25.0 points")]
 
 
+def test_each_of_several_rewards_has_a_card_since_normalised_together_they_are_0(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE)
+    for step in (1, 2):
+        folder.metric(metric(step, rewards={"echo": 0.25 * step, "small": -2.0 / step}))
+    write_report(folder.path)
+    text = " ".join(Page(folder.path / "report.html").text.split())
+    assert "Training reward echo0.25 → 0.5" in text
+    assert "Training reward small−2 → −1" in text
+    assert text.count("Training reward") == 2
+
+
 def test_each_of_several_rewards_has_a_chart_with_its_held_out_figures() -> None:
     metrics = [metric(step, rewards={"echo": 0.5, "small": -2.0}) for step in (1, 2)]
     heldout = [evaluation("before", 0, 1.0, None).model_copy(update={"rewards": {"echo": 0.25, "small": -3.0}})]

@@ -44,7 +44,7 @@ ONE_GPU = RECIPES / "sd35m_qwen25vl7b_1gpu.toml"
 
 
 def of(recipe: Recipe) -> Models:
-    return models_to_estimate(recipe)
+    return models_to_estimate(recipe.policy, recipe.rewards)
 
 
 def one_gpu(**changes: Any) -> Recipe:
@@ -114,12 +114,18 @@ def test_a_real_update_takes_no_more_than_was_said(tiny_world: Path, checkpointi
     dtype = "policy.dtype=bfloat16"
     recipe = load_recipe(tiny_world, [dtype, f"policy.activation_checkpointing={str(checkpointing).lower()}"])
     models = of(recipe)
-    said = policy_rank(recipe, models.image, models.image.shape(recipe.policy.max_sequence_length))
+    said = policy_rank(
+        recipe.rollout,
+        recipe.policy,
+        recipe.objective,
+        models.image,
+        models.image.shape(recipe.policy.max_sequence_length),
+    )
     rollout, policy = recipe.rollout, recipe.policy.part(LearnerOptions)
     size = {"height": rollout.height, "width": rollout.width, "guidance_scale": 1.0}
     run = {"num_steps": rollout.steps, "seed": 0, "total_steps": 3}
     learner = learner_of(LearnerSettings(policy, recipe.objective, **size, **run))
-    [share] = samples(1, (samples_of_rank(recipe),))
+    [share] = samples(1, (samples_of_rank(recipe.rollout, recipe.policy.ranks),))
     components = [part for part in learner.family.pipeline.components.values() if isinstance(part, nn.Module)]
     with LiveBytes([tensor for part in components for tensor in (*part.parameters(), *part.buffers())]) as live:
         learner.update(1, share[0], share[1:])
@@ -136,11 +142,12 @@ def test_a_real_update_takes_no_more_than_was_said(tiny_world: Path, checkpointi
 def test_rows_of_a_backward() -> None:
     recipe = one_gpu()
     shape = of(recipe).image.shape(256)
-    assert samples_of_rank(recipe) == 96
-    assert rows_of_update(recipe, shape) == 2 * 6
+    assert samples_of_rank(recipe.rollout, recipe.policy.ranks) == 96
+    assert rows_of_update(recipe.rollout, recipe.policy, recipe.objective, shape) == 2 * 6
     flow = one_gpu(objective="{type='flow_grpo', window=4}", rollout__guidance_scale=4.5)
-    assert rows_of_update(flow, shape) == 2 * 4 * 2
-    assert rows_of_update(one_gpu(policy__micro_batch=500), shape) == 96 * 6
+    assert rows_of_update(flow.rollout, flow.policy, flow.objective, shape) == 2 * 4 * 2
+    large = one_gpu(policy__micro_batch=500)
+    assert rows_of_update(large.rollout, large.policy, large.objective, shape) == 96 * 6
 
 
 def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
@@ -150,7 +157,9 @@ def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
     chunks = {number: Chunk(report, None, None) for number in range(2)}
     groups = [Group(GroupKey("train", 1, i), Prompt(str(i), "a red circle"), 0, 0, chunks) for i in range(25)]
     shares = update_shares(recipe, groups, np.zeros((25, 16)))
-    assert samples_of_rank(recipe) == max(sum(len(piece.advantages_K) for piece in share[0]) for share in shares)
+    assert samples_of_rank(recipe.rollout, recipe.policy.ranks) == max(
+        sum(len(piece.advantages_K) for piece in share[0]) for share in shares
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +179,8 @@ def test_an_image_in_the_object_store_is_what_a_draw_returns(tiny_world: Path, o
         "train", 1, (DrawPart(0, 0, "a red circle", (1, 2), (3, 4)),), 0, adapter.sha256, 4, 1.0, 32, 32
     )
     (report,), _, _ = generator.draw(request, adapter)
-    assert report.num_bytes == pytest.approx(2 * image_bytes(recipe, shape), abs=2 * 64)  # and some numbers a sample
+    said = image_bytes(recipe.rollout, recipe.objective, shape)
+    assert report.num_bytes == pytest.approx(2 * said, abs=2 * 64)  # and some numbers a sample
 
 
 def zero_adapter(generator: Generator) -> Adapter:
@@ -211,7 +221,9 @@ def test_bytes_in_flight_follow_staleness_and_the_limit() -> None:
 def drawing(**changes: Any) -> int:
     recipe = one_gpu(**changes)
     models = of(recipe)
-    return rollout_worker(recipe, models.image, models.image.shape(256)).phases["drawing"]
+    return rollout_worker(
+        recipe.rollout, "attention", recipe.objective, recipe.heldout, models.image, models.image.shape(256)
+    ).phases["drawing"]
 
 
 def test_drawing_grows_with_the_chunk_and_with_guidance() -> None:
@@ -236,7 +248,8 @@ def test_the_budget_of_pixels_lowers_the_judges_need() -> None:
     def peak(*changes: str) -> int:
         recipe = load_recipe(ONE_GPU, ["rollout.height=1024", "rollout.width=1024", *changes])
         models = of(recipe)
-        worker = reward_worker(recipe, "reward", models.judges["reward"], models.image.shape(256))
+        judge, shape = models.judges["reward"], models.image.shape(256)
+        worker = reward_worker("reward", recipe.reward, judge, recipe.rollout, recipe.heldout, shape)
         return worker.phases["forward passes"]
 
     assert peak("reward.image_pixels=65536") < 0.5 * peak()
