@@ -173,9 +173,19 @@ def drive(job: Job[W], driver: Driver[W], folder: RunFolder) -> str:
     finally:
         stops.tell(nothing)
         if ours:
-            job.finish(driver, folder, status)
-            folder.state(status)
+            end(job, driver, folder, status)
     return status
+
+
+def end(job: Job[W], driver: Driver[W], folder: RunFolder, status: str) -> None:
+    """Writes what is known; a run of which that cannot be written, as on a full disk, has failed."""
+    try:
+        job.finish(driver, folder, status)
+    except BaseException:
+        status = "failed"
+        raise
+    finally:
+        folder.state(status)
 
 
 def stop(driver: Driver[W]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -217,6 +219,20 @@ def test_a_mistake_ends_it_before_anything_is_written(
     assert score(recipe, tmp_path / "run", *more) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_end_cannot_be_written_has_failed_and_goes_on_once_there_is_room(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pipelines.score.write_summary", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        )
+        assert score(recipe, out) == 1
+    assert json.loads((out / "status.json").read_text())["status"] == "failed"
+    assert score(recipe, out, "--resume") == 0
+    assert summary_of(out)["written"] == ROWS
 
 
 def test_a_folder_with_a_run_is_not_begun_anew(
