@@ -45,7 +45,10 @@ class Control:
     def stop(self) -> None:
         """Asks the run to end: no new work; the update in flight finishes and a checkpoint is written."""
         self.stopping = True
-        self.watchers.note("stopping: finishing the update and writing a checkpoint; Ctrl-C again ends at once")
+        first = (
+            "finishing the update and writing a checkpoint" if self.work.updates.gang else "writing down what is done"
+        )
+        self.watchers.note(f"stopping: {first}; Ctrl-C again ends at once")
 
     def tick(self, progress: Progress) -> None:
         """Meets new workers, shows and publishes the status, carries out commands, and scales. Raises RunFailed."""

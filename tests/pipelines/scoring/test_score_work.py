@@ -165,3 +165,12 @@ def test_no_more_images_are_held_than_may_be_in_flight(driver: Made) -> None:
     run.run(None)
     assert 8 <= most <= 64
     assert run.work.images == {}
+
+
+def test_who_stops_it_hears_that_what_is_done_is_written_down_and_of_no_update(
+    driver: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, notes = driver("run", 1), list[str]()
+    monkeypatch.setattr(run.control.watchers, "note", notes.append)
+    run.control.stop()
+    assert notes == ["stopping: writing down what is done; Ctrl-C again ends at once"]
