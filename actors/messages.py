@@ -119,12 +119,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a reward says of one image: its score or, where it is None, the reason; and log p of each token, if that was asked for."""
+    """What a reward says of one image: its score or, where it is None, the reason; and log p of each token, if that was asked for.
+
+    `tries`: how often a server was asked in vain before, by reason.
+    """
 
     reward: float | None
     reason: str = ""
     tokens: tuple[str, ...] = ()
     log_probs: tuple[float, ...] = ()
+    tries: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

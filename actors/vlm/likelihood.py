@@ -14,6 +14,7 @@ from actors.device import to_host
 from actors.messages import Chance, TokenLogProbs, WriteRequest
 from actors.vlm.family import Vlm
 from actors.vlm.limits import CHUNK_TOKENS, CPU_CHUNK_TOKENS, LOGITS_AT_ONCE
+from actors.vlm.options import reads_like
 
 if TYPE_CHECKING:
     from actors.vlm.frozen import FrozenVlm
@@ -73,11 +74,6 @@ def spellings(vlm: FrozenVlm, answer: str) -> Tensor:
     """The ids of all tokens that read like the answer."""
     texts = vlm.tokenizer.batch_decode([[token] for token in range(len(vlm.tokenizer))])
     return torch.tensor([token for token, text in enumerate(texts) if reads_like(text, answer)], device=vlm.device)
-
-
-def reads_like(token: str, answer: str) -> bool:
-    """Whether a token is the answer, but for case and spaces."""
-    return token.strip().casefold() == answer.strip().casefold()
 
 
 def _chance(vlm: FrozenVlm, request: WriteRequest, images: Sequence[np.ndarray], ids: Tensor) -> Chance:

@@ -40,27 +40,42 @@ class VlmTable(Table):
         return load_vlm(self.model, pick_dtype(self.dtype, place), place, self.image_pixels, self.family)
 
 
-class Decoding(Table):
-    """Greedy by default; sampled with a temperature; or the best of several beams."""
+class Drawing(Table):
+    """The likeliest token always, or one that is drawn by a temperature."""
 
     temperature: NotNegative = 0.0
     """The logits are divided by it before a token is drawn; 0: the likeliest token, always."""
     top_p: Share = 1.0
     """A token is drawn from the fewest likeliest ones whose probabilities add up to this."""
-    beams: Count = 1
-    """Continuations that are followed side by side, of which the likeliest is taken."""
     max_tokens: Count = 512
     """The most tokens of a text; one that is longer is cut there, and marked."""
 
     @model_validator(mode="after")
-    def check_decoding(self) -> Self:
-        """Raises ValueError for what cannot be together."""
-        if self.beams > 1 and self.temperature > 0:
-            raise ValueError(
-                f"writer.beams = {self.beams} and writer.temperature = {self.temperature:g}: beams are not drawn; leave one of them out"
-            )
+    def check_drawing(self) -> Self:
+        """Raises ValueError for a `top_p` without a temperature."""
         if self.top_p < 1 and not self.temperature:
             raise ValueError(
                 f"writer.top_p = {self.top_p:g} needs a writer.temperature above 0: without one no token is drawn"
             )
         return self
+
+
+class Decoding(Drawing):
+    """The same, or the best of several beams."""
+
+    beams: Count = 1
+    """Continuations that are followed side by side, of which the likeliest is taken."""
+
+    @model_validator(mode="after")
+    def check_beams(self) -> Self:
+        """Raises ValueError for beams with a temperature."""
+        if self.beams > 1 and self.temperature > 0:
+            raise ValueError(
+                f"writer.beams = {self.beams} and writer.temperature = {self.temperature:g}: beams are not drawn; leave one of them out"
+            )
+        return self
+
+
+def reads_like(token: str, answer: str) -> bool:
+    """Whether a token is the answer, but for case and spaces."""
+    return token.strip().casefold() == answer.strip().casefold()

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from actors.writer.local import LocalWriterOptions
 from actors.writer.options import WriterOptions
+from actors.writer.remote import RemoteWriterOptions
 
-WRITERS: dict[str, type[WriterOptions]] = {"vlm": LocalWriterOptions}
+WRITERS: dict[str, type[WriterOptions]] = {"remote": RemoteWriterOptions, "vlm": LocalWriterOptions}
