@@ -8,8 +8,12 @@ import fsspec
 import pytest
 import ray
 import torch
+from botocore.retries.standard import ExponentialBackoff
+from ray._private import ray_constants
 
 from cluster.connect import connect
+from cluster.storage import files
+from tests.support import light_setup
 from tests.support.flaky_s3 import FlakyS3
 from tests.support.plain_world import make_plain_world
 
@@ -74,6 +78,7 @@ def ray_cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 4}')
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # else Ray does not believe in them
+        patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", light_setup.__file__)
         connect(num_cpus=8, object_store_bytes=150_000_000)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
@@ -104,8 +109,10 @@ def s3(s3_server: FlakyS3) -> str:
 
 
 @pytest.fixture
-def flaky_s3(s3_server: FlakyS3, s3: str) -> Iterator[FlakyS3]:
-    """The server behind `s3`, which can be told to misbehave; it is calm before and after."""
+def flaky_s3(s3_server: FlakyS3, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
+    """The server behind `s3`, which can be told to misbehave; it is calm before and after. Calls are tried again at once."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
+    monkeypatch.setattr(files, "PAUSES_S", [0.01 for _ in files.PAUSES_S])
     s3_server.calm()
     yield s3_server
     s3_server.calm()

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
+from cluster.executors import on_ray
 from cluster.executors.on_ray import PoolSpec, RayExecutor
+from cluster.tasks import Command
 from tests.cluster.plain_actors import Plain
 
 OF_SPEC = ("mistakes", "size", "gang", "num_cpus", "resources", "min_size", "max_size", "beside_driver")
 
 
+class NoLink:
+    """In the place of `Link` where nobody reaches the run from outside: a process less to start."""
+
+    def __init__(self, run: str, env_vars: Mapping[str, str]) -> None:
+        pass
+
+    def exchange(self, status: Mapping[str, Any]) -> list[Command]:
+        """There is nobody who would ask for anything."""
+        return []
+
+    def close(self) -> list[object]:
+        """There is no actor to end."""
+        return []
+
+
 @pytest.fixture
-def start(ray_cluster: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., RayExecutor]]:
+def start(start_reachable: Callable[..., RayExecutor], monkeypatch: pytest.MonkeyPatch) -> Callable[..., RayExecutor]:
+    """Start a RayExecutor with one pool of its own, which is not reached from outside; it is closed after the test."""
+    monkeypatch.setattr(on_ray, "Link", NoLink)
+    return start_reachable
+
+
+@pytest.fixture
+def start_reachable(ray_cluster: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., RayExecutor]]:
     """Start a RayExecutor with one pool of its own; it is closed after the test."""
     started: list[RayExecutor] = []
 

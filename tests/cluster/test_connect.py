@@ -19,6 +19,7 @@ from cluster.joining.token import MODE, PATH, VALUE
 from tests.cluster.helpers import run
 from tests.cluster.plain_actors import Plain
 from tests.support.faults_world import without_ray
+from tests.support.plain_run import main as train
 
 
 def test_workers_import_from_the_repository_first() -> None:
@@ -48,7 +49,9 @@ def test_ray_is_to_start_no_workers_ahead_unless_the_user_says_otherwise(monkeyp
     assert os.environ[ahead] == "0"
 
 
-def test_a_worker_that_asks_for_no_gpu_sees_none_and_one_that_asks_sees_its_own(ray_cluster: str) -> None:
+def test_a_worker_that_asks_for_no_gpu_sees_none_and_one_that_asks_sees_its_own(
+    ray_cluster: str, unreachable: None
+) -> None:
     pools = [PoolSpec("none", Plain, num_cpus=0), PoolSpec("one", Plain, size=2, num_cpus=0, num_gpus=1)]
     executor = RayExecutor(pools, run="gpus")
     try:
@@ -99,23 +102,36 @@ def test_a_cluster_of_another_ray_is_not_joined(ray_cluster: str, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("shell", "said"),
+    ("name", "value", "said"),
     [
-        (f"export TMPDIR=/tmp/{'slurm' * 16};", "RAY_TMPDIR"),
-        ("ulimit -n 256;", "ulimit -n"),
-        ("export RAY_ADDRESS=127.0.0.1:1;", "RAY_ADDRESS"),
-        ("export RAY_ADDRESS=http://127.0.0.1:18265;", "pipelines.submit"),
+        ("TMPDIR", f"/tmp/{'slurm' * 16}", "RAY_TMPDIR"),
+        ("RAY_ADDRESS", "127.0.0.1:1", "RAY_ADDRESS"),
+        ("RAY_ADDRESS", "http://127.0.0.1:18265", "pipelines.submit"),
     ],
 )
 def test_a_run_that_cannot_have_a_ray_ends_at_once_as_a_users_mistake(
-    tiny_world: Path, tmp_path: Path, shell: str, said: str
+    plain_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    said: str,
 ) -> None:
-    train = f"{sys.executable} -m pipelines.train {tiny_world} --out {tmp_path / 'run'}"
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # as in a process that has joined none
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv(name, value)
+    assert train([str(plain_world), "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_so_does_one_in_a_process_that_may_open_few_files(plain_world: Path, tmp_path: Path) -> None:
+    train = f"{sys.executable} -m tests.support.plain_run {plain_world} --out {tmp_path / 'run'}"
     done = subprocess.run(
-        ["bash", "-c", f"{shell} {train}"], cwd=ROOT, env=without_ray(), capture_output=True, text=True
+        ["bash", "-c", f"ulimit -n 256; {train}"], cwd=ROOT, env=without_ray(), capture_output=True, text=True
     )
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert "ulimit -n" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -36,3 +36,7 @@ class Torch:
         while time.monotonic() < end:
             matrix @ matrix
         return os.getpid()
+
+    def sleep(self, seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()

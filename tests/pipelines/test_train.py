@@ -17,13 +17,10 @@ import pytest
 
 from pipelines.train import main
 from tests.support.plain_run import in_no_time
+from tests.support.plain_run import main as plain_main
 from tests.support.plain_world import unscorable
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(recipe, out, *options):
-    return [sys.executable, "-m", "pipelines.train", str(recipe), "--out", str(out), *options]
 
 
 def plainly(recipe, out, *options):
@@ -36,11 +33,6 @@ def environment(address):
 
 def overrides(**values):
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
-
-
-def train_on_ray(address, words):
-    done = subprocess.run(words, cwd=ROOT, env=environment(address), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def train_here(recipe, out, *options, program=main):
@@ -112,28 +104,6 @@ def test_a_run_leaves_a_whole_folder(tiny_world, tmp_path, monkeypatch):
     assert (out / "checkpoints" / "step-000003" / "adapter" / "pytorch_lora_weights.safetensors").is_file()
 
 
-def test_the_digest_is_that_of_the_local_run_whatever_the_workers(ray_cluster, tiny_world, tmp_path):
-    """With two workers in each pool and staleness 1. The plain world has one of each without it, here, and both in tests/faults."""
-    options = overrides(loop__staleness=1, loop__steps=5)
-    train_on_ray(
-        ray_cluster, command(tiny_world, tmp_path / "ray", *options, *overrides(rollout__size=2, reward__size=2))
-    )
-    on_ray, here = summary_of(tmp_path / "ray"), train_here(tiny_world, tmp_path / "here", *options)
-    assert (on_ray["digest"], on_ray["heldout"]["after"]) == (here["digest"], here["heldout"]["after"])
-
-
-def test_a_run_on_ray_with_one_worker_of_each_pool_is_strict_as_the_local_one(
-    local_runs, ray_cluster, plain_world, tmp_path
-):
-    options = overrides(loop__staleness=0, loop__steps=5)
-    train_on_ray(ray_cluster, plainly(plain_world, tmp_path / "run", *options))
-    summary = summary_of(tmp_path / "run")
-    assert (summary["digest"], summary["heldout"]["after"]) == (
-        local_runs[0]["digest"],
-        local_runs[0]["heldout"]["after"],
-    )
-
-
 def test_the_digest_depends_on_the_seed_and_on_what_is_trained(local_runs, plain_world, tmp_path):
     digests = {run["digest"] for run in local_runs.values()}
     assert len(digests) == 3
@@ -156,7 +126,7 @@ def test_versions_follow_the_staleness(plain_world, tmp_path):
 
 def test_ready_order_keeps_the_bound_and_says_that_it_is_not_reproducible(ray_cluster, plain_world, tmp_path):
     options = overrides(loop__staleness=1, loop__steps=6, loop__order="ready", rollout__size=2)
-    train_on_ray(ray_cluster, plainly(plain_world, tmp_path / "run", *options))
+    assert plain_main([str(plain_world), "--out", str(tmp_path / "run"), *options]) == 0
     summary = summary_of(tmp_path / "run")
     assert summary["reproducible"] is False
     assert summary["images"] == 6 * 2 * 4
@@ -246,11 +216,14 @@ def test_resuming_with_another_recipe_is_refused(plain_world, tmp_path, capsys):
     assert "seed = 9" in capsys.readouterr().err
 
 
-def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_cluster, plain_world, tmp_path):
-    """200 groups of a quarter of a megabyte each would show if they stayed in the driver."""
+def test_on_ray_a_run_ends_as_the_local_one_and_the_driver_keeps_no_images_and_loads_no_torch(
+    ray_cluster, plain_world, tmp_path
+):
+    """With one worker of each pool. 200 groups of a quarter of a megabyte each would show if they stayed in the driver."""
     out = tmp_path / "run"
     options = overrides(
         loop__steps=100,
+        loop__staleness=0,
         rollout__height=128,
         rollout__width=128,
         rollout__steps=1,
@@ -278,6 +251,9 @@ def test_the_drivers_memory_is_flat_and_it_imports_no_torch(ray_cluster, plain_w
     assert process.returncode == 0
     assert "libtorch" not in libraries
     assert latest - early < 20 * 2**20
+    on_ray = summary_of(out)
+    here = train_here(plain_world, tmp_path / "here", *options, program=in_no_time)
+    assert (on_ray["digest"], on_ray["heldout"]["after"]) == (here["digest"], here["heldout"]["after"])
 
 
 def resident_bytes(pid):
@@ -337,15 +313,7 @@ def test_a_folder_with_a_run_is_not_overwritten(plain_world, tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_more_workers_than_fit_are_refused(ray_cluster, tiny_world, tmp_path):
-    options = overrides(rollout__size=40)
-    done = subprocess.run(
-        command(tiny_world, tmp_path / "run", *options),
-        cwd=ROOT,
-        env=environment(ray_cluster),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "rollout 40 x 0.2" in " ".join(done.stderr.split())
+def test_more_workers_than_fit_are_refused(ray_cluster, tiny_world, tmp_path, capsys):
+    assert main([str(tiny_world), "--out", str(tmp_path / "run"), *overrides(rollout__size=40)]) == 2
+    assert "rollout 40 x 0.2" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests.cluster.helpers import PATIENCE_S, eventually, exists
 from tests.support.faults_world import without_ray
 
 Started = tuple[subprocess.Popen, str]
+Steer = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -54,8 +56,32 @@ def environment(address: str) -> dict[str, str]:
     return dict(os.environ) if address else without_ray()
 
 
+@pytest.fixture(scope="module")
+def steer(ray_cluster: str) -> Iterator[Steer]:
+    """`python -m cluster ...` in a process that has loaded it already (tests/cluster/steering.py): (exit code, what it prints)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.steering"],
+        cwd=ROOT,
+        env={**environment(ray_cluster), "COLUMNS": "100"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    with process:  # its commands end with their pipe
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def steer(address: str, *arguments: str) -> tuple[int, str]:
+            print(json.dumps([address, arguments]), file=process.stdin)
+            code, said = json.loads(process.stdout.readline())
+            return code, said
+
+        yield steer
+
+
 def cluster(address: str, *arguments: str) -> tuple[int, str]:
-    """`python -m cluster ...`: (exit code, what it prints)."""
+    """The same in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "cluster", *arguments],
         cwd=ROOT,
@@ -67,9 +93,9 @@ def cluster(address: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_run_is_shown_scaled_and_stopped(start_run: Callable[..., Started]) -> None:
+def test_a_run_is_shown_scaled_and_stopped(start_run: Callable[..., Started], steer: Steer) -> None:
     process, address = start_run("first")
-    assert eventually(lambda: "first  running" in cluster(address, "status", "--once")[1])
+    assert eventually(lambda: "first  running" in steer(address, "status", "--once")[1])
     code, text = cluster(address, "status", "--once")
     assert code == 0
     assert "step 3/10  version 3  12.3 images/s  reward -1.500  1:15" in text
@@ -79,7 +105,7 @@ def test_a_run_is_shown_scaled_and_stopped(start_run: Callable[..., Started]) ->
     ]
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("policy")] == ["fixed"]
 
-    assert cluster(address, "scale", "reward", "3") == (0, "reward has 3 workers now\n")
+    assert steer(address, "scale", "reward", "3") == (0, "reward has 3 workers now\n")
     assert eventually(lambda: sum("-reward-" in it["name"] for it in ray.util.list_named_actors(True)) == 3)
     for pool, size, complaint in (
         ("reward", "4", "4 workers are outside of the limits of reward: 1 to 3"),
@@ -87,37 +113,37 @@ def test_a_run_is_shown_scaled_and_stopped(start_run: Callable[..., Started]) ->
         ("rewrad", "2", "rewrad is no pool of this run: choose from reward, large"),
         ("large", "100", "refused: the workers do not fit the cluster"),
     ):
-        code, text = cluster(address, "scale", pool, size)
+        code, text = steer(address, "scale", pool, size)
         assert code == 2
         assert complaint in text
 
-    code, text = cluster(address, "stop")
+    code, text = steer(address, "stop")
     assert code == 0
     assert text in ("the run finishes its step and ends\n", "the run first has ended\n")
     assert process.wait(PATIENCE_S) == 0
-    code, text = cluster(address, "status")
+    code, text = steer(address, "status")
     assert code == 2
     assert f"there is no run on the cluster at {address}" in text
 
 
 def test_several_runs_on_one_cluster_are_told_apart_also_while_one_starts(
-    start_run: Callable[..., Started], ray_cluster: str
+    start_run: Callable[..., Started], steer: Steer, ray_cluster: str
 ) -> None:
     (one, address), (starts, _) = start_run("one"), start_run("other", ray_cluster, "slowly", until="starting")
-    code, text = cluster(address, "stop")
+    code, text = steer(address, "stop")
     assert code == 2
     assert f"--run one --address {address}" in text
     assert f"--run other --address {address}" in text
-    code, text = cluster(address, "stop", "--run", "third")
+    code, text = steer(address, "stop", "--run", "third")
     assert code == 2
     assert "there is no run third, only one, other" in text
-    seen = lambda: cluster(address, "status", "--once", "--run", "other")[1]  # noqa: E731
+    seen = lambda: steer(address, "status", "--once", "--run", "other")[1]  # noqa: E731
     assert eventually(lambda: "slow 0 of" in seen())
     assert "other  starting" in seen()
-    code, text = cluster(address, "scale", "reward", "2", "--run", "other")
+    code, text = steer(address, "scale", "reward", "2", "--run", "other")
     assert code == 2
     assert "the run is still starting" in text
-    assert cluster(address, "stop", "--run", "other") == (0, "the run other has ended\n")
+    assert steer(address, "stop", "--run", "other") == (0, "the run other has ended\n")
     assert starts.wait(PATIENCE_S) != 0
     assert one.poll() is None
     one.kill()
@@ -126,12 +152,12 @@ def test_several_runs_on_one_cluster_are_told_apart_also_while_one_starts(
     assert eventually(lambda: not any("one" in it["name"] for it in ray.util.list_named_actors(True)))
 
 
-def test_two_runs_of_one_name_do_not_disturb_each_other(start_run: Callable[..., Started]) -> None:
+def test_two_runs_of_one_name_do_not_disturb_each_other(start_run: Callable[..., Started], steer: Steer) -> None:
     first, address = start_run("twin")
     assert eventually(lambda: runs_on_cluster() == ["twin"])
     second, _ = start_run("twin")
     assert eventually(lambda: runs_on_cluster() == ["twin", "twin-2"])
-    assert cluster(address, "stop", "--run", "twin-2")[0] == 0
+    assert steer(address, "stop", "--run", "twin-2")[0] == 0
     assert second.wait(PATIENCE_S) == 0
     assert first.poll() is None
 
@@ -184,9 +210,9 @@ def wait_for_controller(executor: RayExecutor | Link, run: str) -> ray.actor.Act
 
 
 def test_commands_come_once_and_answers_go_back(
-    start: Callable[..., RayExecutor], request: pytest.FixtureRequest
+    start_reachable: Callable[..., RayExecutor], request: pytest.FixtureRequest
 ) -> None:
-    executor, run = start(), f"{request.node.name}-0"
+    executor, run = start_reachable(), f"{request.node.name}-0"
     actor = wait_for_controller(executor, run)
     ids = ray.get([actor.ask.remote("scale", "pool", 3), actor.ask.remote("stop")], timeout=PATIENCE_S)
     first, second = exchanged(executor, run)
@@ -201,9 +227,9 @@ def test_commands_come_once_and_answers_go_back(
 
 
 def test_a_controller_that_dies_is_made_again(
-    start: Callable[..., RayExecutor], request: pytest.FixtureRequest
+    start_reachable: Callable[..., RayExecutor], request: pytest.FixtureRequest
 ) -> None:
-    executor, run = start(), f"{request.node.name}-0"
+    executor, run = start_reachable(), f"{request.node.name}-0"
     actor = wait_for_controller(executor, run)
     old_id = ray.get(actor.ask.remote("stop"), timeout=PATIENCE_S)
     ray.kill(actor)
@@ -214,9 +240,9 @@ def test_a_controller_that_dies_is_made_again(
 
 
 def test_a_run_whose_controller_died_is_not_taken_for_one_that_ended(
-    start: Callable[..., RayExecutor], request: pytest.FixtureRequest
+    start_reachable: Callable[..., RayExecutor], request: pytest.FixtureRequest
 ) -> None:
-    executor, run = start(), f"{request.node.name}-0"
+    executor, run = start_reachable(), f"{request.node.name}-0"
     wait_for_controller(executor, run)
     seen = Run(run)
     assert seen.view()[0] == {"run": run}

@@ -87,7 +87,7 @@ def test_an_error_comes_back_with_the_workers_traceback(executor: Executor) -> N
 
 
 @pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])
-def test_every_worker_introduces_itself_once(kind: type, ray_cluster: None) -> None:
+def test_every_worker_introduces_itself_once(kind: type, ray_cluster: None, unreachable: None) -> None:
     executor = kind(POOLS)
     try:
         executor.start()
@@ -189,7 +189,7 @@ def test_nobody_commands_a_run_that_nobody_asked_anything(executor: Executor) ->
 
 
 @pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])
-def test_a_worker_that_cannot_start_says_why(kind: type, ray_cluster: None) -> None:
+def test_a_worker_that_cannot_start_says_why(kind: type, ray_cluster: None, unreachable: None) -> None:
     executor = kind([PoolSpec("pool", NeverStarts, size=2, num_cpus=0)])
     with pytest.raises(WorkerStartError, match=r"(?s)pool.*FileNotFoundError: no model at /nowhere"):
         executor.start()
@@ -207,7 +207,7 @@ def test_what_no_pool_can_be_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [RayExecutor, LocalExecutor])
-def test_a_gang_that_cannot_join_says_why(kind: type, ray_cluster: None) -> None:
+def test_a_gang_that_cannot_join_says_why(kind: type, ray_cluster: None, unreachable: None) -> None:
     executor = kind([PoolSpec("pool", NeverStarts, size=2, num_cpus=0, gang=True)])
     with pytest.raises(WorkerStartError, match=r"(?s)pool.*FileNotFoundError: no model at /nowhere"):
         executor.start()

@@ -147,8 +147,8 @@ def test_an_error_while_joining_is_the_ranks_own_and_ends_the_others(start: Call
 
 
 def test_joining_has_a_deadline(start: Callable[..., RayExecutor]) -> None:
-    with pytest.raises(WorkerStartError, match=r"join\(\) took longer than 30.0 s \(not done: rank 0, 1 of 2\)"):
-        start(RanksWait, size=2, gang=True, start_timeout_s=30.0)
+    with pytest.raises(WorkerStartError, match=r"join\(\) took longer than 15.0 s \(not done: rank 0, 1 of 2\)"):
+        start(RanksWait, size=2, gang=True, start_timeout_s=15.0)
 
 
 def test_a_gang_that_was_ready_once_tries_again_to_start(start: Callable[..., RayExecutor], tmp_path: Path) -> None:

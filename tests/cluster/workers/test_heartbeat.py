@@ -99,12 +99,10 @@ def test_an_idle_gang_that_loses_a_rank_fails_the_next_task_at_once(
 
 
 def test_a_worker_in_a_long_call_is_alive(start: Callable[..., RayExecutor]) -> None:
-    executor = start(Torch, {"num_threads": 1}, **OFTEN)
-    multiplied, _ = run(executor, Task("pool", "multiply", 0, (6.0,)), Task("pool", "multiply", 1, (0.0,)))
-    assert multiplied.failure is None
-    sleeper = start(size=1, **OFTEN)
-    assert value_of(sleeper, "pool", "sleep", 6.0)
-    assert sleeper.status()["pool"].restarts == 0
+    executor = start(Torch, {"num_threads": 1}, size=2, **OFTEN)
+    long = [Task("pool", method, method, (6.0,)) for method in ("multiply", "sleep")]
+    assert [outcome.failure for outcome in run(executor, *long)] == [None, None]
+    assert executor.status()["pool"].restarts == 0
 
 
 def test_heartbeats_are_no_reason_to_wait_nor_to_return(start: Callable[..., RayExecutor]) -> None:
