@@ -31,9 +31,14 @@ class NoLink:
 
 
 @pytest.fixture
-def start(start_reachable: Callable[..., RayExecutor], monkeypatch: pytest.MonkeyPatch) -> Callable[..., RayExecutor]:
-    """Start a RayExecutor with one pool of its own, which is not reached from outside; it is closed after the test."""
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Executors on Ray are not reached from outside."""
     monkeypatch.setattr(on_ray, "Link", NoLink)
+
+
+@pytest.fixture
+def start(start_reachable: Callable[..., RayExecutor], unreachable: None) -> Callable[..., RayExecutor]:
+    """Start a RayExecutor with one pool of its own, which is not reached from outside; it is closed after the test."""
     return start_reachable
 
 
