@@ -21,6 +21,10 @@ from tests.support.plain_world import make_plain_world
 FIRST = (
     "simcuda",
     "toy",
+    "pipelines/test_models_on_ray.py",
+    "pipelines/test_train.py",
+    "cluster/control/test_control.py",
+    "cluster/workers",
     "faults/test_submit.py",
     "faults/test_ranks.py",
     "faults/test_random_kills.py",
