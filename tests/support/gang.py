@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,13 @@ from actors.diffusion.options import ImageModelOptions
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
 from actors.policy.objectives.awm_options import AwmOptions
+from actors.policy.objectives.objective import load_objective
 from actors.policy.options import LearnerOptions, LearnerSettings
 from actors.process import Process
 
 CAPTIONS = ("a red circle", "two blue square", "a green cross")
 OBJECTIVE = {"timesteps": "uniform", "timesteps_per_sample": 2, "kl_reference": 0.02, "kl_ema": 0.1}
-
+NO_COMPILER = "no-such-compiler"
 
 ON_CPU = ImageModelOptions(device="cpu", dtype="float32")
 POLICY = {
@@ -77,9 +80,10 @@ def samples(step: int, counts: Sequence[int], advantage: float | None = None, wi
 
 
 class Ranks(ABC):
-    """The ranks of a gang, called together."""
+    """The ranks of a gang, called together. `learner`: the settings with which they started last."""
 
     num_ranks: int
+    learner: LearnerSettings | None = None
 
     @abstractmethod
     def call(self, method: str, *args: Any, shards: Sequence[tuple] | None = None) -> list[Any]:
@@ -88,6 +92,13 @@ class Ranks(ABC):
     @abstractmethod
     def start(self, learner: LearnerSettings) -> None:
         """New actors with these settings, which join."""
+
+    def go_back(self, learner: LearnerSettings, files: dict[str, np.ndarray]) -> int:
+        """To what ranks with these settings kept; new actors, unless those that run have them. Returns the step."""
+        if self.learner is not learner:
+            self.start(learner)
+        [step] = set(self.call("load", files))
+        return step
 
     def update(
         self, step: int, counts: Sequence[int], advantage: float | None = None, window: int = 0
@@ -121,29 +132,37 @@ class Alone(Ranks):
     num_ranks = 1
 
     def start(self, learner: LearnerSettings) -> None:
+        self.learner = learner
         self.actor = PolicyActor(0, 1, Process(1, 0.0), learner)
         self.actor.join(self.actor.address())
 
     def call(self, method: str, *args: Any, shards: Sequence[tuple] | None = None) -> list[Any]:
-        return [getattr(self.actor, method)(*args, *(shards[0] if shards else ()))]
+        return [answer(self.actor, method, *args, *(shards[0] if shards else ()))]
 
 
 class Gang(Ranks):
-    """A process for each rank. They serve one gang of actors after another, since a process starts slowly."""
+    """A process for each rank. They serve one gang of actors after another, since a process starts slowly.
 
-    def __init__(self, num_ranks: int) -> None:
+    They are forked from one that has imported what they need. None has a compiler; what a rank prints, and what DeepSpeed would
+    build, lies in its folder: stdout, stderr, built/.
+    """
+
+    def __init__(self, num_ranks: int, folder: Path) -> None:
         self.num_ranks = num_ranks
-        context = multiprocessing.get_context("spawn")
+        self.folders = [folder / f"rank_{rank}" for rank in range(num_ranks)]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.support.gang_imports"])
         pipes = [context.Pipe() for _ in range(num_ranks)]
         self.pipes = [mine for mine, _ in pipes]
         self.processes = [
-            context.Process(target=serve, args=(theirs, rank, num_ranks), daemon=True)
+            context.Process(target=serve, args=(theirs, rank, num_ranks, self.folders[rank]), daemon=True)
             for rank, (_, theirs) in enumerate(pipes)
         ]
         for process in self.processes:
             process.start()
 
     def start(self, learner: LearnerSettings) -> None:
+        self.learner = learner
         self.call("start", learner)
         self.pipes[0].send(("address", ()))
         self.call("join", self.pipes[0].recv())
@@ -163,10 +182,19 @@ class Gang(Ranks):
             process.join()
 
 
-def serve(pipe: Connection, rank: int, ranks: int) -> None:
+def answer(actor: PolicyActor, method: str, *args: Any) -> Any:
+    """What a rank's actor returns; "aim" gives its learner another objective."""
+    if method == "aim":
+        actor.learner.objective = load_objective(*args)
+        return None
+    return getattr(actor, method)(*args)
+
+
+def serve(pipe: Connection, rank: int, ranks: int, folder: Path) -> None:
     """The life of a rank's process."""
     from actors.policy import zero
 
+    _keep_to(folder)
     zero.PERSISTENT_NUMEL = 100  # the model is tiny: so in stage 3 its matrices are shared out, and its biases are not
     actor: Any = None
     while True:
@@ -177,7 +205,15 @@ def serve(pipe: Connection, rank: int, ranks: int) -> None:
                 actor = PolicyActor(rank, ranks, Process(1, 0.0), args[0])
                 result = None
             else:
-                result = getattr(actor, method)(*args)
+                result = answer(actor, method, *args)
         except Exception as error:
             result = error
         pipe.send(result)
+
+
+def _keep_to(folder: Path) -> None:
+    """What this process prints and builds from now on lies in the folder."""
+    (folder / "built").mkdir(parents=True)
+    os.environ.update(CXX=NO_COMPILER, TORCH_EXTENSIONS_DIR=str(folder / "built"))
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)

@@ -8,9 +8,9 @@ from tests.support.gang import Gang
 
 
 @pytest.fixture(scope="session")
-def gangs() -> Iterator[dict[int, Gang]]:
+def gangs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Gang]]:
     """Gangs by their number of ranks; all processes start at the same time."""
-    made = {ranks: Gang(ranks) for ranks in (1, 2)}
+    made = {ranks: Gang(ranks, tmp_path_factory.mktemp(f"gang_{ranks}")) for ranks in (1, 2)}
     yield made
     for gang in made.values():
         gang.close()
