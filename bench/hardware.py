@@ -16,6 +16,7 @@ import torch
 MB = 2**20
 PEAK_SIZES = {"cpu": (1024, 2048), "cuda": (8192, 16384)}  # of the square matrices that are tried
 PEAK_ROUNDS = {"cpu": 4, "cuda": 30}
+MATMUL_ROUNDS = 200
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def matmul_gflop_per_s(device: str) -> float:
     """The best of some float32 products of a thousand tokens with a thousand columns, 128 wide as the toy judge."""
     left, right = torch.randn(1024, 128, device=device), torch.randn(128, 1024, device=device)
     best = float("inf")
-    for _ in range(200):
+    for _ in range(MATMUL_ROUNDS):
         start = time.perf_counter()
         (left @ right)[-1, -1].item()
         best = min(best, time.perf_counter() - start)

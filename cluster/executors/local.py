@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.collector import rarely_collecting
 from cluster.executors.in_process import InProcess
 from cluster.tasks import (
     Failure,
@@ -130,7 +131,8 @@ class LocalExecutor(InProcess):
             if spec.gang:
                 kwargs |= {"rank": len(workers), "ranks": spec.size}
             try:
-                worker = spec.actor(**kwargs)
+                with rarely_collecting():
+                    worker = spec.actor(**kwargs)
             except spec.mistakes as error:
                 raise WorkerMistakeError(str(error)) from error
             except Exception as error:

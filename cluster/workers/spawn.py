@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.collector import rarely_collecting
 from cluster.tasks import (
     Introduction,
     Outcome,
@@ -89,7 +90,8 @@ def _remote(actor: type, mistakes: tuple[type[Exception], ...]) -> Any:
             self._worker_name = worker_name
             self._problem: WorkerStartError | None = None
             try:
-                super().__init__(**kwargs)
+                with rarely_collecting():
+                    super().__init__(**kwargs)
             except mistakes as error:
                 self._problem = WorkerMistakeError(str(error))
             except Exception as error:

@@ -31,20 +31,17 @@ def options(**changes) -> argparse.Namespace:
 
 @pytest.mark.parametrize(("name", "kl"), [*((name, "0") for name in IMAGE_MODELS), ("sd3.5-medium", "0.1")])
 def test_a_step_by_hand_learns_the_same_but_for_the_distance_to_the_reference(name: str, kl: str, tmp_path: Path):
-    main(["--family", name, "--tiny", "--kl", kl, "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)])
+    sizes = ["1", "2"] if name == "sd3.5-medium" and kl == "0" else ["1"]
+    given = ["--family", name, "--tiny", "--kl", kl, "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)]
+    main([*given, "--micro-batch", *sizes])
     result = json.loads((tmp_path / f"learner_{name}.json").read_text())
     rows = result["rows"]
-    assert [(row["micro_batch"], row["checkpointing"]) for row in rows] == [
-        (1, False),
-        (1, True),
-        (2, False),
-        (2, True),
-    ]
+    expected = [(int(size), checkpointing) for size in sizes for checkpointing in (False, True)]
+    assert [(row["micro_batch"], row["checkpointing"]) for row in rows] == expected
     assert all((row["difference"] < 1e-3) == (kl == "0") for row in rows)
 
 
-@pytest.mark.parametrize("kl", [0.0, 0.1])
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize(("name", "kl"), [*((name, 0.1) for name in IMAGE_MODELS), ("sd3.5-medium", 0.0)])
 def test_the_operations_of_a_step_are_those_that_torch_counts(name: str, kl: float):
     bench = Bench(options(family=name, kl=kl), CPU, torch.float32)
     update = bench.ours(2)

@@ -24,6 +24,7 @@ TINY = ["--tiny", "--device", "cuda", "--repeats", "1"]
 def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(hardware.PEAK_SIZES, "cuda", (64,))
     monkeypatch.setitem(hardware.PEAK_ROUNDS, "cuda", 1)
+    monkeypatch.setattr(hardware, "MATMUL_ROUNDS", 2)
 
 
 @pytest.mark.parametrize("family", ["sd3.5-medium", "qwen-image"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
+from actors.diffusion.family import Family
 from actors.diffusion.options import ImageModelOptions
 from actors.messages import Adapter, Latents, UpdateGroup
 from actors.policy.actor import PolicyActor
+from actors.policy.learner import load_model
 from actors.policy.objectives.awm_options import AwmOptions
 from actors.policy.objectives.objective import load_objective
 from actors.policy.options import LearnerOptions, LearnerSettings
@@ -55,6 +58,18 @@ def settings(model: str, objective: dict[str, Any] | None = None, **policy: Any)
         seed=0,
         total_steps=20,
     )
+
+
+_loaded: dict[tuple, Family] = {}
+
+
+def model_of(learner: LearnerSettings) -> Family:
+    """What `load_model` gives for these settings: a copy of what it gave to the first who asked."""
+    policy = learner.policy
+    asked = (policy.model, policy.dtype, policy.lora_targets, policy.lora_rank, policy.lora_alpha, learner.seed)
+    if asked not in _loaded:
+        _loaded[asked] = load_model(learner)
+    return copy.deepcopy(_loaded[asked])
 
 
 def samples(step: int, counts: Sequence[int], advantage: float | None = None, window: int = 0) -> list[tuple]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.actors.diffusion.drawing import load, load_pipeline
+from tests.actors.diffusion.drawing import copy_of, load, load_pipeline
 from toy.random_models.families import MAKERS
 
 
@@ -17,9 +17,15 @@ def folder(kind, tmp_path_factory):
     return str(MAKERS[kind](tmp_path_factory.mktemp(kind)))
 
 
-@pytest.fixture
-def family(folder):
+@pytest.fixture(scope="session")
+def loaded(folder):
+    """Shared: leave it as it is, or take a copy."""
     return load(folder)
+
+
+@pytest.fixture
+def family(loaded):
+    return copy_of(loaded)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Drawing with a family and with its diffusers pipeline, from the same noise."""
 
+import copy
+
 import torch
 from diffusers import DiffusionPipeline, QwenImagePipeline
 
@@ -22,6 +24,13 @@ def options(**changes) -> LoadOptions:
 
 def load(folder: str, **changes) -> Family:
     return load_family(folder, options(**changes))
+
+
+def copy_of(family: Family) -> Family:
+    """As if it were loaded once more, in a fifth of the time: no caption is encoded yet."""
+    copied = copy.deepcopy(family)
+    copied._captions.clear()
+    return copied
 
 
 def load_pipeline(folder: str) -> DiffusionPipeline:

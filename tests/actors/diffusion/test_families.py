@@ -16,6 +16,7 @@ from tests.actors.diffusion.drawing import (
     SIZE,
     STEPS,
     WIDE,
+    copy_of,
     load,
     noise,
     options,
@@ -28,15 +29,21 @@ from tests.actors.diffusion.drawing import (
 from toy.random_models.families import MAKERS
 
 
-@pytest.fixture(scope="module")
-def family(folder):
+@pytest.fixture
+def family(loaded):
     """Shared: tests that change it take one of their own."""
-    return load(folder)
+    return loaded
 
 
 @pytest.fixture
-def own_family(folder):
-    return load(folder)
+def own_family(loaded):
+    return copy_of(loaded)
+
+
+@pytest.fixture(scope="module")
+def low(folder):
+    """Shared."""
+    return load(folder, dtype=torch.bfloat16)
 
 
 def test_every_family_has_a_tiny_model(tmp_path):
@@ -132,8 +139,8 @@ def test_velocity_is_float32_and_of_the_latents_shape(family):
     assert velocity.shape == latents.shape
 
 
-def test_in_bfloat16_velocity_and_images_are_nearly_the_same(folder, family):
-    low, latents = load(folder, dtype=torch.bfloat16), noise(family, 3)
+def test_in_bfloat16_velocity_and_images_are_nearly_the_same(low, family):
+    latents = noise(family, 3)
     sigma = torch.tensor([1.0, 0.5, 0.25])
     with torch.no_grad():
         expected = family.guided_velocity(latents, sigma, prompted(family, CAPTIONS, 1.5))
@@ -308,11 +315,10 @@ def test_an_unknown_pipeline_is_named(tmp_path):
         load_family(str(tmp_path), options())
 
 
-def test_the_vae_is_float32_whatever_the_rest_is(folder):
-    half = load(folder, dtype=torch.bfloat16)
-    parts = half.pipeline.components.items()
+def test_the_vae_is_float32_whatever_the_rest_is(low):
+    parts = low.pipeline.components.items()
     types = {name: part.dtype for name, part in parts if isinstance(part, torch.nn.Module)}
     assert types.pop("vae") == torch.float32
     assert set(types.values()) == {torch.bfloat16}
-    images = half.decode(torch.randn(1, *half.latent_shape(32, 32)))
+    images = low.decode(torch.randn(1, *low.latent_shape(32, 32)))
     assert images.shape == (1, 32, 32, 3)

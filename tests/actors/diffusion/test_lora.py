@@ -9,15 +9,15 @@ import torch
 from actors.diffusion import lora
 from actors.diffusion.lora import Merger
 from actors.messages import Adapter, sha256_of
-from tests.actors.diffusion.drawing import CAPTION, CAPTIONS, load, load_pipeline, noise, ours, prompted, theirs
+from tests.actors.diffusion.drawing import CAPTION, CAPTIONS, copy_of, load_pipeline, noise, ours, prompted, theirs
 
 RANK, ALPHA = 4, 8.0
 
 
-@pytest.fixture
-def adapter(folder):
+@pytest.fixture(scope="session")
+def adapter(loaded):
     """An adapter of all targets that is not zero."""
-    trained = load(folder)
+    trained = copy_of(loaded)
     targets = trained.lora_targets["all"]
     lora.attach(trained.transformer, RANK, ALPHA, targets, seed=1)
     tensors = lora.as_numpy(lora.tensors(trained.transformer, lora.TRAINED))
@@ -26,9 +26,9 @@ def adapter(folder):
     return Adapter(1, RANK, ALPHA, targets, sha256_of(tensors), tensors)
 
 
-def attached(folder, adapter):
-    """The family with this adapter as the one that is trained."""
-    family = load(folder)
+def attached(loaded, adapter):
+    """A copy of the family with this adapter as the one that is trained."""
+    family = copy_of(loaded)
     lora.attach(family.transformer, RANK, ALPHA, adapter.targets, seed=1)
     with torch.no_grad():
         for name, parameter in lora.tensors(family.transformer, lora.TRAINED).items():
@@ -43,12 +43,12 @@ def gradients(family):
     return {name: p.grad for name, p in family.transformer.named_parameters() if p.grad is not None}
 
 
-def test_a_fresh_adapter_changes_nothing_and_is_seeded(folder, family):
+def test_a_fresh_adapter_changes_nothing_and_is_seeded(loaded, family):
     targets = family.lora_targets["attention"]
     before = ours(family, [CAPTION], 1.0)
     lora.attach(family.transformer, RANK, ALPHA, targets, seed=1)
     assert torch.equal(ours(family, [CAPTION], 1.0), before)
-    other = load(folder)
+    other = copy_of(loaded)
     lora.attach(other.transformer, RANK, ALPHA, targets, seed=1)
     assert sha256_of(lora.as_numpy(lora.tensors(family.transformer, lora.TRAINED))) == sha256_of(
         lora.as_numpy(lora.tensors(other.transformer, lora.TRAINED))
@@ -66,13 +66,13 @@ def test_targets_are_the_linear_layers_of_the_blocks(family):
     assert all(re.search(r"norm\d?(_context)?\.linear|_mod\.1|adaLN_modulation", name) for name in left)
 
 
-def test_merged_equals_peft_and_the_pipelines_own_loading(folder, family, adapter, tmp_path):
+def test_merged_equals_peft_and_the_pipelines_own_loading(folder, loaded, family, adapter, tmp_path):
     base = ours(family, [CAPTION], 1.0)
     Merger(family.transformer).load(adapter)
     merged = ours(family, [CAPTION], 1.0)
     assert (merged - base).abs().max() > 1e-2
 
-    trained = attached(folder, adapter)
+    trained = attached(loaded, adapter)
     torch.testing.assert_close(ours(trained, [CAPTION], 1.0), merged, atol=1e-4, rtol=0)
 
     layers = {name: torch.from_numpy(value) for name, value in adapter.tensors.items()}
@@ -92,8 +92,8 @@ def test_loading_another_adapter_leaves_nothing_of_the_first(family, adapter):
         assert torch.equal(parameter, before[name])
 
 
-def test_the_switch_computes_what_pefts_own_does_and_leaves_training_as_it_was(folder, adapter):
-    family = attached(folder, adapter)
+def test_the_switch_computes_what_pefts_own_does_and_leaves_training_as_it_was(loaded, adapter):
+    family = attached(loaded, adapter)
     transformer, switch = family.transformer, lora.Switch(family.transformer)
     wanted = {name: parameter.requires_grad for name, parameter in transformer.named_parameters()}
     drawn = {"trained": ours(family, [CAPTION], 1.0)}
@@ -110,12 +110,12 @@ def test_the_switch_computes_what_pefts_own_does_and_leaves_training_as_it_was(f
     assert not torch.equal(drawn["none"], drawn["trained"])
 
 
-def test_gradient_reaches_the_trained_adapter_alone_and_checkpointing_does_not_change_it(folder, adapter):
-    family = attached(folder, adapter)
+def test_gradient_reaches_the_trained_adapter_alone_and_checkpointing_does_not_change_it(loaded, adapter):
+    family = attached(loaded, adapter)
     plain = gradients(family)
     assert plain
     assert {name.split(".lora_")[1].split(".")[1] for name in plain} == {lora.TRAINED}
-    saving = attached(folder, adapter)
+    saving = attached(loaded, adapter)
     saving.transformer.enable_gradient_checkpointing()
     checkpointed = gradients(saving)
     assert checkpointed.keys() == plain.keys()
@@ -129,9 +129,9 @@ IDLE = {
 }
 
 
-def test_only_what_cannot_change_the_image_has_no_gradient(folder, adapter):
+def test_only_what_cannot_change_the_image_has_no_gradient(loaded, adapter):
     """What the caption's stream becomes in a last block of two streams goes nowhere; all else has a part in the velocity."""
-    family = attached(folder, adapter)
+    family = attached(loaded, adapter)
     reached = gradients(family)
     mark = f".{lora.TRAINED}.weight"
     left = {name.split(".lora_")[0] for name, _ in family.transformer.named_parameters() if name.endswith(mark)} - {

@@ -11,9 +11,9 @@ from actors.diffusion.sample import noise_of
 from actors.messages import Latents, UpdateGroup
 from actors.policy.advantages import group_advantages
 from actors.policy.engine import TorchEngine
-from actors.policy.learner import LATENTS, Learner, load_model, shapes_of
+from actors.policy.learner import LATENTS, Learner, shapes_of
 from actors.policy.objectives.registry import OBJECTIVES
-from tests.support.gang import settings
+from tests.support.gang import model_of, settings
 
 CAPTION, IMAGES, STEPS = "a red circle", 8, 4
 KEYS = {
@@ -32,7 +32,7 @@ def make_learner(model, name, micro_batch=8, guidance_scale=1.0, learning_rate=5
     objective = OBJECTIVES[keys.get("type", name)](**{**keys, **changes})
     given = settings(model, micro_batch=micro_batch, warmup_steps=0, learning_rate=learning_rate, weight_decay=0.0)
     learner = replace(given, objective=objective, guidance_scale=guidance_scale, total_steps=10**6)
-    family = load_model(learner)
+    family = model_of(learner)
     return Learner(learner, family, TorchEngine(family.transformer, learner.policy))
 
 
