@@ -1,6 +1,6 @@
 """The engines of ZeRO on the device, as the only rank: they train, and go on from what another stage kept.
 
-NCCL's place is taken by gloo. DeepSpeed changes torch for the whole process, so nothing else is tested here.
+NCCL's place is taken by gloo. DeepSpeed changes torch for the whole process, so nothing else is tested after these.
 """
 
 from __future__ import annotations
