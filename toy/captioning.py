@@ -22,9 +22,10 @@ def make_tokenizer() -> Tokenizer:
 
 
 class Captioning:
-    """A `Course`."""
+    """A `Course`. `cases`: of a direction or category, by which it is judged."""
 
-    def __init__(self) -> None:
+    def __init__(self, cases: int = 200) -> None:
+        self.cases = cases
         self.processor = make_processor(make_tokenizer())
         self.chat = Chat(self.processor)
 
@@ -43,9 +44,10 @@ class Captioning:
 
     def passed(self, model: LlavaForConditionalGeneration) -> bool:
         """Whether each true relation is likelier than its opposite in 97 % of the images."""
-        return min(prefers_truth(model, self.chat, cases) for cases in captions.flip_cases(200).values()) >= 0.97
+        asked = captions.flip_cases(self.cases).values()
+        return min(prefers_truth(model, self.chat, cases) for cases in asked) >= 0.97
 
     def gates(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
         """How often the truth beats a hard negative, by direction and by category, on clean and bad drawings."""
-        cases = captions.flip_cases(200) | captions.hard_cases(200)
+        cases = captions.flip_cases(self.cases) | captions.hard_cases(self.cases)
         return {name: prefers_truth(model, self.chat, some) for name, some in cases.items()}

@@ -58,7 +58,7 @@ def make_judge(models: Path, steps: int | None, reports: Queue) -> Figures:
 
     _one_thread()
     plan = judge.Plan() if steps is None else judge.Plan(steps=steps, first_stage=steps // 2)
-    gates = judge.train(models / "judge", Captioning(), plan, _reporter("judge", reports))
+    gates = judge.train(models / "judge", Captioning(_cases(steps)), plan, _reporter("judge", reports))
     return _written(models / "judge", {"truth preferred": gates})
 
 
@@ -70,7 +70,7 @@ def make_readers(models: Path, steps: int | None, reports: Queue) -> Figures:
     _one_thread()
     plan = reader.PLAN if steps is None else judge.Plan(steps=steps, first_stage=steps // 2)
     early = {reader.EARLY if steps is None else steps // 2: models / "reader_early"}
-    gates = judge.train(models / "reader", reader.Reading(), plan, _reporter("reader", reports), early)
+    gates = judge.train(models / "reader", reader.Reading(_cases(steps)), plan, _reporter("reader", reports), early)
     return _written(models / "reader", {"truth preferred": gates})
 
 
@@ -93,12 +93,17 @@ def _make_image(name: str, subject: Any, plan: Any, models: Path, steps: int | N
 
     _one_thread()
     if steps is not None:
-        plan = replace(plan, steps=steps, autoencoder_steps=steps, images=1000)
+        plan = replace(plan, steps=steps, autoencoder_steps=steps, images=200)
     image_model.train(models / name, subject, plan, _reporter(name, reports))
-    return _written(models / name, image_model.figures(models / name, subject, number=100 if steps is None else 2))
+    return _written(models / name, image_model.figures(models / name, subject, number=100 if steps is None else 1))
 
 
 TRAININGS = {"judge": make_judge, "image": make_image, "reader": make_readers, "poster_image": make_poster_image}
+
+
+def _cases(steps: int | None) -> int:
+    """By how many of a kind a judge is judged: few where the command is only tried out."""
+    return 200 if steps is None else 4
 
 
 def _one_thread() -> None:

@@ -17,9 +17,10 @@ ANSWER_LENGTH = 32  # tokens: the longest label has 25
 
 
 class Reading:
-    """A `Course`: labels alone in the first stage, then everything."""
+    """A `Course`: labels alone in the first stage, then everything. `cases`: of a category, by which it is judged."""
 
-    def __init__(self) -> None:
+    def __init__(self, cases: int = 200) -> None:
+        self.cases = cases
         self.processor = make_processor(make_tokenizer(SPECIAL, [*captions(), *lessons.texts()]))
         self.chat = Chat(self.processor)
         told = [*letters(), *(f" {colour}" for colour in COLOURS)]
@@ -39,11 +40,11 @@ class Reading:
 
     def passed(self, model: LlavaForConditionalGeneration) -> bool:
         """Whether in each category the true label is likelier than one with a wrong letter in 97 % of the images."""
-        return min(self._prefers_truth(model, 100).values()) >= 0.97
+        return min(self._prefers_truth(model, self.cases // 2).values()) >= 0.97
 
     def gates(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
         """How often the truth is likelier than a label with a letter wrong, by category, on clean and bad drawings."""
-        return self._prefers_truth(model, 200)
+        return self._prefers_truth(model, self.cases)
 
     def _prefers_truth(self, model: LlavaForConditionalGeneration, number: int) -> dict[str, float]:
         cases = lessons.hard_cases(number, drawn, np.random.default_rng(2))
