@@ -43,7 +43,7 @@ def test_the_recipes_of_every_study_are_accepted():
 
 
 def test_a_small_run_is_not_repeated(tmp_path):
-    variant, folder = Variant("awm", "recipes/toy.toml", ("rollout.prompts_per_step=1",)), tmp_path / "awm-0"
+    variant, folder = Variant("awm", "recipes/toy.toml"), tmp_path / "awm-0"
     points = learn(variant, 0, sizes(1, quick=True), folder)
     assert [point.step for point in points] == [0, 1]
     assert 0 < points[0].seconds <= points[1].seconds
