@@ -93,6 +93,8 @@ class StepRecord(Row):
     """Within a group, mean over the groups."""
     equal_groups: int = 0
     """Groups whose images all score alike."""
+    distinct_in_group: Figure = None
+    """Different rewards within a group, mean over the groups."""
     advantage_mean: Figure = None
     """Over the step's images."""
     advantage_std: Figure = None

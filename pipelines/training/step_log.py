@@ -128,6 +128,7 @@ class StepLog:
             "reward_std": _over(np.std, rewards_PK),
             "reward_std_in_group": _over(np.mean, rewards_PK.std(axis=1)) if rewards_PK.size else None,
             "equal_groups": int(sum(np.ptp(rewards_K) == 0 for rewards_K in rewards_PK)),
+            "distinct_in_group": _over(np.mean, np.array([len(np.unique(rewards_K)) for rewards_K in rewards_PK])),
             "advantage_mean": _over(np.mean, advantages_PK),
             "advantage_std": _over(np.std, advantages_PK),
             "by_category": {name: float(np.mean(values)) for name, values in by_category.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.reward.kinds.aesthetic import AestheticOptions
 from actors.reward.kinds.clip_score import ClipScoreOptions
+from actors.reward.kinds.infer_score import InferScoreOptions
 from actors.reward.kinds.jpeg_size import JpegSizeOptions
 from actors.reward.kinds.promptecho import PromptEchoOptions
 from actors.reward.kinds.text_rendering import TextRenderingOptions
@@ -13,6 +14,7 @@ from actors.reward.options import RewardOptions
 REWARDS: dict[str, type[RewardOptions]] = {
     "aesthetic": AestheticOptions,
     "clip_score": ClipScoreOptions,
+    "infer_score": InferScoreOptions,
     "jpeg_size": JpegSizeOptions,
     "promptecho": PromptEchoOptions,
     "text_rendering": TextRenderingOptions,

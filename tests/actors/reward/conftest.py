@@ -1,12 +1,14 @@
 """Tiny models, made once, and what each reward is told of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from toy.random_models.clip import make_tiny_dual_encoder
+from toy.random_models.parrot import make_parrot
 from toy.random_models.vlms import make_tiny_llava
 
 
@@ -22,16 +24,18 @@ def tiny_encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def keys(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+def keys(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What each reward is told beside its defaults."""
     folder = tmp_path_factory.mktemp("tiny_clip")
     make_tiny_dual_encoder(folder / "clip")
     save_file({"weight": torch.full((1, 16), 0.5), "bias": torch.ones(1)}, folder / "head.safetensors")
     clip, vlm = {"model": str(folder / "clip")}, {"model": str(tiny_llava)}
+    writing = {"model": str(make_parrot(folder / "parrot", "score 7")), "max_tokens": 12}
     head = {**clip, "head": str(folder / "head.safetensors")}
     return {
         "aesthetic": head,
         "clip_score": clip,
+        "infer_score": writing,
         "jpeg_size": {},
         "promptecho": vlm,
         "text_rendering": vlm,
