@@ -128,6 +128,9 @@ class Pool(Worker):
     """It never grows above; none given: no limit."""
 
 
+Noise = Literal["own", "group"]
+
+
 class Rollout(Pool, ImageModelOptions):
     """How images are drawn for training."""
 
@@ -141,7 +144,7 @@ class Rollout(Pool, ImageModelOptions):
     """Whole groups that are drawn as one batch; it decides the bits."""
     steps: Count = 10
     """Of the sampler."""
-    noise: Literal["own", "group"] = "own"
+    noise: Noise = "own"
     """`group`: all images of a group start from the same noise."""
     guidance_scale: Fraction = 1.0
     """As the model's diffusers pipeline means it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pipelines.engine.messages import Quarantined
 from pipelines.monitoring.signs import SIGNS
 from pipelines.monitoring.watchers import Watchers
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.tables import Rollout
 from pipelines.run_folder import events
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.records import HeldoutRecord, StepRecord
@@ -20,15 +20,16 @@ class Books:
     """Writes to the run folder, and notifies the watchers. It decides nothing."""
 
     def __init__(
-        self, recipe: Recipe, heldout: HeldoutPlan, folder: RunFolder, log: StepLog, watchers: Watchers
+        self, seed: int, rollout: Rollout, heldout: HeldoutPlan, folder: RunFolder, log: StepLog, watchers: Watchers
     ) -> None:
-        self.recipe, self.heldout, self.folder, self.log, self.watchers = recipe, heldout, folder, log, watchers
+        self.seed, self.rollout, self.heldout = seed, rollout, heldout
+        self.folder, self.log, self.watchers = folder, log, watchers
         self.signs = [sign() for sign in SIGNS]
 
     def quarantine(self, group: Group, decision: Quarantined) -> None:
         """A group is left out."""
         self.log.quarantined += 1
-        self.folder.event(quarantine_event(self.recipe, self.heldout, group, decision))
+        self.folder.event(quarantine_event(self.seed, self.rollout, self.heldout, group, decision))
         name = f"group {decision.key.group} of step {decision.key.step} ({group.prompt.caption[:60]})"
         self.watchers.note(f"quarantined {name}: {decision.message.strip().splitlines()[-1]}")
 
@@ -48,8 +49,11 @@ class Books:
                 self.watchers.note(f"warning: {warning}")
 
 
-def quarantine_event(recipe: Recipe, heldout: HeldoutPlan, group: Group, decision: Quarantined) -> events.Quarantine:
+def quarantine_event(
+    seed: int, rollout: Rollout, heldout: HeldoutPlan, group: Group, decision: Quarantined
+) -> events.Quarantine:
     """All that is needed to draw and score the group by hand, and why the run could not."""
+    samples = group_samples(rollout.group_size, heldout, group)
     return events.Quarantine(
         purpose=decision.key.stream,
         step=decision.key.step,
@@ -59,6 +63,6 @@ def quarantine_event(recipe: Recipe, heldout: HeldoutPlan, group: Group, decisio
         tries=decision.tries,
         prompt_id=group.prompt.id,
         caption=group.prompt.caption,
-        noise_seeds=list(noise_seeds(recipe, group, group_samples(recipe, heldout, group))),
+        noise_seeds=list(noise_seeds(seed, rollout.noise, group, samples)),
         policy_version=group.version,
     )

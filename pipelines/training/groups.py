@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ from actors.seeds import seed_of
 from pipelines.data.prompts import PromptOrder
 from pipelines.engine.messages import GroupKey, LoopPlan, Steps, Sweeps, Unit
 from pipelines.evaluation.draws import noise_seed
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.tables import LoopTable, Noise, Rollout
 from pipelines.training.heldout_plan import HeldoutPlan
 
 TRAIN, HELDOUT = "train", "heldout"  # the streams
@@ -60,36 +60,38 @@ class Group:
 
 
 def loop_plan(
-    recipe: Recipe,
+    loop: LoopTable,
+    rollout: Rollout,
+    rewards: Iterable[str],
     heldout: HeldoutPlan,
     first_version: int,
     evaluated: tuple[int, ...],
     object_store_bytes: int | None = None,
 ) -> LoopPlan:
-    """The loop's plan: the recipe, the version to start from, and the evaluations that are still to be done.
+    """The loop's plan. `rewards`: the pools that score; `first_version`: to begin from; `evaluated`: versions that are done.
 
     Without a limit in the recipe, admission pauses when payloads in flight fill STORE_SHARE of the cluster's object store.
     """
     store_share = int(STORE_SHARE * object_store_bytes) if object_store_bytes else None
-    stages = (("rollout",), tuple(recipe.rewards))
+    stages = (("rollout",), tuple(rewards))
     train = Steps(
         stages,
-        recipe.loop.steps,
-        groups_per_step=recipe.rollout.prompts_per_step,
-        chunks_per_group=recipe.rollout.group_size // recipe.rollout.images_per_score,
-        groups_per_task=recipe.rollout.groups_per_task,
-        staleness=recipe.loop.staleness,
-        order=recipe.loop.order,
+        loop.steps,
+        groups_per_step=rollout.prompts_per_step,
+        chunks_per_group=rollout.group_size // rollout.images_per_score,
+        groups_per_task=rollout.groups_per_task,
+        staleness=loop.staleness,
+        order=loop.order,
     )
     due = {version: heldout.tasks(version) for version in heldout.versions() if version not in evaluated}
     return LoopPlan(
         streams={TRAIN: train, HELDOUT: Sweeps(stages, due)},
         first_version=first_version,
-        retries=recipe.loop.retries,
-        lost_retries=recipe.loop.lost_retries,
-        max_failures_in_row=recipe.loop.max_failures_in_row,
-        max_groups_in_flight=recipe.loop.max_groups_in_flight,
-        max_bytes_in_flight=recipe.loop.max_bytes_in_flight or store_share,
+        retries=loop.retries,
+        lost_retries=loop.lost_retries,
+        max_failures_in_row=loop.max_failures_in_row,
+        max_groups_in_flight=loop.max_groups_in_flight,
+        max_bytes_in_flight=loop.max_bytes_in_flight or store_share,
     )
 
 
@@ -101,83 +103,82 @@ def open_group(unit: Unit, version: int, order: PromptOrder, heldout: HeldoutPla
     return Group(unit.key, prompt, version, epoch)
 
 
-def training_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
+def training_seeds(seed: int, group: Group, samples: range) -> tuple[int, ...]:
     """The seed of what is random about each sample beside its starting noise: its points in the loss, its stochastic steps."""
-    return tuple(seed_of(recipe.run.seed, "training", group.epoch, group.prompt.id, sample) for sample in samples)
+    return tuple(seed_of(seed, "training", group.epoch, group.prompt.id, sample) for sample in samples)
 
 
-def noise_seeds(recipe: Recipe, group: Group, samples: range) -> tuple[int, ...]:
+def noise_seeds(seed: int, noise: Noise, group: Group, samples: range) -> tuple[int, ...]:
     """The seed of each sample's starting noise. Held-out noise is the same at every version, so that pictures compare."""
     if group.key.stream == HELDOUT:
-        return tuple(noise_seed(recipe.run.seed, group.prompt, sample) for sample in samples)
-    shared = recipe.rollout.noise == "group"
-    return tuple(
-        seed_of(recipe.run.seed, "noise", group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples
-    )
+        return tuple(noise_seed(seed, group.prompt, sample) for sample in samples)
+    shared = noise == "group"
+    return tuple(seed_of(seed, "noise", group.epoch, group.prompt.id, 0 if shared else sample) for sample in samples)
 
 
-def group_samples(recipe: Recipe, heldout: HeldoutPlan, group: Group) -> range:
+def group_samples(group_size: int, heldout: HeldoutPlan, group: Group) -> range:
     """The numbers of a group's samples, of all its chunks."""
     if group.key.stream == TRAIN:
-        return range(recipe.rollout.group_size)
+        return range(group_size)
     first = heldout.groups(group.key.step)[group.key.group].first_sample
-    return range(first, first + recipe.heldout.images_of_group)
+    return range(first, first + heldout.settings.images_of_group)
 
 
 def draw_request(
-    recipe: Recipe, heldout: HeldoutPlan, batch: Sequence[tuple[Unit, Group]], adapter_sha256: str
+    seed: int, rollout: Rollout, heldout: HeldoutPlan, batch: Sequence[tuple[Unit, Group]], adapter_sha256: str
 ) -> DrawRequest:
     """Everything that decides the bytes of a batch of chunks, which are of one step and one policy version."""
     unit, group = batch[0]
     training = unit.stream == TRAIN
     if training:
-        num_steps, guidance_scale = recipe.rollout.steps, recipe.rollout.guidance_scale
+        num_steps, guidance_scale = rollout.steps, rollout.guidance_scale
     else:
-        num_steps = recipe.heldout.steps
+        num_steps = heldout.settings.steps
         guidance_scale = heldout.groups(unit.step)[unit.group].guidance_scale
     return DrawRequest(
         purpose=unit.stream,
         step=unit.step,
-        parts=tuple(_part(recipe, heldout, unit, group) for unit, group in batch),
+        parts=tuple(_part(seed, rollout, heldout, unit, group) for unit, group in batch),
         policy_version=group.version,
         adapter_sha256=adapter_sha256,
         num_steps=num_steps,
         guidance_scale=guidance_scale,
-        height=recipe.rollout.height,
-        width=recipe.rollout.width,
+        height=rollout.height,
+        width=rollout.width,
         keep_latents=training,
     )
 
 
-def _part(recipe: Recipe, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
-    samples = group_samples(recipe, heldout, group)
+def _part(seed: int, rollout: Rollout, heldout: HeldoutPlan, unit: Unit, group: Group) -> DrawPart:
+    samples = group_samples(rollout.group_size, heldout, group)
     if unit.stream == TRAIN:
-        samples = samples[
-            unit.chunk * recipe.rollout.images_per_score : (unit.chunk + 1) * recipe.rollout.images_per_score
-        ]
+        samples = samples[unit.chunk * rollout.images_per_score : (unit.chunk + 1) * rollout.images_per_score]
     return DrawPart(
         group=unit.group,
         chunk=unit.chunk,
         caption=group.prompt.caption,
-        noise_seeds=noise_seeds(recipe, group, samples),
-        sample_seeds=training_seeds(recipe, group, samples),
+        noise_seeds=noise_seeds(seed, rollout.noise, group, samples),
+        sample_seeds=training_seeds(seed, group, samples),
     )
 
 
-def update_shares(recipe: Recipe, groups: Sequence[Group], advantages_PK: np.ndarray) -> tuple[tuple, ...]:
+def update_shares(
+    seed: int, images_per_score: int, ranks: int, groups: Sequence[Group], advantages_PK: np.ndarray
+) -> tuple[tuple, ...]:
     """For each policy rank (its pieces of groups, and the handles of their latents): the chunks in order, cut evenly."""
     pairs = zip(groups, advantages_PK, strict=True)
-    pieces = [piece for group, advantages_K in pairs for piece in _pieces(recipe, group, advantages_K)]
-    ranks = recipe.policy.ranks
+    pieces = [piece for group, advantages_K in pairs for piece in _pieces(seed, images_per_score, group, advantages_K)]
     cuts = [len(pieces) * rank // ranks for rank in range(ranks + 1)]
     shares = [pieces[first:last] for first, last in pairwise(cuts)]
     return tuple((tuple(piece for piece, _ in share), *(latents for _, latents in share)) for share in shares)
 
 
-def _pieces(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> Iterator[tuple[UpdateGroup, Any]]:
+def _pieces(
+    seed: int, images_per_score: int, group: Group, advantages_K: np.ndarray
+) -> Iterator[tuple[UpdateGroup, Any]]:
     """What the learner gets for each chunk of a group, with the handle of its latents."""
     for number in sorted(group.chunks):
-        samples = range(number * recipe.rollout.images_per_score, (number + 1) * recipe.rollout.images_per_score)
+        samples = range(number * images_per_score, (number + 1) * images_per_score)
         piece = UpdateGroup(
             step=group.key.step,
             group=group.key.group,
@@ -185,6 +186,6 @@ def _pieces(recipe: Recipe, group: Group, advantages_K: np.ndarray) -> Iterator[
             caption=group.drawn_prompt().caption,
             policy_version=group.version,
             advantages_K=tuple(float(advantages_K[sample]) for sample in samples),
-            sample_seeds=training_seeds(recipe, group, samples),
+            sample_seeds=training_seeds(seed, group, samples),
         )
         yield piece, group.chunks[number].latents

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from actors.diffusion.options import ImageModelOptions
 from actors.messages import DrawTrial, Prompt, ScoreTrial
@@ -15,8 +16,12 @@ from actors.shards.actor import ShardsActor
 from cluster.storage.documents import Storage
 from cluster.tasks import PoolSpec
 from pipelines.preflight.checks import init_adapter
+from pipelines.recipe.tables import Run
 from pipelines.recipe.training import Recipe
 from pipelines.running.workers import pool_of, process_of, resources_of
+
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
 
 MakePools = Callable[[Recipe, Prompt | None], list[PoolSpec]]
 """The pools that a recipe needs; the prompt is a held-out one, as for `pool_specs`."""
@@ -47,7 +52,7 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
     )
     return [
         pool_of("rollout", RolloutActor, run, rollout, {"settings": generator, "trial": drawn}),
-        *_judges(recipe, example),
+        *_judges(run, recipe.rewards, ScoreTrial(rollout.height, rollout.width, example), recipe.heldout.checker),
         PoolSpec(
             "policy",
             PolicyActor,
@@ -61,11 +66,9 @@ def pool_specs(recipe: Recipe, example: Prompt | None = None) -> list[PoolSpec]:
     ]
 
 
-def _judges(recipe: Recipe, example: Prompt | None) -> Iterator[PoolSpec]:
+def _judges(run: Run, rewards: Mapping[str, Reward], trial: ScoreTrial, checker: str | None) -> Iterator[PoolSpec]:
     """A pool for each reward. The first one's workers have the checker."""
-    trial = ScoreTrial(recipe.rollout.height, recipe.rollout.width, example)
-    checker = recipe.heldout.checker
-    for pool, reward in recipe.rewards.items():
+    for pool, reward in rewards.items():
         judge = {"options": reward.options, "checker": checker, "trial": trial, "pool": pool}
-        yield pool_of(pool, RewardActor, recipe.run, reward, judge)
+        yield pool_of(pool, RewardActor, run, reward, judge)
         checker = None

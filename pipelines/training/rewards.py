@@ -11,8 +11,8 @@ import numpy as np
 from actors.messages import Prompt, Scores
 from actors.reward.combine import How, combined
 from pipelines.recipe.errors import UserError
-from pipelines.recipe.reward import name_of
-from pipelines.recipe.training import Recipe
+from pipelines.recipe.reward import Combine, by_pool, name_of
+from pipelines.recipe.reward import Rewards as Tables
 from pipelines.training.groups import Chunk, Group
 from pipelines.training.heldout_plan import Judged
 
@@ -20,13 +20,13 @@ from pipelines.training.heldout_plan import Judged
 class Rewards:
     """Those of a recipe, in its order. `names` is empty with one [reward]: nothing needs to be told apart then."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.pools = tuple(recipe.rewards)
-        self.several = recipe.combine is not None
+    def __init__(self, rewards: Tables, combine: Combine | None, group_size: int) -> None:
+        self.pools = tuple(by_pool(rewards))
+        self.several = combine is not None
         self.names = tuple(map(name_of, self.pools)) if self.several else ()
-        self.weights = tuple(table.weight for table in recipe.reward) if isinstance(recipe.reward, tuple) else (1.0,)
-        self.how: How = recipe.combine.how if recipe.combine else "weighted_sum"
-        self.group_size = recipe.rollout.group_size
+        self.weights = tuple(table.weight for table in rewards) if isinstance(rewards, tuple) else (1.0,)
+        self.how: How = combine.how if combine else "weighted_sum"
+        self.group_size = group_size
 
     def of_groups(self, groups: Sequence[Group]) -> np.ndarray:
         """rewards_NPK float64 [N, P, K] of each judge, for groups of a step."""

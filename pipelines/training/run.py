@@ -52,11 +52,11 @@ class TrainRun:
         """samples_place: the folder or URL below which kept images go (empty: the run folder)."""
         self.recipe, self.order, self.heldout = recipe, order, heldout
         self.tickets, self.folder, self.watchers = tickets, folder, watchers
-        self.rewards = Rewards(recipe)
+        self.rewards = Rewards(recipe.reward, recipe.combine, recipe.rollout.group_size)
         self.log = StepLog(tickets.health, self.rewards.pools)
         self.pictures = Pictures(folder)
         self.samples = ShardWriter(recipe, samples_place, folder, tickets, watchers.note)
-        self.books = Books(recipe, heldout, folder, self.log, watchers)
+        self.books = Books(recipe.run.seed, recipe.rollout, heldout, folder, self.log, watchers)
 
     def begin_era(self, adapters: Adapters, evaluated: Iterable[int]) -> None:
         """Goes on from these versions, with nothing in flight."""

@@ -18,6 +18,7 @@ from cluster.storage.documents import Storage
 from cluster.tasks import Failure, Handle, Outcome
 from pipelines.engine.messages import Unit
 from pipelines.engine.tickets import Take, Tickets
+from pipelines.recipe.tables import Rollout
 from pipelines.recipe.training import Recipe
 from pipelines.run_folder.events import Samples, SamplesFailed
 from pipelines.run_folder.folder import RunFolder
@@ -56,7 +57,7 @@ class ShardWriter:
         if not every or step % every or not groups or step in self._under_way:
             return
         rows = zip(groups[:number], rewards_PK, advantages_PK, strict=False)
-        kept = [piece for row in rows for piece in _kept(self.recipe, step, *row)]
+        kept = [piece for row in rows for piece in _kept(self.recipe.run.seed, self.recipe.rollout, step, *row)]
         self._under_way[step] = sum(len(chunk.samples) for chunk, _ in kept)
         chunks, images = tuple(chunk for chunk, _ in kept), tuple(images for _, images in kept)
         self._call("samples", ShardsActor.pack, (chunks, *images), partial(self._packed, step), returns=2)
@@ -91,12 +92,12 @@ class ShardWriter:
 
 
 def _kept(
-    recipe: Recipe, step: int, group: Group, rewards_K: np.ndarray, advantages_K: np.ndarray
+    seed: int, rollout: Rollout, step: int, group: Group, rewards_K: np.ndarray, advantages_K: np.ndarray
 ) -> Iterator[tuple[KeptChunk, Handle]]:
     """What is kept of each chunk of a group, with the handle of its images."""
     prompt = group.drawn_prompt()
     for number, chunk in sorted(group.chunks.items()):
-        samples = range(number * recipe.rollout.images_per_score, (number + 1) * recipe.rollout.images_per_score)
+        samples = range(number * rollout.images_per_score, (number + 1) * rollout.images_per_score)
         kept = KeptChunk(
             step=step,
             policy_version=group.version,
@@ -105,7 +106,7 @@ def _kept(
             category=prompt.category,
             caption=prompt.caption,
             samples=tuple(samples),
-            noise_seeds=noise_seeds(recipe, group, samples),
+            noise_seeds=noise_seeds(seed, rollout.noise, group, samples),
             rewards_K=tuple(float(rewards_K[sample]) for sample in samples),
             advantages_K=tuple(float(advantages_K[sample]) for sample in samples),
         )

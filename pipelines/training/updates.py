@@ -44,7 +44,8 @@ class TrainUpdates(Updates):
         by_name = dict(zip(run.rewards.names, rewards_NPK, strict=False))
         run.log.step_begins(train, [group.prompt.category for group in groups], rewards_PK, advantages_PK, by_name)
         run.samples.write(train.step, groups, rewards_PK, advantages_PK)
-        shards = update_shares(recipe, groups, advantages_PK)
+        seed, images = recipe.run.seed, recipe.rollout.images_per_score
+        shards = update_shares(seed, images, recipe.policy.ranks, groups, advantages_PK)
         return (
             Call(PolicyActor.update, (train.step,), shards=shards),
             Call(PolicyActor.export, (train.step,), returns=2),

@@ -46,7 +46,10 @@ class TrainWork(Work):
 
     def plan(self, first_version: int, store_bytes: int | None) -> LoopPlan:
         run = self.run
-        return loop_plan(run.recipe, run.heldout, first_version, tuple(run.era.evaluated), store_bytes)
+        recipe, evaluated = run.recipe, tuple(run.era.evaluated)
+        return loop_plan(
+            recipe.loop, recipe.rollout, run.rewards.pools, run.heldout, first_version, evaluated, store_bytes
+        )
 
     def call(self, ask: Ask) -> Call:
         return self._draw(ask) if ask.pool == "rollout" else self._score(ask)
@@ -120,7 +123,7 @@ class TrainWork(Work):
         ]
         known.update({group.key: group for unit, group in batch if unit in ask.wanted})
         sha256, adapter = run.era.adapters[ask.version]
-        request = draw_request(run.recipe, run.heldout, batch, sha256)
+        request = draw_request(run.recipe.run.seed, run.recipe.rollout, run.heldout, batch, sha256)
         return Call(RolloutActor.draw, (request, adapter), returns=1 + 2 * len(batch))
 
     def _drawn(self, ask: Ask, outcome: Outcome) -> Mapping[Unit, int | Refused]:

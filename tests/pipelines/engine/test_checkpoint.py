@@ -211,7 +211,7 @@ def test_diffusers_alone_draws_what_the_run_evaluated(tiny_run, tiny_world, tmp_
     for number in range(2):
         unit = Unit("heldout", STEPS, number, 0)
         group = Group(GroupKey("heldout", STEPS, number), heldout.groups(STEPS)[number].prompt, STEPS)
-        request = draw_request(recipe, heldout, [(unit, group)], adapter.sha256)
+        request = draw_request(recipe.run.seed, recipe.rollout, heldout, [(unit, group)], adapter.sha256)
         _, ours, _ = generator.draw(request, adapter)
         noise = torch.stack(
             [

@@ -16,20 +16,23 @@ GROUP = Group(GroupKey("train", 3, 1), Prompt("p", "a red circle"), version=2, e
 
 def test_seeds_name_the_sample_and_not_the_step_or_the_chunk():
     recipe = load_recipe(RECIPE)
-    seeds = noise_seeds(recipe, GROUP, range(8))
+    seeds = noise_seeds(recipe.run.seed, recipe.rollout.noise, GROUP, range(8))
     assert len(set(seeds)) == 8
-    assert seeds[4:] == noise_seeds(recipe, GROUP, range(4, 8))
+    assert seeds[4:] == noise_seeds(recipe.run.seed, recipe.rollout.noise, GROUP, range(4, 8))
     later = replace(GROUP, key=GroupKey("train", 9, 0), version=8)
-    assert noise_seeds(recipe, later, range(8)) == seeds
-    assert set(noise_seeds(recipe, replace(GROUP, epoch=2), range(8))).isdisjoint(seeds)
-    assert set(noise_seeds(load_recipe(RECIPE, ["run.seed=1"]), GROUP, range(8))).isdisjoint(seeds)
-    assert set(training_seeds(recipe, GROUP, range(8))).isdisjoint(seeds)
+    assert noise_seeds(recipe.run.seed, recipe.rollout.noise, later, range(8)) == seeds
+    assert set(noise_seeds(recipe.run.seed, recipe.rollout.noise, replace(GROUP, epoch=2), range(8))).isdisjoint(seeds)
+    assert set(noise_seeds(1, recipe.rollout.noise, GROUP, range(8))).isdisjoint(seeds)
+    assert set(training_seeds(recipe.run.seed, GROUP, range(8))).isdisjoint(seeds)
 
 
 def test_a_group_may_share_its_starting_noise_but_not_the_noise_on_the_way():
     recipe = load_recipe(RECIPE, ["rollout.noise=group"])
-    assert len(set(noise_seeds(recipe, GROUP, range(8)))) == 1
-    assert noise_seeds(recipe, GROUP, range(4, 8)) == noise_seeds(recipe, GROUP, range(4))
-    assert len(set(training_seeds(recipe, GROUP, range(8)))) == 8
+    seed, noise = recipe.run.seed, recipe.rollout.noise
+    assert len(set(noise_seeds(seed, noise, GROUP, range(8)))) == 1
+    assert noise_seeds(seed, noise, GROUP, range(4, 8)) == noise_seeds(
+        recipe.run.seed, recipe.rollout.noise, GROUP, range(4)
+    )
+    assert len(set(training_seeds(seed, GROUP, range(8)))) == 8
     heldout = replace(GROUP, key=GroupKey("heldout", 3, 1))
-    assert len(set(noise_seeds(recipe, heldout, range(8)))) == 8
+    assert len(set(noise_seeds(seed, noise, heldout, range(8)))) == 8

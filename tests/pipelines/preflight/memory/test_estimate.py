@@ -156,7 +156,7 @@ def test_samples_of_a_rank_are_what_the_driver_gives_it() -> None:
     report = DrawReport("a red circle", False, 0, "", 0, 0.0)
     chunks = {number: Chunk(report, None, None) for number in range(2)}
     groups = [Group(GroupKey("train", 1, i), Prompt(str(i), "a red circle"), 0, 0, chunks) for i in range(25)]
-    shares = update_shares(recipe, groups, np.zeros((25, 16)))
+    shares = update_shares(0, recipe.rollout.images_per_score, recipe.policy.ranks, groups, np.zeros((25, 16)))
     assert samples_of_rank(recipe.rollout, recipe.policy.ranks) == max(
         sum(len(piece.advantages_K) for piece in share[0]) for share in shares
     )
