@@ -65,7 +65,7 @@ def prompt_log_probs(body: dict[str, Any]) -> list[dict[str, Any] | None]:
                 seen += hashlib.sha256(part["image_url"]["url"].encode()).digest()[0]
                 tokens += ["<image>"] * 4
             else:
-                tokens += [word + " " for word in part["text"].split()]
+                tokens += [" " * bool(place) + word for place, word in enumerate(part["text"].split())]
     if body.get("add_generation_prompt", True):
         tokens.append("<assistant>")
     elif not body.get("continue_final_message"):

@@ -7,6 +7,7 @@ from actors.reward.kinds.clip_score import ClipScoreOptions
 from actors.reward.kinds.infer_score import InferScoreOptions
 from actors.reward.kinds.jpeg_size import JpegSizeOptions
 from actors.reward.kinds.promptecho import PromptEchoOptions
+from actors.reward.kinds.remote import RemotePromptEchoOptions, RemoteVqaScoreOptions
 from actors.reward.kinds.text_rendering import TextRenderingOptions
 from actors.reward.kinds.vqa_score import VqaScoreOptions
 from actors.reward.options import RewardOptions
@@ -17,6 +18,8 @@ REWARDS: dict[str, type[RewardOptions]] = {
     "infer_score": InferScoreOptions,
     "jpeg_size": JpegSizeOptions,
     "promptecho": PromptEchoOptions,
+    "remote_promptecho": RemotePromptEchoOptions,
+    "remote_vqa_score": RemoteVqaScoreOptions,
     "text_rendering": TextRenderingOptions,
     "vqa_score": VqaScoreOptions,
 }

@@ -13,9 +13,11 @@ from actors.mistake import Mistake
 from actors.reward.options import VlmOptions
 
 CAPTION = "{caption}"
+QUESTION = 'Does this figure show "{caption}"? Please answer yes or no.'
 
 
-def _with_caption(question: str) -> str:
+def with_caption(question: str) -> str:
+    """A question with a place for the caption. Raises ValueError for one without."""
     if CAPTION not in question:
         raise ValueError(f"reward.question = {question!r}: write {CAPTION} where the caption belongs")
     return question
@@ -25,9 +27,7 @@ class VqaScoreOptions(VlmOptions):
     """How likely a frozen VLM answers yes to a question about the caption (docs/rewards/vqa_score.md)."""
 
     type: Literal["vqa_score"] = "vqa_score"
-    question: Annotated[str, AfterValidator(_with_caption)] = (
-        'Does this figure show "{caption}"? Please answer yes or no.'
-    )
+    question: Annotated[str, AfterValidator(with_caption)] = QUESTION
     """What the VLM is asked; {caption} stands for the caption."""
     answer: str = "Yes"
     """The answer whose probability is the reward."""

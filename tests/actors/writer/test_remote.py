@@ -238,7 +238,7 @@ def test_a_chance_is_never_made_of_a_bad_answer(server: ModelServer, mood: str):
 def test_an_echo_is_the_mean_over_the_captions_tokens_alone(server: ModelServer):
     vlm, caption = RemoteVlm(options(server)), "a red circle left of a blue square"
     verdicts = vlm.echo(pictures(3), "Describe this image.", caption)
-    assert all(verdict.tokens == tuple(word + " " for word in caption.split()) for verdict in verdicts)
+    assert all("".join(verdict.tokens) == caption and len(verdict.tokens) == 8 for verdict in verdicts)
     assert all(verdict.reward == pytest.approx(math.fsum(verdict.log_probs) / 8) for verdict in verdicts)
     assert len({verdict.reward for verdict in verdicts}) == 3, "the image makes a difference"
     assert len(server.bodies) == 1 + 3, "the question is asked alone once for images of one size"

@@ -12,7 +12,7 @@ from pipelines.recipe.reward import table_of
 from pipelines.recipe.tables import Pool
 from pipelines.recipe.training import Recipe
 
-MODEL = {"model": "a/model", "head": "a/file.safetensors"}
+MODEL = {"model": "a/model", "head": "a/file.safetensors", "base_url": "http://127.0.0.1:8000/v1"}
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
