@@ -13,7 +13,7 @@ from toy.pictures import write_bare_pictures
 from toy.world import SIZE, degrade, render
 
 HERE = Path(__file__).parent
-PARTS = ("data", *TRAININGS)
+PARTS = ("data", *TRAININGS, "figures")
 ZOOM = 4
 
 

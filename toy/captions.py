@@ -1,8 +1,16 @@
-"""What the judge is taught to say: true captions of any scene, beyond the prompts' grammar, and false ones as tests."""
+"""The judge's course: true captions of any scene, clean or badly drawn, beyond the prompts' grammar; false ones as tests.
+
+Relations come first, until the four directions are told apart.
+"""
 
 import numpy as np
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import LlavaForConditionalGeneration
 
 from toy import prompts
+from toy.chat import QUERY, Chat, Turns, prefers_truth, token_weights
+from toy.judge import SPECIAL, Plan, make_processor
 from toy.prompts import RELATIONS, SINGLE_PHRASES, TWO_PHRASES, plural, relations, thing_words
 from toy.world import COLOURS, SHAPES, Scene, degrade, place, render
 
@@ -19,6 +27,7 @@ EXCHANGEABLE = (
 )
 PHRASE_WORDS = " ".join((*SINGLE_PHRASES, *TWO_PHRASES, *RELATIONS)).replace("{}", "").split()
 WORDS = tuple(dict.fromkeys((*PHRASE_WORDS, "and", *(word for words in EXCHANGEABLE for word in words))))
+QUERY_WORDS = ("describe", "this", "image", "in", "detail", "the", "what", "is", "of", "picture", ".", "?", ",")
 SHARES = {
     "single": 0.06,
     "two": 0.1,
@@ -130,3 +139,44 @@ def _still_true(scene: Scene, caption: str) -> bool:
 def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """The scene, clean or bad with even odds."""
     return degrade(scene, rng) if rng.random() < 0.5 else render(scene, rng)
+
+
+def make_tokenizer() -> Tokenizer:
+    """A token for each word of the grammar."""
+    words = dict.fromkeys((*SPECIAL, *QUERY_WORDS, *WORDS))
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+class Captioning:
+    """A `Course`. `cases`: of a direction or category, by which it is judged."""
+
+    def __init__(self, cases: int = 200) -> None:
+        self.cases = cases
+        self.processor = make_processor(make_tokenizer())
+        self.chat = Chat(self.processor)
+
+    def turns(self, first_stage: bool, plan: Plan, rng: np.random.Generator) -> Turns:
+        """See `Course`."""
+        images, texts = [], []
+        for _ in range(plan.batch):
+            scene, caption = sample_relation(rng) if first_stage else sample(rng)
+            images.append(degrade(scene, rng) if rng.random() < plan.bad_drawings else render(scene, rng))
+            texts.append(one_word_wrong(caption, rng) if rng.random() < plan.wrong_captions else caption)
+        return Turns(np.stack(images), [QUERY] * plan.batch, texts)
+
+    def weights(self, first_stage: bool) -> torch.Tensor:
+        """See `Course`: relation words count more."""
+        return token_weights(self.processor, {5.0 if first_stage else 2.0: list(RELATION_WORDS)})
+
+    def passed(self, model: LlavaForConditionalGeneration) -> bool:
+        """Whether each true relation is likelier than its opposite in 97 % of the images."""
+        asked = flip_cases(self.cases).values()
+        return min(prefers_truth(model, self.chat, cases) for cases in asked) >= 0.97
+
+    def gates(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
+        """How often the truth beats a hard negative, by direction and by category, on clean and bad drawings."""
+        cases = flip_cases(self.cases) | hard_cases(self.cases)
+        return {name: prefers_truth(model, self.chat, some) for name, some in cases.items()}

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from toy.chat import Chat, Turns, pixel_values
 from toy.positions import position_table
 from toy.world import CELL, GRID, SIZE
 
-QUERY = "Describe this image in detail."
 SPECIAL = ("<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "<image>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>"
@@ -52,15 +52,8 @@ class Plan:
     bad_drawings: float = 0.75
     wrong_captions: float = 0.1
     smoothing: float = 0.05
+    text_layers: int = LAYERS
     seed: int = 0
-
-
-class Turns(NamedTuple):
-    """Images uint8 [B, H, W, 3], what is asked about each, and what is answered."""
-
-    images_BHWC: np.ndarray
-    queries: list[str]
-    answers: list[str]
 
 
 class Course(Protocol):
@@ -107,7 +100,7 @@ def make_processor(tokenizer: Tokenizer) -> LlavaProcessor:
     )
 
 
-def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
+def make_model(processor: LlavaProcessor, text_layers: int) -> LlavaForConditionalGeneration:
     """A LLaVA of about 1 M parameters with random weights: one vision patch per cell of the grid."""
     tokenizer = processor.tokenizer
     shape = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
@@ -115,7 +108,7 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         **shape, intermediate_size=2 * WIDTH, image_size=SIZE, patch_size=CELL, projection_dim=WIDTH
     )
     text = LlamaConfig(
-        **shape,
+        **shape | {"num_hidden_layers": text_layers},
         vocab_size=len(tokenizer),
         intermediate_size=2 * WIDTH,
         max_position_embeddings=512,
@@ -143,63 +136,6 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
     return model
 
 
-def token_weights(processor: LlavaProcessor, groups: dict[float, list[str]]) -> torch.Tensor:
-    """1 for each token but those that are listed with another weight: float32 [V]."""
-    weights_V = torch.ones(len(processor.tokenizer))
-    for weight, tokens in groups.items():
-        weights_V[processor.tokenizer.convert_tokens_to_ids(tokens)] = weight
-    return weights_V
-
-
-class Chat:
-    """Lays out (image, query, answer) as tokens, as a scorer does: chat to the assistant's turn, then the answer."""
-
-    def __init__(self, processor: LlavaProcessor):
-        self.processor = processor
-        self._openings: dict[str, list[int]] = {}
-
-    def opening(self, query: str = QUERY) -> list[int]:
-        """The tokens up to the answer; kept for each query."""
-        if query not in self._openings:
-            content = [{"type": "image"}, {"type": "text", "text": query}]
-            text = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True
-            )
-            text = text.replace(self.processor.image_token, self.processor.image_token * GRID * GRID)
-            self._openings[query] = self.processor.tokenizer(text, add_special_tokens=False).input_ids
-        return self._openings[query]
-
-    def lay_out(self, queries: list[str], answers: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and labels, int64 [B, L]; labels are -100 except on the answers and their end tokens."""
-        tokenizer = self.processor.tokenizer
-        openings = [self.opening(query) for query in queries]
-        said = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(answers, add_special_tokens=False).input_ids]
-        length = max(len(opening) + len(answer) for opening, answer in zip(openings, said, strict=True))
-        ids_BL = torch.full((len(said), length), tokenizer.pad_token_id)
-        labels_BL = torch.full((len(said), length), -100)
-        for row, (opening, answer) in enumerate(zip(openings, said, strict=True)):
-            span = slice(len(opening), len(opening) + len(answer))
-            ids_BL[row, : len(opening)] = torch.tensor(opening)
-            ids_BL[row, span] = labels_BL[row, span] = torch.tensor(answer)
-        return ids_BL, labels_BL
-
-    def log_probs(self, model: LlavaForConditionalGeneration, turns: Turns) -> torch.Tensor:
-        """The mean log-probability of each answer's tokens, without the end token: float32 [B]."""
-        ids_BL, labels_BL = self.lay_out(turns.queries, turns.answers)
-        labels_BL[labels_BL == self.processor.tokenizer.eos_token_id] = -100
-        with torch.no_grad():
-            logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(turns.images_BHWC)).logits
-        losses_BL = torch.nn.functional.cross_entropy(
-            logits_BLV[:, :-1].mT, labels_BL[:, 1:], reduction="none", ignore_index=-100
-        )
-        return -losses_BL.sum(1) / (labels_BL[:, 1:] >= 0).sum(1)
-
-
-def pixel_values(images_BHWC: np.ndarray) -> torch.Tensor:
-    """What the processor makes of uint8 images of the model's own size: float32 [B, 3, H, W]."""
-    return torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float() / 127.5
-
-
 def learning_rate(step: int, plan: Plan) -> float:
     """Warm-up, constant, then a linear fall to a fiftieth."""
     falling = max(0.0, (step / plan.steps - plan.constant) / (1 - plan.constant))
@@ -219,7 +155,7 @@ def train(
     """
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
-    model, chat = make_model(course.processor), Chat(course.processor)
+    model, chat = make_model(course.processor, plan.text_layers), Chat(course.processor)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.99))
     first_stage = plan.first_stage > 0
     for step in range(plan.steps):
@@ -247,7 +183,9 @@ def answer_loss(
 ) -> torch.Tensor:
     """The weighted cross-entropy of the answers' tokens."""
     ids_BL, labels_BL = chat.lay_out(turns.queries, turns.answers)
-    start = min(len(chat.opening(query)) for query in set(turns.queries))
+    if turns.told:
+        labels_BL = torch.where(torch.tensor(turns.told)[:, None], chat.without_special(ids_BL), labels_BL)
+    start = int((labels_BL >= 0).any(0).nonzero()[0])
     logits_BLV = model(input_ids=ids_BL, pixel_values=pixel_values(turns.images_BHWC)).logits[:, start - 1 : -1]
     targets_BL = labels_BL[:, start:]
     losses_BL = torch.nn.functional.cross_entropy(
@@ -263,13 +201,3 @@ def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
-
-
-def prefers_truth(
-    model: LlavaForConditionalGeneration, chat: Chat, cases: list[tuple[np.ndarray, str, str]], query: str = QUERY
-) -> float:
-    """The share of (image, true answer, false answer) in which the true answer's mean log-probability is higher."""
-    images_BHWC, queries = np.stack([image for image, _, _ in cases]), [query] * len(cases)
-    true_B = chat.log_probs(model, Turns(images_BHWC, queries, [truth for _, truth, _ in cases]))
-    false_B = chat.log_probs(model, Turns(images_BHWC, queries, [false for _, _, false in cases]))
-    return (true_B > false_B).float().mean().item()

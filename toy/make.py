@@ -23,7 +23,7 @@ Figures = dict[str, dict[str, float]]
 
 
 def make(out: Path, parts: list[str], steps: int | None = None) -> None:
-    """Writes out/data and, of out/models, the parts that are wanted."""
+    """Writes out/data and, of out/models, the parts that are wanted; "figures" are those of the readers, measured last."""
     if "data" in parts:
         prompts.write_files(out / "data")
         poster_prompts.write_files(out / "data")
@@ -47,6 +47,8 @@ def make(out: Path, parts: list[str], steps: int | None = None) -> None:
                 except Empty:
                     continue
             figures = dict(zip(wanted, (job.result() for job in jobs), strict=True))
+    if "figures" in parts:
+        figures |= measure_readers(out / "models", number=24 if steps is None else 1)
     for name, rows in figures.items():
         Console().print(figures_table(name, rows))
 
@@ -54,7 +56,7 @@ def make(out: Path, parts: list[str], steps: int | None = None) -> None:
 def make_judge(models: Path, steps: int | None, reports: Queue) -> Figures:
     """Trains the judge on one thread and returns its gates' figures."""
     from toy import judge
-    from toy.captioning import Captioning
+    from toy.captions import Captioning
 
     _one_thread()
     plan = judge.Plan() if steps is None else judge.Plan(steps=steps, first_stage=steps // 2)
@@ -63,7 +65,7 @@ def make_judge(models: Path, steps: int | None, reports: Queue) -> Figures:
 
 
 def make_readers(models: Path, steps: int | None, reports: Queue) -> Figures:
-    """Trains both readers of posters in one run and returns the gates' figures of that which was trained longer."""
+    """Trains both readers of posters in one run and returns the gates' figures of the one that was trained longer."""
     from toy import judge
     from toy.posters import reader
 
@@ -71,7 +73,7 @@ def make_readers(models: Path, steps: int | None, reports: Queue) -> Figures:
     plan = reader.PLAN if steps is None else judge.Plan(steps=steps, first_stage=steps // 2)
     early = {reader.EARLY if steps is None else steps // 2: models / "reader_early"}
     gates = judge.train(models / "reader", reader.Reading(_cases(steps)), plan, _reporter("reader", reports), early)
-    return _written(models / "reader", {"truth preferred": gates})
+    return {"truth preferred": gates}
 
 
 def make_image(models: Path, steps: int | None, reports: Queue) -> Figures:
@@ -96,6 +98,16 @@ def _make_image(name: str, subject: Any, plan: Any, models: Path, steps: int | N
         plan = replace(plan, steps=steps, autoencoder_steps=steps, images=200)
     image_model.train(models / name, subject, plan, _reporter(name, reports))
     return _written(models / name, image_model.figures(models / name, subject, number=100 if steps is None else 1))
+
+
+def measure_readers(models: Path, number: int) -> dict[str, Figures]:
+    """What both readers make of the images of the posters' image model, all of which must be there."""
+    from toy.posters import measure
+
+    return {
+        name: _written(models / name, measure.figures(models / name, models / "poster_image", number))
+        for name in ("reader", "reader_early")
+    }
 
 
 TRAININGS = {"judge": make_judge, "image": make_image, "reader": make_readers, "poster_image": make_poster_image}

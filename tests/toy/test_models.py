@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 import toy
-from toy import captions, image_model, judge, misread, prompts
+from toy import captions, image_model, misread, prompts
+from toy.chat import QUERY, Chat, pixel_values, prefers_truth
 from toy.checker import check, read_scene
 from toy.make import TRAININGS, make
 from toy.world import render
@@ -31,7 +32,7 @@ def vlm():
 
 @pytest.fixture(scope="module")
 def chat():
-    return judge.Chat(AutoProcessor.from_pretrained(MODELS / "judge"))
+    return Chat(AutoProcessor.from_pretrained(MODELS / "judge"))
 
 
 def test_the_models_are_small_enough_to_commit():
@@ -87,29 +88,29 @@ def test_the_table_of_positions_is_not_cropped(pipe):
 
 def test_the_judge_lays_out_what_its_processor_gives(chat):
     image = render(())
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": judge.QUERY}]}]
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUERY}]}]
     text = chat.processor.apply_chat_template(messages, add_generation_prompt=True)
     inputs = chat.processor(text=[text], images=[Image.fromarray(image)], return_tensors="pt")
     assert inputs.input_ids[0].tolist() == chat.opening()
-    assert torch.allclose(inputs.pixel_values, judge.pixel_values(image[None]))
+    assert torch.allclose(inputs.pixel_values, pixel_values(image[None]))
 
 
 def test_the_judge_loads_through_the_auto_classes():
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "judge")
     AutoImageProcessor.from_pretrained(MODELS / "judge")
     assert tokenizer.chat_template
-    known = tokenizer(f"{judge.QUERY} three red crosses left of a white circle").input_ids
+    known = tokenizer(f"{QUERY} three red crosses left of a white circle").input_ids
     assert tokenizer.unk_token_id not in known
 
 
 def test_the_judge_tells_the_four_directions_apart(vlm, chat):
     for direction, cases in captions.flip_cases(100).items():
-        assert judge.prefers_truth(vlm, chat, cases) >= 0.97, direction
+        assert prefers_truth(vlm, chat, cases) >= 0.97, direction
 
 
 def test_the_judge_notices_one_wrong_word(vlm, chat):
     for category, cases in captions.hard_cases(100).items():
-        assert judge.prefers_truth(vlm, chat, cases) >= 0.99, category
+        assert prefers_truth(vlm, chat, cases) >= 0.99, category
 
 
 def test_make_runs_from_nothing_in_processes_of_its_own(tmp_path):
@@ -123,6 +124,6 @@ def test_make_runs_from_nothing_in_processes_of_its_own(tmp_path):
 def test_each_model_can_be_trained_from_nothing(name, tmp_path, monkeypatch):
     monkeypatch.setattr("toy.make._one_thread", lambda: None)
     reports = Queue()
-    figures = TRAININGS[name](tmp_path, 4, reports)
-    assert json.loads((tmp_path / name / "figures.json").read_text()) == figures
+    assert TRAININGS[name](tmp_path, 4, reports)
+    assert list((tmp_path / name).glob("**/*.safetensors"))
     assert reports.get()[0] == name

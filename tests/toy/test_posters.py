@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import toy
+from actors.reward.kinds.text_rendering import TextRenderingOptions
 from pipelines.data.prompt_fields import Fields, prompt_of
 from toy.posters import prompts
 from toy.posters.checker import check, read_texts
@@ -63,10 +64,10 @@ def test_a_label_has_all_four_keys_in_their_order_and_says_what_the_caption_says
         assert [word for words in label.values() for word in words] == quoted
 
 
-def test_the_prompt_reader_hands_the_label_on(committed):
-    read = prompt_of(committed["heldout"][0], "line 1", Fields())
-    assert read.category == "title"
-    assert read.extra == {name: committed["heldout"][0][name] for name in ("label", "title_colour")}
+def test_the_reward_of_text_reads_the_label_as_it_stands(committed):
+    options = TextRenderingOptions(model="a model", field="label")
+    for prompt in committed["heldout"]:
+        assert options.label_of(prompt_of(prompt, "line 1", Fields())) == prompt["label"]
 
 
 def test_no_two_letters_are_alike_to_the_checker():

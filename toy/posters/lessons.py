@@ -6,13 +6,13 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from toy.judge import QUERY
+from toy.chat import QUERY
 from toy.posters.prompts import CATEGORIES, Prompt, poster_for, prompt_of, sample, texts_of, words
 from toy.posters.world import LETTERS, ROLES, Poster
 from toy.world import COLOURS, GRID
 
 READ = "Which text does this show, by its role? Answer in JSON."
-GRADE = 'From 0 to 10, how well does this show "{caption}"? Answer in JSON.'
+GRADE = 'Does this figure show "{caption}"? Answer with a score from 0 to 10 in JSON.'
 ASK = 'Does this figure show "{caption}"? Please answer yes or no.'
 HIGHEST = 10
 OFF_COLOUR = 5  # the highest score of a title in another colour than the prompt's
@@ -28,6 +28,7 @@ class Turn(NamedTuple):
     poster: Poster
     query: str
     answer: str
+    told: bool = False  # whether the query names what the poster shows
 
 
 def turn(task: str, rng: np.random.Generator) -> Turn:
@@ -39,10 +40,9 @@ def turn(task: str, rng: np.random.Generator) -> Turn:
         shown = misspelt(prompt, rng) if rng.random() < 0.3 else prompt
         return Turn(poster_for(shown, rng), READ, shown["label"])
     shown = prompt if rng.random() < TRUE_SHARE else wrong(prompt, rng)
-    if task == "grade":
-        return Turn(poster_for(shown, rng), GRADE.format(caption=prompt["caption"]), scored(grade(prompt, shown)))
-    fits = shown["label"] == prompt["label"] and shown["title_colour"] == prompt["title_colour"]
-    return Turn(poster_for(shown, rng), ASK.format(caption=prompt["caption"]), "Yes" if fits else "No")
+    score = grade(prompt, shown)
+    query, answer = (GRADE, scored(score)) if task == "grade" else (ASK, "Yes" if score == HIGHEST else "No")
+    return Turn(poster_for(shown, rng), query.format(caption=prompt["caption"]), answer, score == HIGHEST)
 
 
 def scored(score: int) -> str:

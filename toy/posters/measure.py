@@ -11,7 +11,7 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from toy import image_model
-from toy.judge import QUERY, Chat, Turns
+from toy.chat import QUERY, Chat, Turns
 from toy.posters import lessons
 from toy.posters.checker import check
 from toy.posters.prompts import CATEGORIES, Prompt, files, poster_for, sample

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from toy.judge import SPECIAL, Chat, Plan, Turns, make_processor, pixel_values, prefers_truth, token_weights
+from toy.chat import Chat, Turns, pixel_values, prefers_truth, token_weights
+from toy.judge import SPECIAL, Plan, make_processor
 from toy.posters import lessons
 from toy.posters.tokens import captions, letters, make_tokenizer
 from toy.posters.world import Poster, degrade, render
 from toy.world import COLOURS
 
-PLAN = Plan(steps=3000, first_stage=600, wrong_captions=0.0)
-VERDICT_WEIGHT = 20.0
+PLAN = Plan(steps=1800, first_stage=300, batch=48, wrong_captions=0.0, text_layers=4)
+VERDICT_WEIGHT = 6.0
 EARLY = 1000  # steps of the reader that is trained less
 ANSWER_LENGTH = 32  # tokens: the longest label has 25
 
@@ -36,7 +37,7 @@ class Reading:
         tasks = rng.choice(list(lessons.SHARES), plan.batch, p=list(lessons.SHARES.values()))
         given = [lessons.turn("read" if first_stage else task, rng) for task in tasks]
         images = [drawn(turn.poster, rng, plan.bad_drawings) for turn in given]
-        return Turns(np.stack(images), [turn.query for turn in given], [turn.answer for turn in given])
+        return Turns(np.stack(images), *map(list, zip(*(turn[1:] for turn in given), strict=True)))
 
     def passed(self, model: LlavaForConditionalGeneration) -> bool:
         """Whether in each category the true label is likelier than one with a wrong letter in 97 % of the images."""
