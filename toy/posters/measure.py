@@ -3,7 +3,8 @@
 Axes: P prompts, K images of a prompt.
 """
 
-import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,6 @@ def judge(model: LlavaForConditionalGeneration, chat: Chat, images_KHWC: np.ndar
         return chat.log_probs(model, Turns(images_KHWC, [query] * number, [answer] * number)).numpy()
 
     ask, grade = lessons.ASK.format(caption=caption), lessons.GRADE.format(caption=caption)
-    said = [json.loads(text)["score"] for text in say(model, chat, images_KHWC, grade)]
     answers = [lessons.scored(score) for score in range(lessons.HIGHEST + 1)]
     log_p = np.stack([len(pieces(answer)) * echo(grade, answer) for answer in answers])
     shares = np.exp(log_p - log_p.max(0))
@@ -63,16 +63,23 @@ def judge(model: LlavaForConditionalGeneration, chat: Chat, images_KHWC: np.ndar
         "label": echo(lessons.READ, prompt["label"]),
         "caption": echo(QUERY, caption),
         "yes": echo(ask, "Yes") - echo(ask, "No"),
-        "score": np.array(said),
+        "score": np.array([score_of(text) for text in say(model, chat, images_KHWC, grade)]),
         "expected score": (np.arange(len(answers))[:, None] * shares).sum(0) / shares.sum(0),
     }
 
 
+def score_of(text: str) -> float:
+    """The score that was written; NaN where there is none."""
+    found = re.fullmatch(r'\{"score": (\d+)\}', text)
+    return float(found[1]) if found else math.nan
+
+
 def auc_within(scores_PK: np.ndarray, right_PK: np.ndarray) -> float:
-    """The share of pairs (right, wrong) of one prompt's images that the scores put in order; a tie counts half."""
+    """The share of pairs (right, wrong) of one prompt's images that the scores put in order; half where they put them in none."""
     pairs_PKK = right_PK[:, :, None] & ~right_PK[:, None, :]
-    above_PKK = (scores_PK[:, :, None] > scores_PK[:, None, :]) + 0.5 * (scores_PK[:, :, None] == scores_PK[:, None, :])
-    return float(above_PKK[pairs_PKK].mean())
+    one_PKK, other_PKK = scores_PK[:, :, None], scores_PK[:, None, :]
+    ordered_PKK = 0.5 + 0.5 * ((one_PKK > other_PKK) * 1.0 - (one_PKK < other_PKK))
+    return float(ordered_PKK[pairs_PKK].mean())
 
 
 def read_exactly(model: LlavaForConditionalGeneration, chat: Chat, number: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from toy.world import COLOURS
 
 PLAN = Plan(steps=1800, first_stage=300, batch=48, wrong_captions=0.0, text_layers=4)
 VERDICT_WEIGHT = 6.0
-EARLY = 1000  # steps of the reader that is trained less
+EARLY = 60  # steps of the reader that is trained less
 ANSWER_LENGTH = 32  # tokens: the longest label has 25
 
 
