@@ -48,7 +48,8 @@ class Plan:
     batch: int = 64
     learning_rate: float = 1e-3
     warm_up: int = 100
-    constant: float = 0.6  # share of the steps before the learning rate falls, linearly, to a fiftieth
+    constant: float = 0.6  # share of the steps before the learning rate falls, linearly
+    lowest: float = 0.02  # what is left of it at the end
     bad_drawings: float = 0.75
     wrong_captions: float = 0.1
     smoothing: float = 0.05
@@ -137,9 +138,9 @@ def make_model(processor: LlavaProcessor, text_layers: int) -> LlavaForCondition
 
 
 def learning_rate(step: int, plan: Plan) -> float:
-    """Warm-up, constant, then a linear fall to a fiftieth."""
+    """Warm-up, constant, then a linear fall."""
     falling = max(0.0, (step / plan.steps - plan.constant) / (1 - plan.constant))
-    return plan.learning_rate * min(1.0, (step + 1) / plan.warm_up) * (1 - 0.98 * falling)
+    return plan.learning_rate * min(1.0, (step + 1) / plan.warm_up) * (1 - (1 - plan.lowest) * falling)
 
 
 def train(

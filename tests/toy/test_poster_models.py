@@ -1,6 +1,5 @@
 """The posters' committed models load like any of their class, draw, and read; what they are taught is true."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +82,6 @@ def test_the_reader_finds_the_truth_likelier_than_what_is_wrong_by_a_letter():
         true, false = (measure.judge(model, chat, image, some) for some in (prompt, lessons.misspelt(prompt, rng)))
         assert true["label"][0] > false["label"][0]
         assert true["caption"][0] > false["caption"][0]
-
-
-def test_the_reader_that_was_trained_less_judges_worse():
-    well, less = (json.loads((TOY / "models" / name / "figures.json").read_text())["auc label"] for name in READERS)
-    for category in ("title", "title_subtitle"):
-        assert well[category] > 0.95
-        assert 0.6 < less[category] < well[category] - 0.05
 
 
 def test_the_image_model_never_sees_a_held_out_word():

@@ -11,7 +11,7 @@ from toy.posters.tokens import captions, letters, make_tokenizer
 from toy.posters.world import Poster, degrade, render
 from toy.world import COLOURS
 
-PLAN = Plan(steps=1800, first_stage=300, batch=48, wrong_captions=0.0, text_layers=4)
+PLAN = Plan(steps=1500, first_stage=300, batch=48, constant=0.72, lowest=0.43, wrong_captions=0.0, text_layers=4)
 VERDICT_WEIGHT = 6.0
 EARLY = 60  # steps of the reader that is trained less
 ANSWER_LENGTH = 32  # tokens: the longest label has 25
