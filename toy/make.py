@@ -48,7 +48,7 @@ def make(out: Path, parts: list[str], steps: int | None = None) -> None:
                     continue
             figures = dict(zip(wanted, (job.result() for job in jobs), strict=True))
     if "figures" in parts:
-        figures |= measure_readers(out / "models", number=24 if steps is None else 1)
+        figures |= measure_readers(out / "models", number=12 if steps is None else 1)
     for name, rows in figures.items():
         Console().print(figures_table(name, rows))
 
