@@ -19,7 +19,7 @@ def test_a_hub_name_passes(name: str):
 
 
 @pytest.mark.parametrize(
-    "path", ["/no/such/folder", "no/such/folder", "nothing", "./nothing", "../a", "~/model", "", "a/b/"]
+    "path", ["/no/such/folder", "no/such/folder", "nothing", "./nothing", "../no-such-folder", "~/model", "", "a/b/"]
 )
 def test_a_path_to_nothing_is_an_error_that_names_it(path: str):
     with pytest.raises(ValueError, match=r"no folder.*config\.json.*Give the path") as error:

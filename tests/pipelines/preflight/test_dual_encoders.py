@@ -60,7 +60,7 @@ def test_its_worker_holds_all_weights_and_prefetch_brings_it(tiny_world: Path, f
     stored = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
     assert worker.held == {"both encoders": 4 * stored}
     assert worker.phases.keys() == {"forward passes"}
-    assert prefetch.models_of(recipe, frozenset({"reward"})) == [NamedModel(str(folder), "dual_encoder")]
+    assert prefetch.models_of(prefetch.read_by_pool(recipe), {"reward"}) == [NamedModel(str(folder), "dual_encoder")]
 
 
 @pytest.mark.parametrize("count", [2, 20])

@@ -188,11 +188,24 @@ def test_a_folder_in_which_nothing_came_to_lie_is_gone_again(tmp_path: Path) -> 
     assert not (tmp_path / "a" / "run").exists()
 
 
-SLOWLY = """
+SLEEPER = """
+import os
+import signal
 import sys
-from functools import partial
-from tests.support.plain_run import plain_pools, program
-sys.exit(program(partial(plain_pools, pause_s=0.15))())
+from pathlib import Path
+from tests.support.plain_run import main
+from tests.support.plain_world import PlainReward
+
+score, asked = PlainReward.score, Path(sys.argv.pop(1))
+
+def score_or_sleep(*arguments):
+    if asked.exists():
+        asked.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return score(*arguments)
+
+PlainReward.score = score_or_sleep
+sys.exit(main())
 """
 
 
@@ -201,21 +214,20 @@ def test_two_runs_in_one_folder_the_second_is_refused_or_takes_over_and_the_firs
 ) -> None:
     """The first is stopped for a while, as a machine that sleeps, and wakes up after the second has taken over and ended.
 
-    It is stopped in a task, which takes long here: between a look at the lease and the write that follows, it would write once.
+    It is stopped in a task: between a look at the lease and the write that follows, it would write once.
     """
-    out, given = (
-        tmp_path / "run",
-        ["--executor", "local", "--set", "heldout.every=1000", "--set", "loop.checkpoint_every=2"],
-    )
-    command = [sys.executable, "-c", SLOWLY, str(plain_world), "--out", str(out), *given, "--set", "loop.steps=100000"]
+    out, asleep = tmp_path / "run", tmp_path / "asleep"
+    given = ["--executor", "local", "--set", "heldout.every=1000", "--set", "loop.checkpoint_every=2"]
+    words = [str(plain_world), "--out", str(out), *given, "--set", "loop.steps=100000"]
+    command = [sys.executable, "-c", SLEEPER, str(asleep), *words]
     with (tmp_path / "first.log").open("w") as log:
         first = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:
         while not list(out.glob("checkpoints/*/manifest.json")):
             assert first.poll() is None, (tmp_path / "first.log").read_text()
             time.sleep(0.1)
-        time.sleep(0.05)
-        os.kill(first.pid, signal.SIGSTOP)
+        asleep.touch()
+        assert os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED
         steps = len(RunFolder(out).read_metrics()) + 2
         again = [str(plain_world), "--out", str(out), *given, "--set", f"loop.steps={steps}", "--resume"]
         assert in_no_time(again) == 2
