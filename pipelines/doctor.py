@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not checks.check_models(recipe):
             speaking.say(console, UNASKED, "warning", "yellow")
         models = models_to_estimate(recipe.policy, recipe.rewards)
-        found = [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]
+        tables = recipe.policy, recipe.rollout, recipe.rewards
+        found = [*obstacles(*tables, models), *gpus_not_asked_for(*tables)]
     except (UserError, Mistake) as error:  # Mistake: a config without a field that is asked for
         return tell_mistakes([*mistakes, str(error)])
     if found:

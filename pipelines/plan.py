@@ -87,7 +87,7 @@ def plan(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     recipe = load_recipe(options.recipe, options.set)
     card = gpu_named(options.gpu)
     models = models_to_estimate(recipe.policy, recipe.rewards)
-    if found := obstacles(recipe, models):
+    if found := obstacles(recipe.policy, recipe.rollout, recipe.rewards, models):
         raise UserError("\n".join(found))
     if options.gpus:
         check_gpus(recipe, options.gpus, options.gpus_per_node)

@@ -57,7 +57,7 @@ def read_by_pool(recipe: Recipe | MapRecipe) -> Read:
     """The models that the workers of each pool read."""
     if isinstance(recipe, MapRecipe):
         return given_by(recipe).read
-    named = checks.named_models(recipe)
+    named = checks.named_models(recipe.policy, recipe.rewards)
     read: Read = dict.fromkeys(("policy", "rollout"), (named["policy.model"],))
     for key, judge in named.items():
         if (pool := key.rpartition(".")[0]) in recipe.rewards:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from os.path import isfile, join  # unlike Path's, it raises nothing for a name that is too long
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from actors.diffusion.adapter_file import AdapterFile, find_adapter
 from actors.families.registry import image_family, vlm_family
@@ -26,15 +26,18 @@ from pipelines.preflight.weights import find_misfits
 from pipelines.recipe.errors import UserError
 from pipelines.recipe.keys import inputs
 from pipelines.recipe.reward import RewardTable
+from pipelines.recipe.tables import Policy, Rollout
 from pipelines.recipe.training import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
 
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev, where there is a GPU
 
 
-def named_models(recipe: Recipe) -> dict[str, NamedModel]:
+def named_models(policy: Policy, rewards: Mapping[str, RewardTable]) -> dict[str, NamedModel]:
     """The models that a recipe names, by their keys."""
-    policy = recipe.policy
-    return {"policy.model": NamedModel(policy.model, "pipeline", policy.family), **_judging(recipe.rewards)}
+    return {"policy.model": NamedModel(policy.model, "pipeline", policy.family), **_judging(rewards)}
 
 
 def _judging(rewards: Mapping[str, RewardTable]) -> dict[str, NamedModel]:
@@ -48,7 +51,7 @@ def _judging(rewards: Mapping[str, RewardTable]) -> dict[str, NamedModel]:
 
 def check_models(recipe: Recipe) -> bool:
     """Whether the weights of local models could be compared with their classes. Raises UserError for a model that cannot be used."""
-    compared = check_named(named_models(recipe))
+    compared = check_named(named_models(recipe.policy, recipe.rewards))
     _check_files(recipe)
     check_objective(recipe.objective)
     return compared
@@ -151,20 +154,21 @@ def check_start(recipe: Recipe, executor: Literal["ray", "local"]) -> None:
 
     Raises Mistake for a config without a field that is asked for.
     """
-    found = missing_gpus(recipe) if executor == "local" else gpus_not_asked_for(recipe)
-    if all(Path(named.model).expanduser().is_dir() for named in named_models(recipe).values()):
+    policy, rollout, rewards = recipe.policy, recipe.rollout, recipe.rewards
+    found = (missing_gpus if executor == "local" else gpus_not_asked_for)(policy, rollout, rewards)
+    if all(Path(named.model).expanduser().is_dir() for named in named_models(policy, rewards).values()):
         # a model of the hub is read by the workers, which report the same when they start
-        found += obstacles(recipe, models_to_estimate(recipe.policy, recipe.rewards))
+        found += obstacles(policy, rollout, rewards, models_to_estimate(policy, rewards))
     if found:
         raise UserError("\n".join(found))
 
 
-def missing_gpus(recipe: Recipe) -> list[str]:
+def missing_gpus(policy: Policy, rollout: Rollout, rewards: Mapping[str, Reward]) -> list[str]:
     """The tables that ask for a GPU, if this machine has none."""
     if any(file for pattern in GPU_FILES for file in Path("/dev").glob(pattern)):
         return []
-    judges = [(pool, reward.where) for pool, reward in recipe.rewards.items()]
-    devices = [("policy", recipe.policy.device), ("rollout", recipe.rollout.device), *judges]
+    judges = [(pool, reward.where) for pool, reward in rewards.items()]
+    devices = [("policy", policy.device), ("rollout", rollout.device), *judges]
     return [
         f'{name}.device = "cuda", but this machine has no GPU of NVIDIA: set it to "auto" or "cpu"'
         for name, device in devices

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from actors.families.image import Shape
 from actors.messages import Prompt
+from actors.policy.objectives.options import ObjectiveOptions
 from actors.reward.options import RewardOptions, VlmOptions
 from pipelines.preflight.memory.counts import on_gpu
 from pipelines.preflight.memory.models import ImageModel, Judge, Models
-from pipelines.recipe.tables import Rollout
+from pipelines.recipe.tables import Policy, Rollout
 from pipelines.recipe.training import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.recipe.reward import Reward
 
 LARGE = 10**9  # numbers: a model that no one wants to run on a CPU
 TASKS_PER_WORKER = 3  # and step, below which workers wait (docs/performance.md)
 
 
-def obstacles(recipe: Recipe, models: Models) -> list[str]:
+def obstacles(policy: Policy, rollout: Rollout, rewards: Mapping[str, Reward], models: Models) -> list[str]:
     """Why the workers would not start."""
-    image = models.image
-    found = [line for pool, judge in models.judges.items() for line in _of_judge(pool, recipe.rewards[pool], judge)]
-    shape = image.shape(recipe.policy.max_sequence_length)
-    found += cannot_read(shape, "policy", recipe.policy.max_sequence_length)
-    sizes = [("rollout.height", recipe.rollout.height), ("rollout.width", recipe.rollout.width)]
+    image, shape = models.image, models.image.shape(policy.max_sequence_length)
+    found = [line for pool, judge in models.judges.items() for line in _of_judge(pool, rewards[pool], judge)]
+    found += cannot_read(shape, "policy", policy.max_sequence_length)
+    sizes = [("rollout.height", rollout.height), ("rollout.width", rollout.width)]
     found += cannot_draw(image, shape, sizes)
-    policy = recipe.policy
     if on_gpu(policy) and policy.ranks > 1 and policy.num_gpus <= 0.5:
         found.append(
             f"policy.num_gpus = {policy.num_gpus} with policy.ranks = {policy.ranks}: Ray packs two ranks on one GPU, and NCCL "
@@ -39,13 +42,13 @@ def _of_judge(pool: str, reward: RewardOptions, judge: Judge) -> Iterator[str]:
         yield f"{pool}.image_pixels = {pixels}: a judge of the type {kind} reads images of one size: leave the key out"
 
 
-def gpus_not_asked_for(recipe: Recipe) -> list[str]:
+def gpus_not_asked_for(policy: Policy, rollout: Rollout, rewards: Mapping[str, Reward]) -> list[str]:
     """The tables whose workers on Ray would find no GPU."""
     return cuda_without_gpus(
         (
-            ("policy", recipe.policy.device, recipe.policy.num_gpus),
-            ("rollout", recipe.rollout.device, recipe.rollout.num_gpus),
-            *((pool, reward.where, reward.num_gpus) for pool, reward in recipe.rewards.items()),
+            ("policy", policy.device, policy.num_gpus),
+            ("rollout", rollout.device, rollout.num_gpus),
+            *((pool, reward.where, reward.num_gpus) for pool, reward in rewards.items()),
         )
     )
 
@@ -86,22 +89,22 @@ def warnings(recipe: Recipe, models: Models, prompts: Sequence[Prompt]) -> list[
     """What would run, but not as its user expects. Only what follows from the recipe and the files themselves."""
     shape = models.image.shape(recipe.policy.max_sequence_length)
     return [
-        *_guidance(recipe, shape),
+        *_guidance(recipe.rollout, recipe.objective, shape),
         *_captions(shape, recipe.policy.max_sequence_length, prompts),
         *_workers(recipe, models),
         *(line for pool, reward in recipe.rewards.items() for line in _judge(recipe.rollout, pool, reward)),
     ]
 
 
-def _guidance(recipe: Recipe, shape: Shape) -> Iterator[str]:
-    scale = recipe.rollout.guidance_scale
+def _guidance(rollout: Rollout, objective: ObjectiveOptions, shape: Shape) -> Iterator[str]:
+    scale = rollout.guidance_scale
     mixed = shape.doubles(scale)
-    if mixed and not recipe.objective.guides:
+    if mixed and not objective.guides:
         yield (
-            f"rollout.guidance_scale = {scale:g} draws with guidance, but {recipe.objective.type} trains the velocity without it: "
+            f"rollout.guidance_scale = {scale:g} draws with guidance, but {objective.type} trains the velocity without it: "
             f"the update is of another policy than the one that drew; guidance_scale = {shape.unguided:g} draws without"
         )
-    if mixed and recipe.objective.guides and scale >= 4:
+    if mixed and objective.guides and scale >= 4:
         yield f"rollout.guidance_scale = {scale:g}: others report collapse when they train at 4.5; watch the held-out figures"
     if shape.unguided == 0 and scale == 1:
         yield "rollout.guidance_scale = 1 is what 2 is elsewhere: with this model no guidance is 0, at half the cost of drawing"

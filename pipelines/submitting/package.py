@@ -109,7 +109,7 @@ def check_paths(recipe: Recipe, files: Mapping[str, int], root: Path = ROOT) -> 
             "give an absolute path or a URL, or leave it out for a folder in --out"
         )
     own = [("heldout.checker", recipe.heldout.checker)]
-    own += [(key, code) for key, *codes in own_families(named_models(recipe)) for code in codes]
+    own += [(key, code) for key, *codes in own_families(named_models(recipe.policy, recipe.rewards)) for code in codes]
     own += [(f"{pool}.type", reward.type) for pool, reward in recipe.rewards.items()]
     if ":" in recipe.objective.type:
         own += [("objective.type", recipe.objective.type), ("objective.type", recipe.objective.objective)]

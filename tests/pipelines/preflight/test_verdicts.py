@@ -23,6 +23,10 @@ def load(name: str, *changes: str) -> tuple[Recipe, Models]:
     return recipe, models_to_estimate(recipe.policy, recipe.rewards)
 
 
+def tables_of(recipe: Recipe) -> tuple:
+    return recipe.policy, recipe.rollout, recipe.rewards
+
+
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
@@ -36,7 +40,7 @@ def load(name: str, *changes: str) -> tuple[Recipe, Models]:
 )  # fmt: skip
 def test_what_cannot_start(name: str, change: str, told: str) -> None:
     recipe, models = load(name, change)
-    [found] = [*obstacles(recipe, models), *gpus_not_asked_for(recipe)]
+    [found] = [*obstacles(*tables_of(recipe), models), *gpus_not_asked_for(*tables_of(recipe))]
     assert told in found
 
 
@@ -83,5 +87,5 @@ def test_flow_grpo_trains_with_guidance_and_awm_may_draw_without() -> None:
 def test_the_recipes_of_this_repository_hear_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES.parent)
     recipe, models = load(path.stem)
-    assert obstacles(recipe, models) == []
+    assert obstacles(*tables_of(recipe), models) == []
     assert warnings(recipe, models, PROMPTS[:1]) == []
