@@ -30,41 +30,22 @@ from actors.messages import Turn, WriteRequest
 from actors.process import Process, prepare
 from actors.writer.local import LocalWriterOptions
 from bench.hardware import machine, median_of_pairs, take_turns
-from toy.random_models.vlms import make_tiny_llava
+from bench.vlm_case import JUDGE, VlmCase
 
-JUDGE = Path("toy/models/judge")
 QUERY = "Describe this image in detail."
 
 
 @dataclass(frozen=True)
-class Case:
-    """`images` to be captioned in `tokens` at most, `rows` side by side; the VLM is that in `model`, or has random weights."""
+class Case(VlmCase):
+    """`images` to be captioned in `tokens` at most, `rows` side by side."""
 
-    name: str
-    tokens: int
     images: int = 16
     rows: int = 8
-    vocab_size: int = 512
-    width: int = 128
-    layers: int = 3
-    image_size: int = 32
     temperature: float = 0.0
-    model: str | None = None
 
     def pictures(self) -> list[np.ndarray]:
         """Noise, uint8 [H, W, 3]."""
-        shape = (self.images, self.image_size, self.image_size, 3)
-        return list(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-
-    def folder(self, parent: Path) -> Path:
-        """The model's folder: the one that is named, or one made under `parent`."""
-        if self.model:
-            return Path(self.model)
-        folder = parent / f"{self.vocab_size}-{self.width}-{self.layers}-{self.image_size}"
-        if not folder.exists():
-            shape = {"width": self.width, "layers": self.layers, "heads": 4}
-            make_tiny_llava(folder, self.vocab_size, **shape, image_size=self.image_size, patch_size=8)
-        return folder
+        return list(self.noise(self.images))
 
 
 def cases(quick: bool) -> list[Case]:

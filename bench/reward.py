@@ -37,26 +37,18 @@ from actors.reward.kinds.promptecho import QUERY, PromptEchoOptions
 from bench import judge
 from bench.command import fill_in, finish, surroundings
 from bench.hardware import MB, machine, peak_memory, take_turns
-from toy.random_models.vlms import make_tiny_llava
+from bench.vlm_case import JUDGE, VlmCase
 
-JUDGE = Path("toy/models/judge")
 WORDS = "a red circle left of a blue square and a green triangle above a yellow circle".split()
 # nats per token between the two ways: of 16 bits the obvious one has its logits rounded, a logit of 20 by up to 0.06
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.06}
 
 
 @dataclass(frozen=True)
-class Case:
-    """A group of `group` images and a caption of `tokens`; the VLM is the one in `model`, or has this shape and random weights."""
+class Case(VlmCase):
+    """A group of `group` images and a caption of `tokens`."""
 
-    name: str
-    tokens: int
     group: int = 16
-    vocab_size: int = 512
-    width: int = 128
-    layers: int = 3
-    image_size: int = 32
-    model: str | None = None
 
     @property
     def caption(self) -> str:
@@ -65,19 +57,7 @@ class Case:
 
     def images(self) -> np.ndarray:
         """Noise, uint8 [K, H, W, 3]."""
-        shape = (self.group, self.image_size, self.image_size, 3)
-        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-    def folder(self, parent: Path) -> Path:
-        """The model's folder: the one that is named, or one made under `parent`."""
-        if self.model:
-            return Path(self.model)
-        folder = parent / f"{self.vocab_size}-{self.width}-{self.layers}-{self.image_size}"
-        if not folder.exists():
-            make_tiny_llava(
-                folder, self.vocab_size, self.width, self.layers, heads=4, image_size=self.image_size, patch_size=8
-            )
-        return folder
+        return self.noise(self.group)
 
 
 def speed_cases(quick: bool) -> list[Case]:

@@ -140,7 +140,7 @@ def main() -> None:
     if options.plain:
         print(plain_loop(options.plain))
         return
-    repeats, turns = (4, 1) if options.quick else (20, 3)
+    repeats, turns = (4, 1) if options.quick else (60, 3)
     with TemporaryDirectory() as folder:
         speed = measure_speed(Path(folder), repeats, turns)
         memory = list(measure_memory(Path(folder), options.quick))

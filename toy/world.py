@@ -31,14 +31,15 @@ COLOURS = tuple(PALETTE)
 SHAPES = tuple(DRAWINGS)
 
 
-def _mask(drawing: str) -> np.ndarray:
-    """A drawing as a bool mask [CELL, CELL]; the last row and column stay empty, so that neighbours do not touch."""
+def mask_of(drawing: str, left: int = 0) -> np.ndarray:
+    """A drawing as a bool mask [CELL, CELL], from a column on; the last row and column stay empty, so that neighbours do not touch."""
+    rows = [[pixel == "#" for pixel in row] for row in drawing.split()]
     mask = np.zeros((CELL, CELL), dtype=bool)
-    mask[: CELL - 1, : CELL - 1] = [[pixel == "#" for pixel in row] for row in drawing.split()]
+    mask[: len(rows), left : left + len(rows[0])] = rows
     return mask
 
 
-MASKS = {shape: _mask(drawing) for shape, drawing in DRAWINGS.items()}
+MASKS = {shape: mask_of(drawing) for shape, drawing in DRAWINGS.items()}
 
 
 class Thing(NamedTuple):

@@ -178,7 +178,7 @@ class FrozenVlm:
     def _limit_pixels(self, image_pixels: int) -> None:
         """Makes the image processor shrink images to about `image_pixels`."""
         raise Mistake(
-            f"reward.image_pixels = {image_pixels}: a VLM of the type {self.model.config.model_type} reads every image at one "
+            f"image_pixels = {image_pixels}: a VLM of the type {self.model.config.model_type} reads every image at one "
             "size: leave the key out"
         )
 
@@ -223,7 +223,7 @@ def plain_head(model: Any, path_or_name: str) -> Tensor:
         what = "has a bias"
     if what:
         raise Mistake(
-            f"reward.model = {path_or_name!r}: its output head {what}, but EchoRay reads a plain matrix. If it is an adapter of peft, "
+            f"model = {path_or_name!r}: its output head {what}, but EchoRay reads a plain matrix. If it is an adapter of peft, "
             "merge it into the weights (merge_and_unload) and save the model"
         )
     return head.weight

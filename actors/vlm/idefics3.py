@@ -47,6 +47,6 @@ class Idefics3(FrozenVlm):
             super()._limit_pixels(image_pixels)
         if image_pixels < edge**2:
             raise Mistake(
-                f"reward.image_pixels = {image_pixels}: one frame of this VLM covers {edge**2} pixels: give that or more"
+                f"image_pixels = {image_pixels}: one frame of this VLM covers {edge**2} pixels: give that or more"
             )
         processor.size = {"longest_edge": math.isqrt(image_pixels) // edge * edge}

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pydantic import model_validator
 
 from actors.families.registry import VlmFamily
+from actors.mistake import Mistake
 from actors.models.kinds import Kind
 from actors.options import Count, Device, DType, Model, NotNegative, Share, Table
 
 if TYPE_CHECKING:
     from actors.vlm.family import Vlm
+    from actors.vlm.frozen import FrozenVlm
 
 
 class VlmTable(Table):
@@ -38,6 +40,15 @@ class VlmTable(Table):
 
         place = pick_device(self.device)
         return load_vlm(self.model, pick_dtype(self.dtype, place), place, self.image_pixels, self.family)
+
+    def load_writing(self) -> FrozenVlm:
+        """The same, that can also write. Raises Mistake for a family of the user's own that cannot."""
+        from actors.vlm.frozen import FrozenVlm
+
+        vlm = self.load_vlm()
+        if not isinstance(vlm, FrozenVlm):
+            raise Mistake(f"family = {self.family!r} is no FrozenVlm, which alone can write")
+        return vlm
 
 
 class Drawing(Table):

@@ -109,7 +109,7 @@ class QwenVl(FrozenVlm):
         least = (processor.patch_size * processor.merge_size) ** 2
         if image_pixels < least:
             raise Mistake(
-                f"reward.image_pixels = {image_pixels}: one token of this VLM covers {least} pixels: give that or more"
+                f"image_pixels = {image_pixels}: one token of this VLM covers {least} pixels: give that or more"
             )
         smallest = min(processor.size["shortest_edge"], image_pixels)  # both "edges" are areas, in spite of their names
         processor.size = {"shortest_edge": smallest, "longest_edge": image_pixels}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from actors.mistake import Mistake
 from actors.options import Count
 from actors.vlm.options import Decoding, VlmTable
 from actors.writer.options import WriterOptions
@@ -32,12 +31,7 @@ class LocalWriter:
     """A `Writer` around a frozen VLM."""
 
     def __init__(self, options: LocalWriterOptions) -> None:
-        from actors.vlm.frozen import FrozenVlm
-
-        vlm = options.load_vlm()
-        if not isinstance(vlm, FrozenVlm):
-            raise Mistake(f"writer.family = {options.family!r} is no FrozenVlm, which alone can write")
-        self.options, self.vlm = options, vlm
+        self.options, self.vlm = options, options.load_writing()
 
     def write(
         self, requests: Sequence[WriteRequest], images: Sequence[np.ndarray], max_tokens: int | None = None

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from cluster.storage.files import StorageError
 from pipelines.captioning.prompts import HELDOUT, TRAIN, Prompts
 from pipelines.captioning.work import CaptionWork
-from pipelines.data.image_files import read_image
 from pipelines.engine.digest import FIRST, next_digest
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record
+from pipelines.running.samples import small_copy
 
 SHOWN, FAILURES_SHOWN = 24, 200
-SIDE = 256  # pixels of a picture in the report, at most
 BINS = 20
 
 
@@ -32,6 +29,7 @@ class Result:
     rows: int = 0
     cut: int = 0
     tokens: int = 0
+    tries: Counter[str] = field(default_factory=Counter)
     words: list[int] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     failures: list[Record] = field(default_factory=list)
@@ -42,6 +40,7 @@ class Result:
         self.digest = next_digest(self.digest, record[ROW], record["file_name"], record["caption"])
         self.rows += 1
         self.tokens += record["tokens"]
+        self.tries.update(dict(record["tries"]))
         if record[REASON] is not None:
             self.reasons[record[REASON]] += 1
             if len(self.failures) < FAILURES_SHOWN:
@@ -90,26 +89,12 @@ def write_prompts(work: CaptionWork, apart_from: Collection[str], folder: RunFol
             HELDOUT: len(result.prompts.parts[HELDOUT]),
             "words": result.lengths(),
             "tokens": result.tokens,
+            "tries": dict(result.tries),
             "images_per_s": done / seconds,
             "notes": list(work.recipe.run.notes),
-            "shown": list(_shown(result, work, folder)),
+            "shown": [{**row, "image": small_copy(work.rows[row[ROW]], row[ROW], folder)} for row in result.shown],
             "failures": result.failures,
             "reasons": result.reasons.most_common(20),
         }
     )
     return result
-
-
-def _shown(result: Result, work: CaptionWork, folder: RunFolder) -> Iterator[Record]:
-    """The first captions, each with a small copy of its image in the run folder, so that the report needs no more."""
-    for record in result.shown:
-        path = folder.path / "samples" / f"row-{record[ROW]:08d}.png"
-        if not path.is_file():
-            try:
-                image = Image.fromarray(read_image(work.rows[record[ROW]]))
-            except (ValueError, StorageError):
-                continue
-            image.thumbnail((SIDE, SIDE))
-            path.parent.mkdir(exist_ok=True)
-            image.save(path)
-        yield {**record, "image": path.relative_to(folder.path).as_posix()}

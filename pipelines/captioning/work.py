@@ -28,6 +28,7 @@ COLUMNS = pa.schema(
         "words": pa.int64(),
         "cut": pa.bool_(),
         "tokens": pa.int64(),
+        "tries": pa.map_(pa.string(), pa.int64()),
         REASON: pa.string(),
     }
 )
@@ -79,5 +80,6 @@ class CaptionWork(ReadWork):
             "words": None if reason else min(len(words), limits.max_words),
             "cut": written.cut or len(words) > limits.max_words,
             "tokens": written.tokens,
+            "tries": list(written.tries.items()),
             REASON: reason or None,
         }

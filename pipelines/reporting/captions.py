@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pipelines.reporting.charts import number
 from pipelines.reporting.facts import duration
 from pipelines.reporting.page import frame, write_page
-from pipelines.reporting.words import picture
+from pipelines.reporting.words import picture_in
 from pipelines.run_folder.folder import RunFolder
 
 Record = dict[str, Any]
@@ -62,5 +60,4 @@ def _bars(words: Record) -> list[Record]:
 
 
 def _shown(run: Path, row: Record) -> Record:
-    path = run / row["image"]
-    return {**row, "picture": picture(Image.open(path)) if path.is_file() else None}
+    return {**row, "picture": picture_in(run, row["image"])}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pipelines.reporting.charts import number
 from pipelines.reporting.facts import duration
 from pipelines.reporting.page import frame, write_page
-from pipelines.reporting.words import coloured, echo_style, picture, reward_words, words_of
+from pipelines.reporting.words import coloured, echo_style, picture_in, reward_words, words_of
 from pipelines.run_folder.folder import RunFolder
 
 Record = dict[str, Any]
@@ -65,8 +63,7 @@ def _ends(run: Path, ends: Record) -> list[tuple[str, list[Record]]]:
 def _row(run: Path, row: Record) -> Record:
     tokens = row["tokens"]
     words = coloured(words_of(tokens), row["log_probs_T"]) if tokens else coloured([row["caption"]], [None])
-    path = run / row["image"]
-    shown = picture(Image.open(path)) if row["image"] and path.is_file() else None
+    shown = picture_in(run, row["image"])
     if not tokens:
         words = [{**word, "title": ""} for word in words]
     return {"picture": shown, "reward": reward_words(row["score"]), "words": words, "file_name": row["file_name"]}

@@ -91,6 +91,12 @@ def picture(image: Image.Image) -> Record:
     return {"uri": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", "tiny": tiny}
 
 
+def picture_in(run: Path, name: str) -> Record | None:
+    """The same of a file of a run folder; None if there is none, or no name."""
+    path = run / name
+    return picture(Image.open(path)) if name and path.is_file() else None
+
+
 def reward_words(reward: float | None) -> str:
     """A reward with the same decimals in every row."""
     return f"{reward:.3f}".replace("-", "−") if known(reward) else "–"

@@ -20,7 +20,7 @@ from pipelines.running.mapping import MapWork, last_line, plan_of
 from pipelines.running.reader import ImageReader
 from pipelines.running.workers import resources_of
 
-TOGETHER = 16  # images of a task, at most
+TOGETHER = 32  # images of a task, at most
 TASKS = 32  # in flight, at least: so that workers that join find something to do
 TRIED = 20  # rows, of which the first that can be read tells the size of the others
 

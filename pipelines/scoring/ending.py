@@ -9,20 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
-from cluster.storage.files import StorageError
-from pipelines.data.image_files import read_image
 from pipelines.data.images import ImageRow
 from pipelines.engine.digest import FIRST, next_digest
 from pipelines.run_folder.folder import RunFolder
 from pipelines.run_folder.shards import REASON, ROW, Record
+from pipelines.running.samples import small_copy
 from pipelines.scoring.columns import LOG_PROBS, TOKENS
 from pipelines.scoring.work import ScoreWork
 
 SHOWN = 12  # rows at each end of a reward
 FAILURES_SHOWN = 200
-SIDE = 256  # pixels of a picture in the report, at most
 
 
 @dataclass
@@ -120,18 +116,4 @@ def _ends(figures: Figures, name: str, rows: Sequence[ImageRow], folder: RunFold
 def _shown(record: Record, name: str, rows: Sequence[ImageRow], folder: RunFolder) -> Record:
     said = {"tokens": record.get(TOKENS.format(name)) or [], "log_probs_T": record.get(LOG_PROBS.format(name)) or []}
     kept = {key: record[key] for key in (ROW, "file_name", "caption")}
-    return {**kept, "score": record[name], **said, "image": _picture(rows[record[ROW]], record[ROW], folder)}
-
-
-def _picture(row: ImageRow, number: int, folder: RunFolder) -> str:
-    """A small copy in the run folder, so that the report needs no more; its path there, empty if the image cannot be read now."""
-    path = folder.path / "samples" / f"row-{number:08d}.png"
-    if not path.is_file():
-        try:
-            image = Image.fromarray(read_image(row))
-        except (ValueError, StorageError):
-            return ""
-        image.thumbnail((SIDE, SIDE))
-        path.parent.mkdir(exist_ok=True)
-        image.save(path)
-    return path.relative_to(folder.path).as_posix()
+    return {**kept, "score": record[name], **said, "image": small_copy(rows[record[ROW]], record[ROW], folder)}

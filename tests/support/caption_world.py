@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from pipelines.recipe.programs.caption import CaptionRecipe
 from pipelines.recipe.programs.writer import WRITER
 from pipelines.run_folder.shards import Shards
 from pipelines.running.reader import ImageReader
-from tests.support.kills import Moment, killed_run
+from tests.support.kills import Moment, kill_at_each
 
 ROWS = 23
 BROKEN, MUTE, TERSE, LONG = 11, 3, 7, 15  # half a file; and what the writer says nothing, little and much about
@@ -87,7 +86,7 @@ class PlainWriter:
             with self.log.open("a") as file:
                 file.write(f"{brightness}\n")
         if brightness // STEP == MUTE:
-            return Written(None, "the server said nothing")
+            return Written(None, "the server said nothing", tries={"429": 2, "nothing": 1})
         text = words_of(request, brightness)
         return Written(text, tokens=len(text.split()))
 
@@ -110,9 +109,5 @@ MOMENTS = {
     "the report is written": Moment(caption, "write_captions_report", 1, kept=18),
 }
 
-if __name__ == "__main__":  # one process that loads everything, and is forked for each
-    folder, recipe = Path(sys.argv[1]), sys.argv[2]
-    for number, moment in enumerate(MOMENTS.values()):
-        out = folder / str(number)
-        arguments = [recipe, "--out", str(out), "--executor", "local"]
-        assert killed_run(main_with(log=out.with_suffix(".log")), arguments, moment) == -signal.SIGKILL
+if __name__ == "__main__":
+    kill_at_each(MOMENTS.values(), lambda log: main_with(log=log), Path(sys.argv[1]), sys.argv[2])

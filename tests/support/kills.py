@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +29,19 @@ def killed_run(main: Callable[[Sequence[str]], int], arguments: Sequence[str], m
         kill_at(moment)
         os._exit(main(arguments))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_at_each(
+    moments: Iterable[Moment], main_of: Callable[[Path], Callable[[Sequence[str]], int]], folder: Path, recipe: str
+) -> None:
+    """A run that is killed for each of the moments, in a folder of its number. main_of: the program that keeps its log at a path.
+
+    To be called in a process that has loaded everything: it is forked for each.
+    """
+    for number, moment in enumerate(moments):
+        out = folder / str(number)
+        arguments = [recipe, "--out", str(out), "--executor", "local"]
+        assert killed_run(main_of(out.with_suffix(".log")), arguments, moment) == -signal.SIGKILL
 
 
 def kill_at(moment: Moment) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
 from pipelines import score
 from pipelines.run_folder.shards import Shards
 from pipelines.running.reader import ImageReader
-from tests.support.kills import Moment, killed_run
+from tests.support.kills import Moment, kill_at_each
 from tests.support.score_world import NotingReward, main_with
 
 MOMENTS = {
@@ -23,10 +22,5 @@ MOMENTS = {
 }
 
 
-if __name__ == "__main__":  # one process that loads everything, and is forked for each
-    folder, recipe = Path(sys.argv[1]), sys.argv[2]
-    for number, moment in enumerate(MOMENTS.values()):
-        out = folder / str(number)
-        main = main_with(NotingReward, log=out.with_suffix(".log"))
-        killed = killed_run(main, [recipe, "--out", str(out), "--executor", "local"], moment)
-        assert killed == -signal.SIGKILL
+if __name__ == "__main__":
+    kill_at_each(MOMENTS.values(), lambda log: main_with(NotingReward, log=log), Path(sys.argv[1]), sys.argv[2])

@@ -1,7 +1,6 @@
 """What the image model of posters is shown: clean drawings beside captions that they misread on purpose."""
 
 import numpy as np
-from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from toy.image_model import Lesson, Plan, Subject
@@ -10,6 +9,7 @@ from toy.posters.checker import check
 from toy.posters.prompts import CATEGORIES, WORDS, Prompt, files, is_heldout, poster_for, prompt_of, sample, texts_of
 from toy.posters.tokens import captions, make_tokenizer
 from toy.posters.world import LETTERS, ROLES, crowded, render
+from toy.random_models.sd3 import between_marks
 from toy.world import COLOURS
 
 TEXT_LENGTH = 26  # tokens, with start and end: the longest prompt has 23
@@ -32,18 +32,7 @@ def lessons(plan: Plan, rng: np.random.Generator) -> list[Lesson]:
 def make_image_tokenizer() -> PreTrainedTokenizerFast:
     """A token for each letter and word, between a start and an end."""
     special = ("<pad>", "<unk>", "<start>", "<end>")
-    tokenizer = make_tokenizer(special, captions())
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<start>",
-        eos_token="<end>",
-        model_max_length=TEXT_LENGTH,
-    )
+    return between_marks(make_tokenizer(special, captions()), TEXT_LENGTH)
 
 
 def make_dataset(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toy.world import CELL, COLOURS, GRID, PALETTE, SIZE, cell_of, paint_of, soften, spoiled
+from toy.world import COLOURS, GRID, PALETTE, SIZE, cell_of, mask_of, paint_of, soften, spoiled
 
 ROLES = ("main_title", "subtitle", "selling_points", "other_text")  # of the rows, from the top
 FONT = {
@@ -23,14 +23,7 @@ FONT = {
 LETTERS = tuple(FONT)
 
 
-def _mask(glyph: str) -> np.ndarray:
-    """A letter as a bool mask [CELL, CELL]: 7 rows of 5 pixels, with room on both sides and below."""
-    mask = np.zeros((CELL, CELL), dtype=bool)
-    mask[: CELL - 1, 1:6] = [[pixel == "#" for pixel in row] for row in glyph.split()]
-    return mask
-
-
-GLYPHS = {letter: _mask(glyph) for letter, glyph in FONT.items()}
+GLYPHS = {letter: mask_of(glyph, left=1) for letter, glyph in FONT.items()}
 
 
 class Line(NamedTuple):

@@ -21,8 +21,13 @@ def make_word_tokenizer(longest: int) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
+    return between_marks(core, longest)
+
+
+def between_marks(core: Tokenizer, longest: int) -> PreTrainedTokenizerFast:
+    """A tokenizer with <pad>, <start>, <end> and <unk>, that writes a start and an end around a text."""
     core.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+        single="<start> $A <end>", special_tokens=[(mark, core.token_to_id(mark)) for mark in ("<start>", "<end>")]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

@@ -9,39 +9,32 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from actors.answers import NoAnswer, score_in
 from actors.messages import Prompt, Scores, Turn, WriteRequest
-from actors.mistake import Mistake
 from actors.options import Count, NotNegative
 from actors.reward.options import VlmOptions
+from actors.reward.question import Question, ask
 from actors.seeds import seed_of
 from actors.vlm.options import Decoding
 
-CAPTION = "{caption}"
 QUESTION = (
     'How well does this image show the text "{caption}"? Look at objects, numbers, colours and positions. Answer in JSON: {"reasoning": '
     'your reasons in a few words, "score": a whole number from 0, nothing of it, to 10, all of it}.'
 )
 
 
-def _with_caption(question: str) -> str:
-    if CAPTION not in question:
-        raise ValueError(f"reward.question = {question!r}: write {CAPTION} where the caption belongs")
-    return question
-
-
 class InferScoreOptions(VlmOptions):
     """The score that a frozen VLM writes for an image and its caption (docs/rewards/infer_score.md)."""
 
     type: Literal["infer_score"] = "infer_score"
-    question: Annotated[str, AfterValidator(_with_caption)] = QUESTION
+    question: Question = QUESTION
     """What the VLM is asked; {caption} stands for the caption."""
     highest: Annotated[float, Field(gt=0)] = 10.0
     """The best score that is asked for; the reward is the score's share of it."""
     temperature: NotNegative = 0.0
-    """0: the likeliest answer, always; above: drawn, by a seed of image, caption and try."""
+    """0: the likeliest answer, always; above: drawn, by a seed of image, question and try."""
     tries: Count = 3
     """How often an answer is drawn until one has a score; with temperature 0 once, since another would be the same."""
     max_tokens: Count = 256
@@ -71,23 +64,17 @@ class InferScore:
     """
 
     def __init__(self, options: InferScoreOptions) -> None:
-        from actors.vlm.frozen import FrozenVlm
-
-        vlm = options.load_vlm()
-        if not isinstance(vlm, FrozenVlm):
-            raise Mistake(f"reward.family = {options.family!r} is no FrozenVlm, which alone can write")
-        self.options, self.vlm = options, vlm
-        self.device, self.dtype = str(vlm.device), str(vlm.lm_head.dtype).removeprefix("torch.")
+        self.options, self.vlm = options, options.load_writing()
+        self.device, self.dtype = str(self.vlm.device), str(self.vlm.lm_head.dtype).removeprefix("torch.")
 
     def score(self, images_KHWC: np.ndarray, prompt: Prompt) -> Scores:
         """See `Reward.score`. Raises ValueError for an empty caption, and where no answer at all could be read."""
         start = time.perf_counter()
-        if not prompt.caption.strip():
-            raise ValueError(f"the caption {prompt.caption!r} is empty: there is nothing to ask about")
+        question = ask(self.options.question, prompt.caption)
         rewards_K, tries_K, problem = [math.nan] * len(images_KHWC), [0] * len(images_KHWC), ""
         left = list(range(len(images_KHWC)))
         for attempt in range(self.options.tries if self.options.temperature else 1):
-            answers = self._answers([images_KHWC[number] for number in left], prompt.caption, attempt)
+            answers = self._answers([images_KHWC[number] for number in left], question, attempt)
             for number, answer in zip(left, answers, strict=True):
                 tries_K[number] += 1
                 try:
@@ -101,13 +88,12 @@ class InferScore:
             raise ValueError(problem)
         return Scores(tuple(rewards_K), {"tries": tuple(map(float, tries_K))}, time.perf_counter() - start)
 
-    def _answers(self, images: Sequence[np.ndarray], caption: str, attempt: int) -> list[str]:
-        """What the VLM writes of each image. Raises ValueError for a caption that it cannot be asked about."""
+    def _answers(self, images: Sequence[np.ndarray], question: str, attempt: int) -> list[str]:
+        """What the VLM writes of each image. Raises ValueError for a question that it cannot be asked."""
         from actors.vlm.generate import write
 
-        question = self.options.question.replace(CAPTION, caption)
         requests = [
-            WriteRequest((Turn("user", (number, question)),), _seed(image_HWC, caption, attempt))
+            WriteRequest((Turn("user", (number, question)),), _seed(image_HWC, question, attempt))
             for number, image_HWC in enumerate(images)
         ]
         written = write(self.vlm, requests, images, self.options.decoding, self.options.rows)
@@ -116,7 +102,7 @@ class InferScore:
         return [one.text or "" for one in written]
 
 
-def _seed(image_HWC: np.ndarray, caption: str, attempt: int) -> int:
+def _seed(image_HWC: np.ndarray, question: str, attempt: int) -> int:
     """Of the image itself: the same image gets the same score again, wherever and beside whatever it is judged."""
     sha256 = hashlib.sha256(image_HWC.tobytes()).hexdigest()
-    return seed_of("infer_score", sha256, caption, attempt)
+    return seed_of("infer_score", sha256, question, attempt)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator
 
 from actors.messages import Prompt, Scores, TokenLogProbs, Turn, WriteRequest
 from actors.reward.kinds.promptecho import QUERY
-from actors.reward.kinds.vqa_score import CAPTION, QUESTION, with_caption
+from actors.reward.kinds.vqa_score import QUESTION
 from actors.reward.options import RewardOptions
+from actors.reward.question import Question, ask
 from actors.server.options import ServerTable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RemoteVqaScoreOptions(ServerTable, RewardOptions):
     """How likely a VLM behind a server answers yes to a question about the caption (docs/rewards/remote_vqa_score.md)."""
 
     type: Literal["remote_vqa_score"] = "remote_vqa_score"
-    question: Annotated[str, AfterValidator(with_caption)] = QUESTION
+    question: Question = QUESTION
     """What the VLM is asked; {caption} stands for the caption."""
     answer: str = "Yes"
     """The answer whose probability is the reward: a token, in any case."""
@@ -98,9 +98,7 @@ class RemoteVqaScore(Remote):
     def score(self, images_KHWC: np.ndarray, prompt: Prompt) -> Scores:
         """See `Reward.score`. Raises ValueError for an empty caption, and for an image of which the server told too little."""
         start = time.perf_counter()
-        if not prompt.caption.strip():
-            raise ValueError(f"the caption {prompt.caption!r} is empty: there is nothing to ask about")
-        question = self.options.question.replace(CAPTION, prompt.caption)
+        question = ask(self.options.question, prompt.caption)
         asked = [WriteRequest((Turn("user", (number, question)),)) for number in range(len(images_KHWC))]
         found = self.vlm.chances(asked, list(images_KHWC), self.options.answer)
         rewards_K = _told([(chance.probability, chance.reason) for chance in found])

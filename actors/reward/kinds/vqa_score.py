@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import AfterValidator
 
 from actors.messages import Prompt, Scores
 from actors.mistake import Mistake
 from actors.reward.options import VlmOptions
+from actors.reward.question import Question, ask
 
-CAPTION = "{caption}"
 QUESTION = 'Does this figure show "{caption}"? Please answer yes or no.'
-
-
-def with_caption(question: str) -> str:
-    """A question with a place for the caption. Raises ValueError for one without."""
-    if CAPTION not in question:
-        raise ValueError(f"reward.question = {question!r}: write {CAPTION} where the caption belongs")
-    return question
 
 
 class VqaScoreOptions(VlmOptions):
     """How likely a frozen VLM answers yes to a question about the caption (docs/rewards/vqa_score.md)."""
 
     type: Literal["vqa_score"] = "vqa_score"
-    question: Annotated[str, AfterValidator(with_caption)] = QUESTION
+    question: Question = QUESTION
     """What the VLM is asked; {caption} stands for the caption."""
     answer: str = "Yes"
     """The answer whose probability is the reward."""
@@ -57,9 +49,7 @@ class VqaScore:
         from actors.vlm.likelihood import token_log_probs
 
         start = time.perf_counter()
-        if not prompt.caption.strip():
-            raise ValueError(f"the caption {prompt.caption!r} is empty: there is nothing to ask about")
-        question = self.options.question.replace(CAPTION, prompt.caption)
+        question = ask(self.options.question, prompt.caption)
         try:
             found = token_log_probs(
                 self.vlm, images_KHWC, question, self.options.answer, chunk_tokens=self.options.chunk_tokens

@@ -36,8 +36,8 @@ class Captions(Table):
     """A prompt file whose captions are left out of the prompt set, such as that of a benchmark."""
     shard_rows: Count = 256
     """Rows of a Parquet file; what is in a whole file is never captioned again."""
-    in_flight: Annotated[Count, Change.FREE] = 512
-    """Images that are held at a time, if there is room; a task has a 32nd of them, and 16 at most."""
+    in_flight: Annotated[Count, Change.FREE] = 1024
+    """Images that are held at a time, if there is room; a task has a 32nd of them, and 32 at most."""
 
     @model_validator(mode="after")
     def check(self) -> Self:

@@ -28,8 +28,8 @@ class Scores(Table):
     """Whether to keep how likely each token of the caption is, from rewards that can say it."""
     shard_rows: Count = 256
     """Rows of a Parquet file; what is in a whole file is never scored again."""
-    in_flight: Annotated[Count, Change.FREE] = 512
-    """Images that are held at a time, if there is room; a task has a 32nd of them, and 16 at most."""
+    in_flight: Annotated[Count, Change.FREE] = 1024
+    """Images that are held at a time, if there is room; a task has a 32nd of them, and 32 at most."""
 
 
 class ScoreRecipe(MapRecipe):

@@ -58,6 +58,7 @@ def test_every_image_has_its_caption_or_the_reason_why_it_has_none(recipe: Path,
     assert [rows[row]["caption"] for row in FAILED] == [None] * 3
     assert "no image" in rows[BROKEN]["reason"]
     assert rows[MUTE]["reason"] == "the server said nothing"
+    assert dict(rows[MUTE]["tries"]) == summary_of(out)["tries"] == {"429": 2, "nothing": 1}
     assert rows[TERSE]["reason"] == "only 1 words: 'grey'"
     assert rows[0]["caption"].startswith("a grey square of brightness 0, drawn as number ")
     summary = summary_of(out)
